@@ -1,0 +1,112 @@
+# make            build/tilebook          make test   unit and pipeline tests, no GPU needed
+# make demo       the whole pipeline      make setup  install what the build needs
+# config=debug|release|sanitize|fuzz      CC=gcc|clang
+MAKEFLAGS += -r
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+config ?= release
+PREFIX ?= /usr/local
+CC := $(if $(filter default undefined,$(origin CC)),$(if $(filter fuzz,$(config)),clang,gcc),$(CC))
+CXX := $(if $(filter default undefined,$(origin CXX)),$(if $(findstring clang,$(CC)),clang++,g++),$(CXX))
+
+OUT := build$(if $(filter-out release,$(config)),/$(config))
+OBJ := $(OUT)/obj
+DEPS := build/deps
+
+CUDA_HOME ?= $(firstword $(patsubst %/include/cuda.h,%,$(wildcard /usr/local/cuda/include/cuda.h /usr/include/cuda.h)))
+CUDA_VERSION := $(if $(CUDA_HOME),$(shell sed -n 's/^\#define CUDA_VERSION  *//p' $(CUDA_HOME)/include/cuda.h))
+CUDA := $(shell [ "0$(CUDA_VERSION)" -ge 12040 ] && [ -e $(CUDA_HOME)/include/nvrtc.h ] && [ -e $(CUDA_HOME)/include/cupti.h ] && echo 1)
+
+FLAGS_release := -O2 -DNDEBUG
+FLAGS_debug := -Og -g3
+FLAGS_sanitize := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FLAGS_fuzz := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+WARNINGS := -Wall -Wextra -Werror -Wno-format-truncation -Wno-unknown-warning-option
+CPPFLAGS += -D_GNU_SOURCE -I. -isystem $(DEPS)/include $(if $(CUDA),-DTILEBOOK_CUDA -isystem $(CUDA_HOME)/include)
+CFLAGS += -std=c11 $(WARNINGS) $(FLAGS_$(config))
+CXXFLAGS += -std=c++17 $(WARNINGS) $(FLAGS_$(config))
+LDFLAGS += $(filter -fsanitize=%,$(subst $(comma)fuzzer-no-link,,$(FLAGS_$(config)))) -static-libgcc -static-libstdc++
+LIBS := $(DEPS)/libbenchmark.a -l:libsqlite3.a -l:libjansson.a -l:libpcre2-8.a -l:libutf8proc.a -lstdc++ -lpthread -ldl -lm
+comma := ,
+
+DEVICE_SOURCES := $(sort $(wildcard kernels/*/*.cu kernels/*/*.cuh bench/*.cu bench/decoder/*.cu))
+CPU_SOURCES := $(sort $(wildcard kernels/cpu/*.[ch]))
+SOURCES := $(filter-out tuner/main.c $(if $(CUDA),,kernels/cuda/%.c),$(wildcard kernels/*.c kernels/*/*.c bench/*.c bench/decoder/*.c tuner/*.c plots/*.c))
+OBJECTS := $(SOURCES:%.c=$(OBJ)/%.o) $(OBJ)/bench/cbench.o $(OBJ)/embedded.o
+TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
+GPU_TESTS := $(if $(CUDA),$(patsubst tests/gpu/%.c,$(OUT)/tests/gpu/%,$(wildcard tests/gpu/test_*.c)))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.PHONY: all setup test demo sweep tune plots export install clean format gpu-tests fuzzers
+all: $(OUT)/tilebook
+	@echo "$(OUT)/tilebook: $(if $(CUDA),CPU and CUDA backends (CUDA $(CUDA_VERSION) from $(CUDA_HOME)),CPU backend only: no CUDA Toolkit 12.4 or newer found; set CUDA_HOME if there is one)"
+
+$(DEPS)/libbenchmark.a:
+	@echo "Google Benchmark is not built yet; run: make setup" >&2; exit 1
+
+$(OUT)/tilebook: $(OBJ)/tuner/main.o $(OUT)/libtilebook.a $(DEPS)/libbenchmark.a
+	$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) $(LIBS) -o $@
+
+$(OUT)/libtilebook.a: $(OBJECTS)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(OBJ)/%.o: %.c | $(DEPS)/libbenchmark.a
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(OBJ)/%.o: %.cc | $(DEPS)/libbenchmark.a
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+
+# Device sources travel inside the program; NVRTC compiles them where they run.
+$(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
+	@mkdir -p $(@D)
+	@{ echo 'struct embedded_source { const char *name, *text; };'; i=0; \
+	for f in $(DEVICE_SOURCES); do i=$$((i+1)); \
+	  echo "__asm__(\".section .rodata\\nembedded_$$i: .incbin \\\"$$f\\\"\\n.byte 0\\n.previous\");"; \
+	  echo "extern const char embedded_$$i[];"; done; \
+	echo 'const struct embedded_source embedded_sources[] = {'; i=0; \
+	for f in $(DEVICE_SOURCES); do i=$$((i+1)); n=$${f#kernels/}; echo "{\"$${n#bench/}\", embedded_$$i},"; done; \
+	echo '{0, 0}};'; \
+	echo "const char kernels_hash_cuda[] = \"$$(cat /dev/null $(filter kernels/%,$(DEVICE_SOURCES)) | sha256sum | cut -c1-8)\";"; \
+	echo "const char kernels_hash_cpu[] = \"$$(cat /dev/null $(CPU_SOURCES) | sha256sum | cut -c1-8)\";"; } > $@
+
+$(OBJ)/embedded.o: $(OBJ)/embedded.c
+	$(CC) $(CFLAGS) -c $< -o $@
+
+$(OUT)/tests/%: $(OBJ)/tests/%.o $(OUT)/libtilebook.a $(DEPS)/libbenchmark.a
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) -lcmocka $(LIBS) -Wl,-rpath,'$$ORIGIN' -o $@
+
+$(OUT)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OUT)/libtilebook.a
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+
+setup:
+	@.ci/setup
+
+test: setup
+	@tests/run
+
+gpu-tests: $(GPU_TESTS) $(OUT)/tilebook
+	@cp -L $$(ldconfig -p | sed -n 's/.*libcmocka.so.0 .*=> //p' | head -1) $(OUT)/tests/gpu/
+
+fuzzers: $(FUZZERS)
+
+demo: setup
+	@$(MAKE) --no-print-directory all
+	@bench/demo
+
+install: all
+	install -D $(OUT)/tilebook $(DESTDIR)$(PREFIX)/bin/tilebook
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/tilebook/plots plots/*.gp
+
+clean:
+	find build -mindepth 1 -maxdepth 1 ! -name deps -exec rm -rf {} + 2>/dev/null || true
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')
+
+-include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

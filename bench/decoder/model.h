@@ -1,0 +1,53 @@
+/* A Qwen2 model on a device: from a checkpoint to logits. The same code for both backends; only ops.h
+ * differs. Activations and the KV cache are fp16, sums fp32. */
+#ifndef TILEBOOK_DECODER_MODEL_H
+#define TILEBOOK_DECODER_MODEL_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "bench/decoder/checkpoint.h"
+#include "bench/decoder/config.h"
+#include "kernels/kernel.h"
+#include "kernels/tiles.h"
+
+enum method { METHOD_AUTO, METHOD_NONE, METHOD_AWQ, METHOD_AWQ_MARLIN, METHOD_GPTQ, METHOD_GPTQ_MARLIN };
+
+const char *method_name(enum method method);
+int method_parse(const char *text, enum method *method, struct error *error);
+/* Which method runs: METHOD_AUTO becomes the fastest that the checkpoint allows; one that it does not allow
+ * is an error that says what was asked, what the checkpoint is (file and field), what it can run with, and
+ * the next command. */
+int method_resolve(enum method asked, const struct model_config *config, const char *directory, enum method *method,
+                   struct error *error);
+
+struct model;
+
+struct model_options {
+    enum method method;             /* resolved */
+    int context;                    /* tokens of KV cache */
+    int chunk;                      /* most tokens of one forward call */
+    const struct tile_table *table; /* NULL: built-in defaults */
+    bool synthetic;                 /* weights made on the device from the seed; checkpoint is NULL */
+    unsigned long long seed;
+};
+
+struct model_memory {
+    size_t weights, kv, scratch;
+};
+
+int model_create(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
+                 const struct model_options *options, struct model **model, struct error *error);
+void model_destroy(struct model *model);
+
+/* Runs `count` tokens at positions `position`..., appending to the KV cache; logits (host, fp32, vocab) of
+ * the last one, unless NULL. */
+int model_forward(struct model *model, const int *ids, int count, int position, float *logits, struct error *error);
+
+struct model_memory model_memory(const struct model *model);
+/* Bytes of weights that one decoded token reads. */
+double model_bytes_per_token(const struct model *model);
+/* Prints "op k n m kernel configuration tuned|default" for each that ran, one a line, to `stream`. */
+void model_print_plans(const struct model *model, FILE *stream);
+
+#endif

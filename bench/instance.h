@@ -1,0 +1,33 @@
+/* One problem with its data on a device: seeded inputs, weights to rotate over, the reference. */
+#ifndef TILEBOOK_INSTANCE_H
+#define TILEBOOK_INSTANCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/kernel.h"
+
+struct instance {
+    struct device *device;
+    struct problem problem;
+    uint64_t seed;
+    struct operands *copies; /* `count` sets that differ in weights, scales and zeros; x, y, workspace shared */
+    int count;               /* 1 when warm; cold: enough for twice the cache, at least 2 */
+    size_t workspace_bytes;
+    float *reference;        /* device, fp32; of copies[0]; made by the first verify */
+};
+
+/* Fresh data: x and scales uniform fp16 (x in [-1,1]), codes and zero points uniform 0..15. */
+int instance_create(struct device *device, const struct problem *problem, uint64_t seed, bool cold,
+                    struct instance **instance, struct error *error);
+void instance_destroy(struct instance *instance);
+
+/* Makes the shared workspace at least plan->workspace_bytes (counters zeroed). Before the first run of a plan. */
+int instance_fit(struct instance *instance, const struct plan *plan, struct error *error);
+
+/* Poisons y with NaN, runs the plan on copies[0] and compares with the reference: -1 unless every element is
+ * written and ||y - ref|| / ||ref|| <= INSTANCE_TOLERANCE. *relative_error is set either way (may be NULL). */
+#define INSTANCE_TOLERANCE 1e-3
+int instance_verify(struct instance *instance, const struct plan *plan, double *relative_error, struct error *error);
+
+#endif

@@ -1,0 +1,45 @@
+/* The one measuring procedure (README of this folder): every time of this project comes from here. */
+#ifndef TILEBOOK_MEASURE_H
+#define TILEBOOK_MEASURE_H
+
+#include <stdbool.h>
+
+#include "bench/instance.h"
+
+struct measure_options {
+    double warmup_seconds;    /* at least; until the clock settles */
+    double min_seconds, max_seconds;
+    int min_samples, max_samples;
+    double interval;          /* stop when the 95% interval of the median is narrower than this share of it */
+};
+/* For sweeps: thorough. For searches: quick. */
+extern const struct measure_options measure_thorough, measure_quick;
+
+struct measurement {
+    double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels */
+    double low_us, high_us;   /* 95% interval of the median */
+    double span_us;           /* median of first start to last end of a call */
+    double event_us;          /* the same calls by events (GPU), per call, queued back to back; 0 on the CPU */
+    int samples;
+    const char *stop;         /* "interval", "samples", "time" */
+    const char *clock;        /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
+    int sm_mhz, memory_mhz, celsius; /* NVML after the samples; 0 if unknown */
+    double watts;
+    unsigned long long throttle;     /* NVML's reasons, or-ed over the samples */
+    float *sample_us;         /* `samples` of them, in order */
+};
+
+/* Times plan on the instance: copies in rotation when it is cold. Does not verify. */
+int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
+            struct measurement *measurement, struct error *error);
+void measurement_free(struct measurement *measurement);
+
+/* The ceilings of this device, measured here and now: read bandwidth (GB/s), copy bandwidth (GB/s, bytes
+ * read plus written), and the fp16 matrix rate (TFLOP/s: best baseline kernel of fp16_gemm at 4096^3; on
+ * the CPU the best default at a smaller cube). About a second on a GPU. */
+struct ceilings {
+    double read_gbs, copy_gbs, matrix_tflops;
+};
+int measure_ceilings(struct device *device, struct ceilings *ceilings, struct error *error);
+
+#endif

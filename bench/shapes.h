@@ -1,0 +1,31 @@
+/* Lists of problems' shapes: a model by name or directory, or KxN. */
+#ifndef TILEBOOK_SHAPES_H
+#define TILEBOOK_SHAPES_H
+
+#include <stdbool.h>
+
+#include "kernels/error.h"
+#include "kernels/kernel.h"
+
+struct shape {
+    char layer[24];  /* "qkv", "o", "gate_up", "down", "lm_head"; "KxN" for a plain shape */
+    int k, n;
+    bool quantized;  /* false for lm_head: only fp16_gemm runs it */
+};
+
+struct shapes {
+    char model[64];  /* "qwen2.5-14b", the directory's last part, or "" */
+    int group;       /* the checkpoint's, else 128 */
+    int count;
+    struct shape *list;
+};
+
+/* "qwen2.5-14b", a directory with config.json, or "KxN,KxN,...". */
+int shapes_parse(const char *text, struct shapes *shapes, struct error *error);
+void shapes_free(struct shapes *shapes);
+
+/* "1,16,256", "1:8192:x2" (from:to:factor), "1:64:+8" (step); ascending, without repeats. The caller frees
+ * *list. */
+int m_list_parse(const char *text, int **list, int *count, struct error *error);
+
+#endif

@@ -1,0 +1,91 @@
+/* A place where kernels run: the processor of this machine ("cpu") or one GPU ("cuda:0").
+ * Memory and order of work are the same calls for both; CUDA's libraries are opened at run time. */
+#ifndef TILEBOOK_DEVICE_H
+#define TILEBOOK_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "kernels/error.h"
+
+enum backend { BACKEND_CPU, BACKEND_CUDA };
+
+struct device {
+    enum backend backend;
+    int index;                  /* of the GPU; 0 for the CPU */
+    char id[16];                /* "cpu", "cuda:0" */
+    char name[96];              /* "NVIDIA H100 80GB HBM3", "AMD EPYC 9354 ..." */
+    char uuid[48];              /* "GPU-..." or "" */
+    char architecture[16];      /* "sm_90a"; "avx512f", "avx2" or "generic" */
+    char software[96];          /* "driver 580.159, cuda 13.0, nvrtc 13.0"; compiler of the CPU backend */
+    char kernels[16];           /* hash of this backend's kernel sources, 8 hex digits */
+    int compute_capability;     /* 90 for sm_90; 0 for the CPU */
+    int multiprocessors;        /* SMs; usable cores for the CPU */
+    size_t cache_bytes;         /* L2 of the GPU, last-level cache of the CPU */
+    size_t memory_bytes;        /* installed */
+    size_t shared_block_bytes;  /* most dynamic shared memory of one block (opt-in) */
+    size_t shared_sm_bytes;     /* shared memory of one SM */
+    double memory_gbs;          /* theoretical bandwidth, GB/s, for estimates only; never quoted */
+    double matrix_tflops;       /* theoretical fp16 matrix rate, for estimates only */
+    const struct device_functions *functions;
+    void *state;                /* the backend's own */
+};
+
+struct device_function; /* device code, compiled and loaded; lives as long as its device */
+
+/* What a backend provides; the calls below say what each does. */
+struct device_functions {
+    void (*close)(struct device *);
+    void *(*alloc)(struct device *, size_t bytes, struct error *);
+    void (*free)(struct device *, void *memory);
+    size_t (*memory_free)(struct device *);
+    int (*write)(struct device *, void *to, const void *from_host, size_t bytes, struct error *);
+    int (*read)(struct device *, void *to_host, const void *from, size_t bytes, struct error *);
+    int (*copy)(struct device *, void *to, const void *from, size_t bytes, struct error *);
+    int (*fill)(struct device *, void *to, unsigned char byte, size_t bytes, struct error *);
+    int (*synchronize)(struct device *, struct error *);
+    /* NULL on the CPU: */
+    int (*function)(struct device *, const char *source, const char *entry, const char *options,
+                    size_t shared_bytes, struct device_function **, struct error *);
+    int (*launch)(struct device *, const struct device_function *, const unsigned grid[3], unsigned block,
+                  const void *arguments, struct error *);
+    int (*mark)(struct device *, int which, struct error *);
+    int (*marked)(struct device *, double *microseconds, struct error *);
+};
+
+/* Opens "cpu", "cuda:N", or "auto" (cuda:0 where a usable GPU and NVRTC are, else the CPU).
+ * Errors: unknown name, no driver or no GPU (and that `--device cpu` works), no NVRTC. */
+int device_open(const char *id, struct device **device, struct error *error);
+void device_close(struct device *device);
+
+/* How many GPUs a driver reports; 0 without one, then `why` says what was missing. */
+int device_cuda_count(struct error *why);
+
+/* Device memory, 256-byte aligned. NULL on failure; the message says what was asked and what was free. */
+void *device_alloc(struct device *device, size_t bytes, struct error *error);
+void device_free(struct device *device, void *memory);
+/* Bytes that device_alloc could still give; SIZE_MAX if unknown. */
+size_t device_memory_free(struct device *device);
+
+/* All of these are ordered with the kernels that were run before; read waits for its bytes. */
+int device_write(struct device *device, void *to, const void *from_host, size_t bytes, struct error *error);
+int device_read(struct device *device, void *to_host, const void *from, size_t bytes, struct error *error);
+int device_copy(struct device *device, void *to, const void *from, size_t bytes, struct error *error);
+int device_fill(struct device *device, void *to, unsigned char byte, size_t bytes, struct error *error);
+int device_synchronize(struct device *device, struct error *error);
+
+/* --- GPUs only: device code and events --- */
+
+/* Compiles an embedded source ("fp16_gemm/mma.cu") with NVRTC for this device, or takes it from the cubin
+ * cache, loads it and keeps it: cheap to ask again. `options` are NVRTC's, separated by spaces. The
+ * function may be launched with `shared_bytes` of dynamic shared memory. */
+int device_function(struct device *device, const char *source, const char *entry, const char *options,
+                    size_t shared_bytes, struct device_function **function, struct error *error);
+/* Enqueues a launch; `arguments` points to the one struct that the entry takes by value. */
+int device_launch(struct device *device, const struct device_function *function, const unsigned grid[3],
+                  unsigned block, const void *arguments, struct error *error);
+/* Event 0 or 1 into the queue; then, after waiting for both, the time between them. */
+int device_mark(struct device *device, int which, struct error *error);
+int device_marked(struct device *device, double *microseconds, struct error *error);
+
+#endif

@@ -1,0 +1,178 @@
+/* The description of a kernel: the one thing that sweep, tuner, linter, verifier, decoder, plots and
+ * tests read. A kernel is data: its op, its name, its tile parameters with their values, and functions.
+ * A new kernel touches its own folder and one line of registry.c.
+ *
+ * Shapes. y = x W: x (M, K), y (M, N), fp16, row-major; W (K, N) in the layout of the op:
+ *   fp16_gemm    weights fp16 (N, K) row-major, as a linear's `weight` lies in a checkpoint ([out, in])
+ *   marlin_gemm  weights int32 (K/16, 2N), scales fp16 (K/group, N), zeros int32 (K/group, N/8), all in
+ *                Marlin's order; zeros == NULL means zero point 8 everywhere (symmetric)
+ *   awq_dequant  weights int32 (K, N/8), scales fp16 (K/group, N), zeros int32 (K/group, N/8), as AWQ
+ *                stores them; writes y fp16 (N, K) row-major: the weights that fp16_gemm reads
+ * Accumulation is fp32 (at least). */
+#ifndef TILEBOOK_KERNEL_H
+#define TILEBOOK_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/device.h"
+#include "kernels/error.h"
+
+enum op { OP_AWQ_DEQUANT, OP_MARLIN_GEMM, OP_FP16_GEMM, OP_COUNT };
+
+struct problem {
+    enum op op;
+    int m;       /* rows of x; 1 for awq_dequant */
+    int n, k;
+    int group;   /* rows of W that share a scale; k itself for one group; 0 for fp16_gemm */
+    bool zeros;  /* zero points stored (AWQ) or 8 everywhere (symmetric GPTQ); false for fp16_gemm */
+};
+
+enum { MAX_PARAMETERS = 8, MAX_VALUES = 10, MAX_CONFIG_TEXT = 160 };
+
+/* One tile parameter and every value that may be tried. The CUDA backend passes it to the device
+ * code as the macro of its name in capitals: "tile_m" = 16 becomes -DTILE_M=16. */
+struct parameter {
+    const char *name;
+    const char *help; /* a few words, with the unit */
+    int count;
+    int values[MAX_VALUES];
+};
+
+/* A configuration: one value for each parameter of its kernel, in the kernel's order. */
+struct config {
+    int value[MAX_PARAMETERS];
+};
+
+/* Device pointers of one call. Layouts as above. */
+struct operands {
+    const void *x;
+    const void *weights;
+    const void *scales;
+    const void *zeros;
+    void *y;
+    void *workspace; /* plan.workspace_bytes; its first WORKSPACE_COUNTER_BYTES are zero before and after */
+};
+
+enum { WORKSPACE_COUNTER_BYTES = 65536 };
+
+/* What a CUDA kernel compiles and launches. Shared memory, grid and block follow from the
+ * configuration and are never tuned themselves. The entry takes one `struct arguments` by value
+ * below. */
+struct arguments {
+    struct operands operands;
+    int m, n, k, group;
+};
+
+struct launch {
+    const char *source;     /* embedded file, "marlin_gemm/mma.cu" */
+    const char *entry;      /* extern "C" name */
+    char options[192];      /* "-D..." beyond the parameters, separated by spaces */
+    unsigned grid[3];
+    unsigned block;         /* threads */
+    size_t shared_bytes;    /* dynamic */
+    size_t workspace_bytes; /* 0, or at least WORKSPACE_COUNTER_BYTES */
+};
+
+struct plan;
+
+struct kernel {
+    enum op op;
+    enum backend backend;
+    const char *name;    /* "mma", "cublaslt", "cpu"; with its op: "marlin_gemm/mma" */
+    const char *summary; /* one line for `tilebook kernels` */
+    int parameter_count; /* 0 for a kernel with nothing to tune */
+    struct parameter parameters[MAX_PARAMETERS];
+
+    /* 0 if this configuration can run this problem on this device; else -1 and which rule it breaks.
+     * Legal is not fast: it says what runs correctly. NULL accepts all. */
+    int (*legal)(const struct device *device, const struct problem *problem, const struct config *config,
+                 struct error *why);
+    /* Expected microseconds; orders a search and picks the built-in default. Only its order matters. */
+    double (*estimate)(const struct device *device, const struct problem *problem, const struct config *config);
+    /* CUDA kernels compiled by NVRTC: fills `launch` (already zeroed). NULL for others. */
+    void (*launch)(const struct device *device, const struct problem *problem, const struct config *config,
+                   struct launch *launch);
+    /* Kernels that are not an NVRTC launch: prepare may set plan->state and plan->workspace_bytes, run
+     * enqueues one call on the device's stream, release frees the state. prepare and release may be NULL. */
+    int (*prepare)(struct plan *plan, struct error *error);
+    int (*run)(const struct plan *plan, const struct operands *operands, struct error *error);
+    void (*release)(struct plan *plan);
+};
+
+/* A kernel made ready for one problem on one device: compiled, loaded, checked. */
+struct plan {
+    struct device *device;
+    const struct kernel *kernel;
+    struct problem problem;
+    struct config config;
+    struct launch launch;
+    size_t workspace_bytes;
+    struct device_function *function; /* of kernels with a launch */
+    void *state;                      /* of kernels without */
+};
+
+/* All NVRTC options of a launch: its own, then a macro for each tile parameter. */
+enum { LAUNCH_OPTIONS = 512 };
+void launch_options(const struct kernel *kernel, const struct config *config, const struct launch *launch,
+                    char options[LAUNCH_OPTIONS]);
+
+/* Checks the problem and the configuration, compiles (or finds in the cache) and loads. */
+int plan_create(struct device *device, const struct kernel *kernel, const struct problem *problem,
+                const struct config *config, struct plan **plan, struct error *error);
+/* Enqueues one call; asynchronous on a GPU. */
+int plan_run(const struct plan *plan, const struct operands *operands, struct error *error);
+void plan_destroy(struct plan *plan);
+
+/* --- the registry (registry.c) --- */
+
+/* The kernels in their order; NULL ends it. */
+const struct kernel *const *kernel_list(void);
+/* "marlin_gemm/mma"; NULL if there is none. */
+const struct kernel *kernel_find(const char *full_name);
+/* "marlin_gemm/mma" into `text` (at least 64 bytes), returned. */
+const char *kernel_full_name(const struct kernel *kernel, char *text);
+/* Registration checks: called once at start and by a test; the message names the bad entry. */
+int kernel_list_check(struct error *error);
+
+const char *op_name(enum op op);
+int op_parse(const char *text, enum op *op, struct error *error);
+
+/* --- problems (problem.c) --- */
+
+/* 0 if the op is defined for these numbers (K % 128, N % 64, group in {32, 64, 128, K}, M >= 1, ...). */
+int problem_check(const struct problem *problem, struct error *error);
+/* Multiplications and additions, counted as two; for awq_dequant one subtraction and one product a weight. */
+double problem_flops(const struct problem *problem);
+/* Fewest bytes between memory and chip: each operand once. */
+double problem_bytes(const struct problem *problem);
+/* Bytes of each operand. */
+struct operand_bytes {
+    size_t x, weights, scales, zeros, y;
+};
+struct operand_bytes problem_operand_bytes(const struct problem *problem);
+/* Elements of y: M*N, or N*K for awq_dequant. */
+size_t problem_outputs(const struct problem *problem);
+/* "marlin_gemm m=16 n=5120 k=5120 group=128 zeros=1" into `text` (at least 128 bytes), returned. */
+const char *problem_text(const struct problem *problem, char *text);
+
+/* --- configurations (config.c) --- */
+
+/* "tile_m=16 tile_n=128" into `text` (MAX_CONFIG_TEXT), returned; "-" without parameters. */
+const char *config_text(const struct kernel *kernel, const struct config *config, char *text);
+/* Reads "name=value" separated by spaces or commas, every parameter exactly once ("-" for none).
+ * Errors name the unknown, missing or repeated parameter, or the value and those accepted. */
+int config_parse(const struct kernel *kernel, const char *text, struct config *config, struct error *error);
+/* 0 if the values are listed ones and the kernel finds the configuration legal. */
+int config_legal(const struct device *device, const struct kernel *kernel, const struct problem *problem,
+                 const struct config *config, struct error *why);
+/* Size of the whole space, legal or not. */
+long config_space(const struct kernel *kernel);
+/* The index-th configuration of the space, 0 <= index < config_space. */
+struct config config_at(const struct kernel *kernel, long index);
+/* The built-in default: the legal configuration with the least estimate. -1 if none is legal. */
+int config_default(const struct device *device, const struct kernel *kernel, const struct problem *problem,
+                   struct config *config, struct error *error);
+
+#endif

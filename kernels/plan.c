@@ -1,0 +1,67 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernel.h"
+
+/* "tile_m" = 16 becomes "-DTILE_M=16 ". */
+static void append_macros(const struct kernel *kernel, const struct config *config, char *options, size_t size) {
+    size_t used = strlen(options);
+    for (int i = 0; i < kernel->parameter_count; i++) {
+        char macro[32];
+        size_t length = strlen(kernel->parameters[i].name);
+        for (size_t c = 0; c <= length && c < sizeof macro; c++) {
+            char letter = kernel->parameters[i].name[c];
+            macro[c] = (char)(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter);
+        }
+        used += (size_t)snprintf(options + used, size - used, "%s-D%s=%d", used ? " " : "", macro, config->value[i]);
+    }
+}
+
+void launch_options(const struct kernel *kernel, const struct config *config, const struct launch *launch,
+                    char options[LAUNCH_OPTIONS]) {
+    snprintf(options, LAUNCH_OPTIONS, "%s", launch->options);
+    append_macros(kernel, config, options, LAUNCH_OPTIONS);
+}
+
+static int prepare(struct plan *plan, struct error *error) {
+    const struct kernel *kernel = plan->kernel;
+    if (!kernel->launch) return kernel->prepare ? kernel->prepare(plan, error) : 0;
+    char options[LAUNCH_OPTIONS];
+    kernel->launch(plan->device, &plan->problem, &plan->config, &plan->launch);
+    launch_options(kernel, &plan->config, &plan->launch, options);
+    plan->workspace_bytes = plan->launch.workspace_bytes;
+    return device_function(plan->device, plan->launch.source, plan->launch.entry, options, plan->launch.shared_bytes,
+                           &plan->function, error);
+}
+
+int plan_create(struct device *device, const struct kernel *kernel, const struct problem *problem,
+                const struct config *config, struct plan **result, struct error *error) {
+    *result = NULL;
+    if (kernel->backend != device->backend)
+        return error_set(error, "kernel %s/%s does not run on %s; see `tilebook kernels`", op_name(kernel->op),
+                         kernel->name, device->id);
+    if (problem_check(problem, error)) return -1;
+    if (config_legal(device, kernel, problem, config, error)) return -1;
+    struct plan *plan = calloc(1, sizeof *plan);
+    if (!plan) return error_set(error, "out of memory");
+    *plan = (struct plan){.device = device, .kernel = kernel, .problem = *problem, .config = *config};
+    if (prepare(plan, error)) {
+        plan_destroy(plan);
+        return -1;
+    }
+    *result = plan;
+    return 0;
+}
+
+int plan_run(const struct plan *plan, const struct operands *operands, struct error *error) {
+    if (!plan->kernel->launch) return plan->kernel->run(plan, operands, error);
+    struct arguments arguments = {*operands, plan->problem.m, plan->problem.n, plan->problem.k, plan->problem.group};
+    return device_launch(plan->device, plan->function, plan->launch.grid, plan->launch.block, &arguments, error);
+}
+
+void plan_destroy(struct plan *plan) {
+    if (!plan) return;
+    if (plan->kernel->release) plan->kernel->release(plan);
+    free(plan);
+}

@@ -1,0 +1,77 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/kernel.h"
+
+static const char *const op_names[OP_COUNT] = {"awq_dequant", "marlin_gemm", "fp16_gemm"};
+
+const char *op_name(enum op op) {
+    return op_names[op];
+}
+
+int op_parse(const char *text, enum op *op, struct error *error) {
+    for (int i = 0; i < OP_COUNT; i++)
+        if (!strcmp(text, op_names[i])) {
+            *op = (enum op)i;
+            return 0;
+        }
+    return error_set(error, "unknown op '%s'; there are awq_dequant, marlin_gemm, fp16_gemm", text);
+}
+
+static int check_group(const struct problem *p, struct error *error) {
+    if (p->group == p->k || p->group == 32 || p->group == 64 || p->group == 128) return 0;
+    return error_set(error, "group size %d is not supported; accepted: 32, 64, 128, or one group for all of K (%d)",
+                     p->group, p->k);
+}
+
+int problem_check(const struct problem *p, struct error *error) {
+    if (p->m < 1) return error_set(error, "m is %d; it must be at least 1", p->m);
+    if (p->k < 1 || p->n < 1) return error_set(error, "shape %dx%d (KxN) must be positive", p->k, p->n);
+    if ((long long)p->m * (p->n > p->k ? p->n : p->k) > 0x7fffffff || (long long)p->n * p->k > 0x7fffffff)
+        return error_set(error, "m=%d n=%d k=%d: a matrix would have more than 2^31 - 1 elements", p->m, p->n, p->k);
+    if (p->op == OP_FP16_GEMM) {
+        if (p->k % 64 || p->n % 64)
+            return error_set(error, "fp16_gemm takes K and N divisible by 64; found K=%d, N=%d", p->k, p->n);
+        if (p->group || p->zeros) return error_set(error, "fp16_gemm has no groups and no zero points");
+        return 0;
+    }
+    if (p->k % 128 || p->n % 64)
+        return error_set(error, "%s takes K divisible by 128 and N divisible by 64; found K=%d, N=%d", op_name(p->op),
+                         p->k, p->n);
+    if (p->op == OP_AWQ_DEQUANT && p->m != 1) return error_set(error, "awq_dequant has no M; m must be 1, not %d", p->m);
+    return check_group(p, error);
+}
+
+double problem_flops(const struct problem *p) {
+    return (p->op == OP_AWQ_DEQUANT ? 2.0 : 2.0 * p->m) * p->n * p->k;
+}
+
+struct operand_bytes problem_operand_bytes(const struct problem *p) {
+    size_t m = (size_t)p->m, n = (size_t)p->n, k = (size_t)p->k;
+    if (p->op == OP_FP16_GEMM) return (struct operand_bytes){.x = 2 * m * k, .weights = 2 * k * n, .y = 2 * m * n};
+    size_t groups = k / (size_t)p->group;
+    return (struct operand_bytes){
+        .x = p->op == OP_AWQ_DEQUANT ? 0 : 2 * m * k,
+        .weights = k * n / 2,
+        .scales = 2 * groups * n,
+        .zeros = p->zeros ? groups * n / 2 : 0,
+        .y = 2 * problem_outputs(p),
+    };
+}
+
+size_t problem_outputs(const struct problem *p) {
+    return (size_t)p->n * (size_t)(p->op == OP_AWQ_DEQUANT ? p->k : p->m);
+}
+
+double problem_bytes(const struct problem *p) {
+    struct operand_bytes b = problem_operand_bytes(p);
+    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.y;
+}
+
+const char *problem_text(const struct problem *p, char *text) {
+    if (p->op == OP_FP16_GEMM)
+        snprintf(text, 128, "fp16_gemm m=%d n=%d k=%d", p->m, p->n, p->k);
+    else
+        snprintf(text, 128, "%s m=%d n=%d k=%d group=%d zeros=%d", op_name(p->op), p->m, p->n, p->k, p->group, p->zeros);
+    return text;
+}

@@ -1,0 +1,65 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/kernel.h"
+
+extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, fp16_gemm_mma, fp16_gemm_cublaslt;
+extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
+
+/* The first kernel of an op and backend is the built-in default where no table says otherwise. */
+static const struct kernel *const kernels[] = {
+    &awq_dequant_tiled,
+    &marlin_gemm_mma,
+    &fp16_gemm_mma,
+#ifdef TILEBOOK_CUDA
+    &fp16_gemm_cublaslt,
+#endif
+    &awq_dequant_cpu,
+    &marlin_gemm_cpu,
+    &fp16_gemm_cpu,
+    NULL,
+};
+
+const struct kernel *const *kernel_list(void) {
+    return kernels;
+}
+
+const char *kernel_full_name(const struct kernel *kernel, char *text) {
+    snprintf(text, 64, "%s/%s", op_name(kernel->op), kernel->name);
+    return text;
+}
+
+const struct kernel *kernel_find(const char *full_name) {
+    char name[64];
+    for (int i = 0; kernels[i]; i++)
+        if (!strcmp(full_name, kernel_full_name(kernels[i], name))) return kernels[i];
+    return NULL;
+}
+
+static int check_parameters(const struct kernel *kernel, struct error *error) {
+    if (kernel->parameter_count < 0 || kernel->parameter_count > MAX_PARAMETERS)
+        return error_set(error, "%d parameters, at most %d are possible", kernel->parameter_count, MAX_PARAMETERS);
+    for (int i = 0; i < kernel->parameter_count; i++) {
+        const struct parameter *p = &kernel->parameters[i];
+        if (!p->name || !p->help) return error_set(error, "parameter %d has no name or no help", i);
+        if (p->count < 1 || p->count > MAX_VALUES)
+            return error_set(error, "parameter %s has %d values, 1 to %d are possible", p->name, p->count, MAX_VALUES);
+        for (int v = 1; v < p->count; v++)
+            if (p->values[v] <= p->values[v - 1])
+                return error_set(error, "the values of parameter %s do not ascend", p->name);
+    }
+    return 0;
+}
+
+int kernel_list_check(struct error *error) {
+    char name[64];
+    for (int i = 0; kernels[i]; i++) {
+        const struct kernel *kernel = kernels[i];
+        if (!kernel->name || !kernel->summary || !kernel->estimate || !kernel->launch == !kernel->run)
+            return error_set(error, "kernel %d needs a name, a summary, an estimate, and either launch or run", i);
+        kernel_full_name(kernel, name);
+        if (kernel_find(name) != kernel) return error_set(error, "kernel %s is registered twice", name);
+        if (check_parameters(kernel, error)) return error_prefix(error, "kernel %s", name);
+    }
+    return 0;
+}
