@@ -15,7 +15,7 @@ struct shape {
 
 struct shapes {
     char model[64];  /* "qwen2.5-14b", the directory's last part, or "" */
-    int group;       /* the checkpoint's, else 128 */
+    int group;       /* the checkpoint's (0: one group for all of K), else 128 */
     int count;
     struct shape *list;
 };

@@ -1,0 +1,162 @@
+#include "bench/instance.h"
+
+#include <stdlib.h>
+
+#include "kernels/reference.h"
+
+/* Seeds of the operands, so that none repeats another's numbers. */
+enum { SEED_X, SEED_WEIGHTS, SEED_SCALES, SEED_ZEROS, SEEDS };
+
+/* Weights of about the size that trained ones have: (code - zero) * scale stays below 0.15. */
+static const float scale_low = 0.002f, scale_high = 0.01f, weight_limit = 0.1f;
+
+/* Operands of all copies lie one behind the other, each where device_alloc would have put it. */
+static size_t stride(size_t bytes) {
+    return (bytes + 255) / 256 * 256;
+}
+
+static int copies_wanted(const struct device *device, const struct operand_bytes *bytes, bool cold) {
+    if (!cold) return 1;
+    size_t each = bytes->weights + bytes->scales + bytes->zeros;
+    size_t count = (2 * device->cache_bytes + each - 1) / each;
+    return count < 2 ? 2 : (int)count;
+}
+
+/* Memory for `count` operands of `bytes`; *memory stays NULL for an operand that the problem lacks. */
+static int allocate(struct instance *instance, size_t bytes, int count, const void **memory, struct error *error) {
+    if (!bytes) return 0;
+    *memory = device_alloc(instance->device, stride(bytes) * (size_t)count, error);
+    return *memory ? 0 : -1;
+}
+
+static int fill_half(struct instance *instance, const void *to, size_t bytes, float low, float high, int which,
+                     struct error *error) {
+    if (!to) return 0;
+    return reference_fill_half(instance->device, (void *)to, bytes / 2, low, high, instance->seed * SEEDS + which,
+                               error);
+}
+
+static int fill_bits(struct instance *instance, const void *to, size_t bytes, int which, struct error *error) {
+    if (!to) return 0;
+    return reference_fill_bits(instance->device, (void *)to, bytes, instance->seed * SEEDS + which, error);
+}
+
+static int fill(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
+    const struct operands *all = &instance->copies[0];
+    size_t count = (size_t)instance->count, weights = stride(bytes->weights) * count;
+    if (fill_half(instance, all->x, bytes->x, -1, 1, SEED_X, error)) return -1;
+    if (instance->problem.op == OP_FP16_GEMM)
+        return fill_half(instance, all->weights, weights, -weight_limit, weight_limit, SEED_WEIGHTS, error);
+    if (fill_bits(instance, all->weights, weights, SEED_WEIGHTS, error)) return -1;
+    if (fill_bits(instance, all->zeros, stride(bytes->zeros) * count, SEED_ZEROS, error)) return -1;
+    return fill_half(instance, all->scales, stride(bytes->scales) * count, scale_low, scale_high, SEED_SCALES, error);
+}
+
+static const void *advance(const void *first, size_t bytes, int index) {
+    return first ? (const char *)first + stride(bytes) * (size_t)index : NULL;
+}
+
+static int allocate_copies(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
+    struct operands *all = &instance->copies[0];
+    const void *y = NULL;
+    if (allocate(instance, bytes->weights, instance->count, &all->weights, error)) return -1;
+    if (allocate(instance, bytes->scales, instance->count, &all->scales, error)) return -1;
+    if (allocate(instance, bytes->zeros, instance->count, &all->zeros, error)) return -1;
+    if (allocate(instance, bytes->x, 1, &all->x, error)) return -1;
+    if (allocate(instance, bytes->y, 1, &y, error)) return -1;
+    all->y = (void *)y;
+    for (int i = 1; i < instance->count; i++)
+        instance->copies[i] = (struct operands){.x = all->x,
+                                                .weights = advance(all->weights, bytes->weights, i),
+                                                .scales = advance(all->scales, bytes->scales, i),
+                                                .zeros = advance(all->zeros, bytes->zeros, i),
+                                                .y = all->y};
+    return 0;
+}
+
+int instance_create(struct device *device, const struct problem *problem, uint64_t seed, bool cold,
+                    struct instance **result, struct error *error) {
+    *result = NULL;
+    if (problem_check(problem, error)) return -1;
+    struct operand_bytes bytes = problem_operand_bytes(problem);
+    struct instance *instance = calloc(1, sizeof *instance);
+    if (!instance) return error_set(error, "out of memory");
+    *instance = (struct instance){.device = device, .problem = *problem, .seed = seed};
+    instance->count = copies_wanted(device, &bytes, cold);
+    instance->copies = calloc((size_t)instance->count, sizeof *instance->copies);
+    if (!instance->copies) error_set(error, "out of memory");
+    if (!instance->copies || allocate_copies(instance, &bytes, error) || fill(instance, &bytes, error)) {
+        char text[128];
+        instance_destroy(instance);
+        return error_prefix(error, "data for %s", problem_text(problem, text));
+    }
+    *result = instance;
+    return 0;
+}
+
+void instance_destroy(struct instance *instance) {
+    if (!instance) return;
+    if (instance->copies) {
+        struct operands *all = &instance->copies[0];
+        void *const memory[] = {(void *)all->x, (void *)all->weights, (void *)all->scales, (void *)all->zeros,
+                                all->y,         all->workspace};
+        for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+            if (memory[i]) device_free(instance->device, memory[i]);
+    }
+    if (instance->reference) device_free(instance->device, instance->reference);
+    free(instance->copies);
+    free(instance);
+}
+
+static int grow_workspace(struct instance *instance, size_t bytes, struct error *error) {
+    void *workspace = device_alloc(instance->device, bytes, error);
+    if (!workspace) return error_prefix(error, "workspace");
+    if (device_synchronize(instance->device, error)) {
+        device_free(instance->device, workspace);
+        return -1;
+    }
+    if (instance->workspace_bytes) device_free(instance->device, instance->copies[0].workspace);
+    for (int i = 0; i < instance->count; i++) instance->copies[i].workspace = workspace;
+    instance->workspace_bytes = bytes;
+    return 0;
+}
+
+int instance_fit(struct instance *instance, const struct plan *plan, struct error *error) {
+    size_t bytes = plan->workspace_bytes;
+    if (bytes > instance->workspace_bytes && grow_workspace(instance, bytes, error)) return -1;
+    if (!bytes) return 0;
+    size_t counters = bytes < WORKSPACE_COUNTER_BYTES ? bytes : WORKSPACE_COUNTER_BYTES;
+    return device_fill(instance->device, instance->copies[0].workspace, 0, counters, error);
+}
+
+static int make_reference(struct instance *instance, struct error *error) {
+    size_t outputs = problem_outputs(&instance->problem);
+    float *reference = device_alloc(instance->device, outputs * sizeof *reference, error);
+    if (!reference) return error_prefix(error, "reference");
+    if (reference_run(instance->device, &instance->problem, &instance->copies[0], reference, error)) {
+        device_free(instance->device, reference);
+        return -1;
+    }
+    instance->reference = reference;
+    return 0;
+}
+
+int instance_verify(struct instance *instance, const struct plan *plan, double *relative_error, struct error *error) {
+    struct device *device = instance->device;
+    struct operands *operands = &instance->copies[0];
+    size_t outputs = problem_outputs(&instance->problem);
+    struct comparison result = {0};
+    if (relative_error) *relative_error = 0;
+    if (!instance->reference && make_reference(instance, error)) return -1;
+    if (device_fill(device, operands->y, 0xff, outputs * 2, error)) return -1;
+    if (plan_run(plan, operands, error) || device_synchronize(device, error)) return -1;
+    if (reference_compare(device, operands->y, instance->reference, outputs, &result, error)) return -1;
+    if (relative_error) *relative_error = result.relative_error;
+    if (result.bad)
+        return error_set(error, "wrong: %zu of %zu outputs are NaN, infinite or not written, the first at index %zu",
+                         result.bad, outputs, result.first_bad);
+    if (!(result.relative_error <= INSTANCE_TOLERANCE))
+        return error_set(error, "wrong: relative error %.3g, at most %.3g is accepted", result.relative_error,
+                         INSTANCE_TOLERANCE);
+    return 0;
+}
