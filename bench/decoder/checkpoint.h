@@ -11,12 +11,12 @@
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I32, DTYPE_OTHER };
 
 struct tensor {
-    const char *name;  /* valid until the checkpoint closes, as is data */
-    const char *file;  /* name of the shard */
+    const char *name; /* valid until the checkpoint closes, as is data */
+    const char *file; /* name of the shard */
     enum dtype dtype;
-    int rank;          /* at most 4 */
+    int rank; /* at most 4 */
     int64_t shape[4];
-    const void *data;  /* mapped, little-endian; aligned to at least 1 byte only */
+    const void *data; /* mapped, little-endian; aligned to at least 1 byte only */
     size_t bytes;
 };
 
