@@ -65,7 +65,7 @@ $(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
 	@mkdir -p $(@D)
 	@{ echo 'struct embedded_source { const char *name, *text; };'; i=0; \
 	for f in $(DEVICE_SOURCES); do i=$$((i+1)); \
-	  echo "__asm__(\".section .rodata\\nembedded_$$i: .incbin \\\"$$f\\\"\\n.byte 0\\n.previous\");"; \
+	  echo "__asm__(\".section .rodata; embedded_$$i: .incbin \\\"$$f\\\"; .byte 0; .previous\");"; \
 	  echo "extern const char embedded_$$i[];"; done; \
 	echo 'const struct embedded_source embedded_sources[] = {'; i=0; \
 	for f in $(DEVICE_SOURCES); do i=$$((i+1)); n=$${f#kernels/}; echo "{\"$${n#bench/}\", embedded_$$i},"; done; \
