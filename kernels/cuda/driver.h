@@ -15,6 +15,9 @@ int cuda_open(int index, struct device *device, struct error *error);
 /* The stream on which everything of this device is ordered. */
 CUstream cuda_stream(const struct device *device);
 
+/* Makes the device's context the calling thread's: before calls into libraries that use the current one. */
+int cuda_enter(const struct device *device, struct error *error);
+
 /* Opens the first of a NULL-terminated list of sonames that is there, also below $CUDA_HOME, $CUDA_PATH
  * and /usr/local/cuda; NULL if none is. */
 void *cuda_library(const char *const *names);

@@ -1,0 +1,127 @@
+#include "kernels/device.h"
+
+#include <ctype.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+#ifdef TILEBOOK_CUDA
+#include "kernels/cuda/driver.h"
+#else
+static int cuda_count(struct error *why) {
+    error_set(why, "this build has no CUDA backend; for one install the CUDA Toolkit (12.4 or newer), then run "
+                   "`make clean` and `make CUDA_HOME=...`");
+    return 0;
+}
+
+static int cuda_open(int index, struct device *device, struct error *error) {
+    (void)index, (void)device;
+    cuda_count(error);
+    return -1;
+}
+#endif
+
+int device_cuda_count(struct error *why) {
+    return cuda_count(why);
+}
+
+/* "cuda:N" with one to three digits; -1 for anything else. */
+static int parse_cuda_index(const char *id) {
+    if (strncmp(id, "cuda:", 5) || !isdigit((unsigned char)id[5]) || strlen(id) > 8) return -1;
+    char *end;
+    long index = strtol(id + 5, &end, 10);
+    return *end ? -1 : (int)index;
+}
+
+static int open_backend(const char *id, struct device *device, struct error *error) {
+    int index = parse_cuda_index(id);
+    if (index >= 0) {
+        struct error cause;
+        if (!cuda_open(index, device, &cause)) return 0;
+        return error_set(error, "%s: %s; `--device cpu` works", id, cause.text);
+    }
+    if (!strcmp(id, "auto")) {
+        if (!cuda_open(0, device, NULL)) return 0;
+        *device = (struct device){0};
+        return cpu_open(device, error);
+    }
+    if (!strcmp(id, "cpu")) return cpu_open(device, error);
+    return error_set(error,
+                     "unknown device '%s'; accepted: cpu, cuda:N (cuda:0 is the first GPU) or auto; "
+                     "`tilebook devices` lists what is here",
+                     id);
+}
+
+int device_open(const char *id, struct device **result, struct error *error) {
+    *result = NULL;
+    struct device *device = calloc(1, sizeof *device);
+    if (!device) return error_set(error, "out of memory");
+    if (open_backend(id, device, error)) {
+        free(device);
+        return -1;
+    }
+    *result = device;
+    return 0;
+}
+
+void device_close(struct device *device) {
+    if (!device) return;
+    device->functions->close(device);
+    free(device);
+}
+
+void *device_alloc(struct device *device, size_t bytes, struct error *error) {
+    return device->functions->alloc(device, bytes, error);
+}
+
+void device_free(struct device *device, void *memory) {
+    if (memory) device->functions->free(device, memory);
+}
+
+size_t device_memory_free(struct device *device) {
+    return device->functions->memory_free(device);
+}
+
+int device_write(struct device *device, void *to, const void *from_host, size_t bytes, struct error *error) {
+    return bytes ? device->functions->write(device, to, from_host, bytes, error) : 0;
+}
+
+int device_read(struct device *device, void *to_host, const void *from, size_t bytes, struct error *error) {
+    return bytes ? device->functions->read(device, to_host, from, bytes, error) : 0;
+}
+
+int device_copy(struct device *device, void *to, const void *from, size_t bytes, struct error *error) {
+    return bytes ? device->functions->copy(device, to, from, bytes, error) : 0;
+}
+
+int device_fill(struct device *device, void *to, unsigned char byte, size_t bytes, struct error *error) {
+    return bytes ? device->functions->fill(device, to, byte, bytes, error) : 0;
+}
+
+int device_synchronize(struct device *device, struct error *error) {
+    return device->functions->synchronize(device, error);
+}
+
+int device_function(struct device *device, const char *source, const char *entry, const char *options,
+                    size_t shared_bytes, struct device_function **function, struct error *error) {
+    *function = NULL;
+    if (!device->functions->function)
+        return error_set(error, "device %s runs no device code; %s needs cuda:N", device->id, source);
+    return device->functions->function(device, source, entry, options, shared_bytes, function, error);
+}
+
+int device_launch(struct device *device, const struct device_function *function, const unsigned grid[3], unsigned block,
+                  const void *arguments, struct error *error) {
+    return device->functions->launch(device, function, grid, block, arguments, error);
+}
+
+int device_mark(struct device *device, int which, struct error *error) {
+    if (!device->functions->mark) return error_set(error, "device %s has no events", device->id);
+    return device->functions->mark(device, which, error);
+}
+
+int device_marked(struct device *device, double *microseconds, struct error *error) {
+    if (!device->functions->marked) return error_set(error, "device %s has no events", device->id);
+    return device->functions->marked(device, microseconds, error);
+}
