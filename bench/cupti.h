@@ -8,10 +8,10 @@
 
 /* One call of an operation, as the records tell it. */
 struct cupti_sample {
-    double sum_us;    /* kernel times added up */
-    double span_us;   /* first start to last end */
+    double sum_us;  /* kernel times added up */
+    double span_us; /* first start to last end */
     int kernels;
-    uint64_t names;   /* hash of the kernels' names in order */
+    uint64_t names; /* hash of the kernels' names in order */
 };
 
 /* Attaches to the process; -1 and why when CUPTI is missing or held by another tool. Once per process;
@@ -25,5 +25,34 @@ int cupti_end(struct error *error);
 int cupti_collect(uint64_t first, int count, struct cupti_sample *samples, struct error *error);
 /* "cupti 13.0"; "" when not attached. */
 const char *cupti_version(void);
+
+/* --- what the records say, apart from where they come from; times in ns --- */
+
+struct cupti_kernel {
+    uint64_t start, end;
+    uint64_t name; /* hash */
+    uint64_t sample;
+    uint32_t correlation;
+};
+
+/* The launch with this correlation id belongs to that sample. */
+struct cupti_tag {
+    uint64_t sample;
+    uint32_t correlation;
+};
+
+struct cupti_log {
+    struct cupti_kernel *kernels;
+    struct cupti_tag *tags;
+    size_t kernel_count, kernel_room, tag_count, tag_room;
+    size_t lost; /* records that CUPTI dropped or that found no memory */
+};
+
+void cupti_log_kernel(struct cupti_log *log, uint32_t correlation, uint64_t start, uint64_t end, const char *name);
+void cupti_log_tag(struct cupti_log *log, uint32_t correlation, uint64_t sample);
+/* As cupti_collect; records may have come in any order. Empties the log. */
+int cupti_log_samples(struct cupti_log *log, uint64_t first, int count, struct cupti_sample *samples,
+                      struct error *error);
+void cupti_log_free(struct cupti_log *log);
 
 #endif

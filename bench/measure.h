@@ -21,7 +21,7 @@ struct measurement {
     double span_us;           /* median of first start to last end of a call */
     double event_us;          /* the same calls by events (GPU), per call, queued back to back; 0 on the CPU */
     int samples;
-    const char *stop;         /* "interval", "samples", "time" */
+    const char *stop;         /* "interval", "samples", "time", "noise" (more samples did not narrow it) */
     const char *clock;        /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
     int sm_mhz, memory_mhz, celsius; /* NVML after the samples; 0 if unknown */
     double watts;
@@ -29,7 +29,7 @@ struct measurement {
     float *sample_us;         /* `samples` of them, in order */
 };
 
-/* Times plan on the instance: copies in rotation when it is cold. Does not verify. */
+/* Times plan on the instance: copies in rotation when it is cold. Fits the workspace; does not verify. */
 int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
             struct measurement *measurement, struct error *error);
 void measurement_free(struct measurement *measurement);
@@ -41,5 +41,22 @@ struct ceilings {
     double read_gbs, copy_gbs, matrix_tflops;
 };
 int measure_ceilings(struct device *device, struct ceilings *ceilings, struct error *error);
+
+/* --- the procedure apart from its clock --- */
+
+struct measure_sample {
+    float us, span_us, event_us;
+};
+/* Takes `count` samples, one after the other. */
+typedef int measure_sampler(void *context, int count, struct measure_sample *samples, struct error *error);
+
+/* Warms up, samples until there is a reason to stop, and fills in what follows from the samples alone. */
+int measure_with(measure_sampler *take, void *context, const struct measure_options *options,
+                 struct measurement *measurement, struct error *error);
+
+/* The 95% confidence interval of a median lies between the values of ranks *low and *high (from 0, of
+ * `count` sorted ones): the narrowest symmetric pair with P(Binomial(count, 1/2) <= low) <= 2.5%.
+ * -1 below six values: even their extremes do not cover 95%. */
+int median_interval(int count, int *low, int *high);
 
 #endif

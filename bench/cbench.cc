@@ -1,0 +1,51 @@
+#include "bench/cbench.h"
+
+#include <benchmark/benchmark.h>
+
+// No exception may cross into C: one that is thrown in `body` (out of memory) ends the program here.
+template <class Body> static auto contain(Body body) noexcept {
+    return body();
+}
+
+static benchmark::State &google(cbench_state *state) {
+    return *reinterpret_cast<benchmark::State *>(state);
+}
+
+void cbench_register(const char *name, cbench_function *function, void *data) {
+    contain([=] {
+        auto run = [=](benchmark::State &state) { function(reinterpret_cast<cbench_state *>(&state), data); };
+        benchmark::RegisterBenchmark(name, run)->Unit(benchmark::kMicrosecond)->UseManualTime()->Iterations(1);
+    });
+}
+
+bool cbench_keep_running(cbench_state *state) {
+    return contain([=] { return google(state).KeepRunning(); });
+}
+
+void cbench_set_iteration_time(cbench_state *state, double seconds) {
+    contain([=] { google(state).SetIterationTime(seconds); });
+}
+
+void cbench_set_counter(cbench_state *state, const char *name, double value) {
+    contain([=] { google(state).counters[name] = value; });
+}
+
+void cbench_set_label(cbench_state *state, const char *label) {
+    contain([=] { google(state).SetLabel(label); });
+}
+
+void cbench_skip_with_error(cbench_state *state, const char *message) {
+    contain([=] { google(state).SkipWithError(message); });
+}
+
+void cbench_add_context(const char *key, const char *value) {
+    contain([=] { benchmark::AddCustomContext(key, value); });
+}
+
+void cbench_initialize(int *argc, char **argv) {
+    contain([=] { benchmark::Initialize(argc, argv); });
+}
+
+int cbench_run(void) {
+    return contain([] { return static_cast<int>(benchmark::RunSpecifiedBenchmarks()); });
+}

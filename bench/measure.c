@@ -1,0 +1,320 @@
+#include "bench/measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bench/cupti.h"
+#include "bench/nvml.h"
+#include "bench/nvtx.h"
+
+const struct measure_options measure_thorough = {.warmup_seconds = 0.1,
+                                                 .min_seconds = 0.3,
+                                                 .max_seconds = 3,
+                                                 .min_samples = 30,
+                                                 .max_samples = 20000,
+                                                 .interval = 0.01};
+const struct measure_options measure_quick = {.warmup_seconds = 0.02,
+                                              .min_seconds = 0.02,
+                                              .max_seconds = 0.3,
+                                              .min_samples = 10,
+                                              .max_samples = 2000,
+                                              .interval = 0.02};
+
+enum {
+    LEAST_SAMPLES = 6, /* fewer give no interval */
+    MOST_IN_BATCH = 500,
+    NOISE_SAMPLES = 64, /* from here on each doubling must narrow the interval */
+};
+static const double batch_seconds = 0.01;    /* between two looks at the interval */
+static const double settled = 0.02;          /* medians of two batches in a row differ by less */
+static const double warmup_patience = 5;     /* times the least warm-up */
+static const double noise_shrink = 0.95;     /* independent samples would give 0.71 */
+static const double monotonic_least_us = 20; /* a sample covers at least this much: the clock's own cost is 0.05 */
+static const double events_least_us = 200;   /* the same for events, whose resolution is 0.5 */
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* --- order statistics --- */
+
+int median_interval(int count, int *low, int *high) {
+    double below = 0; /* P(Binomial(count, 1/2) <= rank) */
+    *low = 0;
+    *high = count - 1;
+    for (int rank = 0; rank < count; rank++) {
+        below += exp(lgamma(count + 1.0) - lgamma(rank + 1.0) - lgamma(count - rank + 1.0) - count * log(2));
+        if (below > 0.025) return rank ? 0 : -1;
+        *low = rank;
+        *high = count - 1 - rank;
+    }
+    return -1;
+}
+
+static int compare_floats(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(const float *sorted, int count) {
+    return (sorted[(count - 1) / 2] + (double)sorted[count / 2]) / 2;
+}
+
+/* The least value that at least this share of the samples does not exceed. */
+static double quantile(const float *sorted, int count, double share) {
+    int rank = (int)ceil(share * count) - 1;
+    return sorted[rank < 0 ? 0 : rank];
+}
+
+enum column { COLUMN_US, COLUMN_SPAN, COLUMN_EVENT };
+
+/* One figure of all samples, sorted, into `sorted`. */
+static void sort_column(const struct measure_sample *samples, int count, enum column column, float *sorted) {
+    for (int i = 0; i < count; i++)
+        sorted[i] = column == COLUMN_US     ? samples[i].us
+                    : column == COLUMN_SPAN ? samples[i].span_us
+                                            : samples[i].event_us;
+    qsort(sorted, (size_t)count, sizeof *sorted, compare_floats);
+}
+
+static void summarize(const struct measure_sample *samples, int count, float *sorted, struct measurement *m) {
+    int low, high;
+    sort_column(samples, count, COLUMN_SPAN, sorted);
+    m->span_us = median(sorted, count);
+    sort_column(samples, count, COLUMN_EVENT, sorted);
+    m->event_us = median(sorted, count);
+    sort_column(samples, count, COLUMN_US, sorted);
+    median_interval(count, &low, &high);
+    m->median_us = median(sorted, count);
+    m->p20_us = quantile(sorted, count, 0.2);
+    m->p80_us = quantile(sorted, count, 0.8);
+    m->min_us = sorted[0];
+    m->low_us = sorted[low];
+    m->high_us = sorted[high];
+    m->samples = count;
+}
+
+/* --- the procedure --- */
+
+/* Runs batches until the clock has settled; finds the batch that lasts about batch_seconds. */
+static int warm_up(measure_sampler *take, void *context, const struct measure_options *options,
+                   struct measure_sample *samples, float *sorted, int *batch, struct error *error) {
+    double start = now(), previous = 0;
+    int most = options->max_samples < MOST_IN_BATCH ? options->max_samples : MOST_IN_BATCH;
+    *batch = 1;
+    for (;;) {
+        double before = now();
+        if (take(context, *batch, samples, error)) return -1;
+        double after = now();
+        sort_column(samples, *batch, COLUMN_US, sorted);
+        double current = median(sorted, *batch);
+        bool steady = fabs(current - previous) <= settled * current;
+        previous = current;
+        if (after - start >= warmup_patience * options->warmup_seconds) return 0;
+        if (after - start >= options->warmup_seconds && steady) return 0;
+        if (after - before < batch_seconds / 2) *batch = *batch * 2 < most ? *batch * 2 : most;
+    }
+}
+
+/* What the stopping rule remembers: the width when the samples had last doubled. */
+struct progress {
+    int samples;
+    double width;
+};
+
+/* NULL to go on. */
+static const char *reason_to_stop(const struct measure_options *options, const struct measurement *m, double seconds,
+                                  struct progress *last) {
+    double width = (m->high_us - m->low_us) / m->median_us;
+    bool enough = m->samples >= options->min_samples && m->samples >= LEAST_SAMPLES && seconds >= options->min_seconds;
+    if (enough && width <= options->interval) return "interval";
+    if (m->samples >= options->max_samples) return "samples";
+    if (seconds >= options->max_seconds && m->samples >= LEAST_SAMPLES) return "time";
+    if (m->samples < NOISE_SAMPLES || m->samples < 2 * last->samples) return NULL;
+    bool stuck = last->samples && width > noise_shrink * last->width;
+    *last = (struct progress){m->samples, width};
+    return enough && stuck ? "noise" : NULL;
+}
+
+static int sample(measure_sampler *take, void *context, const struct measure_options *options, int batch,
+                  struct measure_sample *samples, float *sorted, struct measurement *m, struct error *error) {
+    struct progress last = {0, 0};
+    double start = now();
+    for (int count = 0; !m->stop;) {
+        int next = options->max_samples - count < batch ? options->max_samples - count : batch;
+        if (take(context, next, samples + count, error)) return -1;
+        count += next;
+        summarize(samples, count, sorted, m);
+        m->stop = reason_to_stop(options, m, now() - start, &last);
+    }
+    for (int i = 0; i < m->samples; i++) m->sample_us[i] = samples[i].us;
+    return 0;
+}
+
+int measure_with(measure_sampler *take, void *context, const struct measure_options *options,
+                 struct measurement *measurement, struct error *error) {
+    size_t room = (size_t)options->max_samples;
+    struct measure_sample *samples = calloc(room, sizeof *samples);
+    float *sorted = calloc(room, sizeof *sorted);
+    int batch, result = -1;
+    *measurement = (struct measurement){.sample_us = calloc(room, sizeof *measurement->sample_us)};
+    if (!samples || !sorted || !measurement->sample_us)
+        error_set(error, "out of memory");
+    else if (!warm_up(take, context, options, samples, sorted, &batch, error))
+        result = sample(take, context, options, batch, samples, sorted, measurement, error);
+    if (result) measurement_free(measurement);
+    free(samples);
+    free(sorted);
+    return result;
+}
+
+void measurement_free(struct measurement *measurement) {
+    free(measurement->sample_us);
+    *measurement = (struct measurement){.samples = 0};
+}
+
+/* --- the clocks --- */
+
+struct timer {
+    struct instance *instance;
+    const struct plan *plan;
+    long next;      /* call; chooses the copy */
+    int calls;      /* in a sample */
+    int kernels;    /* CUPTI: of the first sample; 0 before */
+    uint64_t names; /* and their names */
+    unsigned long long throttle;
+};
+
+static int call(struct timer *timer, struct error *error) {
+    struct instance *instance = timer->instance;
+    return plan_run(timer->plan, &instance->copies[timer->next++ % instance->count], error);
+}
+
+static int take_monotonic(void *context, int count, struct measure_sample *samples, struct error *error) {
+    struct timer *timer = context;
+    for (int i = 0; i < count; i++) {
+        double start = now();
+        for (int c = 0; c < timer->calls; c++)
+            if (call(timer, error)) return -1;
+        float us = (float)((now() - start) * 1e6 / timer->calls);
+        samples[i] = (struct measure_sample){.us = us, .span_us = us};
+    }
+    return 0;
+}
+
+/* `calls` calls between two events. */
+static int take_event(struct timer *timer, double *microseconds, struct error *error) {
+    struct device *device = timer->instance->device;
+    if (device_mark(device, 0, error)) return -1;
+    for (int c = 0; c < timer->calls; c++)
+        if (call(timer, error)) return -1;
+    return device_mark(device, 1, error) ? -1 : device_marked(device, microseconds, error);
+}
+
+static int take_events(void *context, int count, struct measure_sample *samples, struct error *error) {
+    struct timer *timer = context;
+    for (int i = 0; i < count; i++) {
+        double microseconds;
+        if (take_event(timer, &microseconds, error)) return -1;
+        float us = (float)(microseconds / timer->calls);
+        samples[i] = (struct measure_sample){us, us, us};
+    }
+    timer->throttle |= nvml_state(timer->instance->device).throttle;
+    return 0;
+}
+
+/* Enqueues samples `first` ... between two events. */
+static int enqueue_tagged(struct timer *timer, uint64_t first, int count, double *microseconds, struct error *error) {
+    struct device *device = timer->instance->device;
+    if (device_mark(device, 0, error)) return -1;
+    for (int i = 0; i < count; i++) {
+        if (cupti_begin(first + (uint64_t)i, error)) return -1;
+        int failed = call(timer, error);
+        if (cupti_end(failed ? NULL : error) || failed) return -1;
+    }
+    if (device_mark(device, 1, error) || device_marked(device, microseconds, error)) return -1;
+    return device_synchronize(device, error);
+}
+
+/* Kernels that change between batches are as wrong as ones that change within. */
+static int check_names(struct timer *timer, const struct cupti_sample *sample, struct error *error) {
+    if (timer->kernels && (timer->kernels != sample->kernels || timer->names != sample->names))
+        return error_set(error, "cupti: the kernels of a call changed while it was measured");
+    timer->kernels = sample->kernels;
+    timer->names = sample->names;
+    return 0;
+}
+
+static int take_cupti(void *context, int count, struct measure_sample *samples, struct error *error) {
+    static uint64_t next_sample; /* never repeats, so that a late record is not taken for a new one */
+    struct timer *timer = context;
+    double microseconds;
+    struct cupti_sample *records = calloc((size_t)count, sizeof *records);
+    if (!records) return error_set(error, "out of memory");
+    uint64_t first = next_sample;
+    next_sample += (uint64_t)count;
+    int result = enqueue_tagged(timer, first, count, &microseconds, error);
+    if (!result) result = cupti_collect(first, count, records, error);
+    if (!result) result = check_names(timer, &records[0], error);
+    for (int i = 0; !result && i < count; i++)
+        samples[i] =
+            (struct measure_sample){(float)records[i].sum_us, (float)records[i].span_us, (float)(microseconds / count)};
+    timer->throttle |= nvml_state(timer->instance->device).throttle;
+    free(records);
+    return result;
+}
+
+static measure_sampler *choose_clock(const struct device *device, const char **name) {
+    if (device->backend == BACKEND_CPU) {
+        *name = "monotonic";
+        return take_monotonic;
+    }
+    bool attached = !cupti_open(NULL);
+    *name = attached ? "cupti" : "events";
+    return attached ? take_cupti : take_events;
+}
+
+/* Two calls tell how many a sample of a coarse clock must cover. */
+static int find_calls(struct timer *timer, measure_sampler *take, struct error *error) {
+    struct measure_sample first[2];
+    timer->calls = 1;
+    if (take == take_cupti) return 0;
+    if (take(timer, 2, first, error)) return -1;
+    double least = take == take_events ? events_least_us : monotonic_least_us;
+    if (first[1].us < least) timer->calls = (int)ceil(least / fmax(first[1].us, least / 1000));
+    return 0;
+}
+
+static void range_push(const struct plan *plan) {
+    char problem[128], kernel[64], config[MAX_CONFIG_TEXT], text[sizeof problem + sizeof kernel + sizeof config];
+    strcpy(text, problem_text(&plan->problem, problem));
+    strcat(strcat(text, " "), kernel_full_name(plan->kernel, kernel));
+    strcat(strcat(text, " "), config_text(plan->kernel, &plan->config, config));
+    nvtx_push(text);
+}
+
+int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
+            struct measurement *measurement, struct error *error) {
+    struct timer timer = {.instance = instance, .plan = plan};
+    const char *clock;
+    *measurement = (struct measurement){.samples = 0};
+    measure_sampler *take = choose_clock(instance->device, &clock);
+    if (instance_fit(instance, plan, error)) return -1;
+    range_push(plan);
+    int result = find_calls(&timer, take, error);
+    if (!result) result = measure_with(take, &timer, options, measurement, error);
+    nvtx_pop();
+    if (result) return -1;
+    struct gpu_state state = nvml_state(instance->device);
+    measurement->clock = clock;
+    measurement->sm_mhz = state.sm_mhz;
+    measurement->memory_mhz = state.memory_mhz;
+    measurement->celsius = state.celsius;
+    measurement->watts = state.watts;
+    measurement->throttle = timer.throttle | state.throttle;
+    return 0;
+}
