@@ -214,8 +214,7 @@ static void CUPTIAPI no_callback(void *data, CUpti_CallbackDomain domain, CUpti_
 }
 
 static int load(struct error *error) {
-    static const char *const names[] = {"libcupti.so.13", "libcupti.so.12", "extras/CUPTI/lib64/libcupti.so.13",
-                                        "extras/CUPTI/lib64/libcupti.so.12", NULL};
+    static const char *const names[] = {"libcupti.so.13", "libcupti.so.12", NULL};
     void *library = cuda_library(names);
     if (!library) return error_set(error, "cupti: libcupti.so.13 or .12 is not there; it is part of the CUDA Toolkit");
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {

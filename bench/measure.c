@@ -1,8 +1,8 @@
 #include "bench/measure.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "bench/cupti.h"
@@ -83,10 +83,6 @@ static void sort_column(const struct measure_sample *samples, int count, enum co
 
 static void summarize(const struct measure_sample *samples, int count, float *sorted, struct measurement *m) {
     int low, high;
-    sort_column(samples, count, COLUMN_SPAN, sorted);
-    m->span_us = median(sorted, count);
-    sort_column(samples, count, COLUMN_EVENT, sorted);
-    m->event_us = median(sorted, count);
     sort_column(samples, count, COLUMN_US, sorted);
     median_interval(count, &low, &high);
     m->median_us = median(sorted, count);
@@ -151,6 +147,10 @@ static int sample(measure_sampler *take, void *context, const struct measure_opt
         summarize(samples, count, sorted, m);
         m->stop = reason_to_stop(options, m, now() - start, &last);
     }
+    sort_column(samples, m->samples, COLUMN_SPAN, sorted);
+    m->span_us = median(sorted, m->samples);
+    sort_column(samples, m->samples, COLUMN_EVENT, sorted);
+    m->event_us = median(sorted, m->samples);
     for (int i = 0; i < m->samples; i++) m->sample_us[i] = samples[i].us;
     return 0;
 }
@@ -291,9 +291,8 @@ static int find_calls(struct timer *timer, measure_sampler *take, struct error *
 
 static void range_push(const struct plan *plan) {
     char problem[128], kernel[64], config[MAX_CONFIG_TEXT], text[sizeof problem + sizeof kernel + sizeof config];
-    strcpy(text, problem_text(&plan->problem, problem));
-    strcat(strcat(text, " "), kernel_full_name(plan->kernel, kernel));
-    strcat(strcat(text, " "), config_text(plan->kernel, &plan->config, config));
+    snprintf(text, sizeof text, "%s %s %s", problem_text(&plan->problem, problem),
+             kernel_full_name(plan->kernel, kernel), config_text(plan->kernel, &plan->config, config));
     nvtx_push(text);
 }
 

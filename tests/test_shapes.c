@@ -1,0 +1,152 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "bench/shapes.h"
+
+static void check_shape(const struct shapes *shapes, int index, const char *layer, int k, int n, bool quantized) {
+    assert_true(index < shapes->count);
+    assert_string_equal(shapes->list[index].layer, layer);
+    assert_int_equal(shapes->list[index].k, k);
+    assert_int_equal(shapes->list[index].n, n);
+    assert_int_equal(shapes->list[index].quantized, quantized);
+}
+
+static void named_model(void **state) {
+    (void)state;
+    struct shapes shapes;
+    struct error error;
+    assert_int_equal(shapes_parse("qwen2.5-14b", &shapes, &error), 0);
+    assert_string_equal(shapes.model, "qwen2.5-14b");
+    assert_int_equal(shapes.group, 128);
+    assert_int_equal(shapes.count, 5);
+    check_shape(&shapes, 0, "qkv", 5120, 7168, true);
+    check_shape(&shapes, 1, "o", 5120, 5120, true);
+    check_shape(&shapes, 2, "gate_up", 5120, 27648, true);
+    check_shape(&shapes, 3, "down", 13824, 5120, true);
+    check_shape(&shapes, 4, "lm_head", 5120, 152064, false);
+    shapes_free(&shapes);
+    assert_null(shapes.list);
+}
+
+static void plain_list(void **state) {
+    (void)state;
+    struct shapes shapes;
+    struct error error;
+    assert_int_equal(shapes_parse("1024x512,256x64", &shapes, &error), 0);
+    assert_string_equal(shapes.model, "");
+    assert_int_equal(shapes.count, 2);
+    check_shape(&shapes, 0, "1024x512", 1024, 512, true);
+    check_shape(&shapes, 1, "256x64", 256, 64, true);
+    shapes_free(&shapes);
+}
+
+static void bad_shapes(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        "",       "1024",     "x",      "1024x", "0x64",           "-1x64",         "64x64,",      ",64x64",
+        "64x64 ", "64x64x64", "1e3x64", "64X64", "99999999999x64", "64x4294967297", "qwen2.5-15b", "64x64;64x64"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct shapes shapes;
+        struct error error = {""};
+        assert_int_equal(shapes_parse(texts[i], &shapes, &error), -1);
+        assert_non_null(strstr(error.text, "KxN"));
+        assert_null(shapes.list);
+    }
+    struct shapes shapes;
+    struct error error = {""};
+    assert_int_equal(shapes_parse("64x64,128x64,64x64", &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "64x64 is given twice"));
+    assert_int_equal(shapes_parse("/nonexistent/model", &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "/nonexistent/model"));
+}
+
+static void write_text(const char *directory, const char *name, const char *text) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void model_directory(void **state) {
+    (void)state;
+    char directory[] = "/tmp/tilebook-shapes-XXXXXX", path[64], path_slash[64];
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    snprintf(path_slash, sizeof path_slash, "%s/", directory);
+    write_text(directory, "config.json",
+               "{\"architectures\": [\"Qwen2ForCausalLM\"], \"model_type\": \"qwen2\", \"hidden_act\": \"silu\","
+               "\"hidden_size\": 256, \"intermediate_size\": 640, \"num_hidden_layers\": 2,"
+               "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 1024,"
+               "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-06, \"rope_theta\": 10000.0,"
+               "\"tie_word_embeddings\": false, \"torch_dtype\": \"float16\", \"use_sliding_window\": false,"
+               "\"quantization_config\": {\"bits\": 4, \"group_size\": 64, \"quant_method\": \"awq\","
+               "\"version\": \"gemm\", \"zero_point\": true, \"modules_to_not_convert\": null}}");
+    struct shapes shapes;
+    struct error error = {""};
+    if (shapes_parse(path_slash, &shapes, &error)) fail_msg("%s", error.text);
+    assert_string_equal(shapes.model, strrchr(directory, '/') + 1);
+    assert_int_equal(shapes.group, 64);
+    assert_int_equal(shapes.count, 5);
+    check_shape(&shapes, 0, "qkv", 256, 256 + 2 * 2 * 64, true);
+    check_shape(&shapes, 1, "o", 256, 256, true);
+    check_shape(&shapes, 2, "gate_up", 256, 1280, true);
+    check_shape(&shapes, 3, "down", 640, 256, true);
+    check_shape(&shapes, 4, "lm_head", 256, 1024, false);
+    shapes_free(&shapes);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+static void check_list(const char *text, int expected_count, const int *expected) {
+    int *list, count;
+    struct error error = {""};
+    if (m_list_parse(text, &list, &count, &error)) fail_msg("%s", error.text);
+    assert_int_equal(count, expected_count);
+    assert_memory_equal(list, expected, (size_t)count * sizeof *list);
+    free(list);
+}
+
+static void lists_of_m(void **state) {
+    (void)state;
+    check_list("16", 1, (int[]){16});
+    check_list("256,1,16,16", 3, (int[]){1, 16, 256});
+    check_list("1:8:x2", 4, (int[]){1, 2, 4, 8});
+    check_list("3:20:x3", 2, (int[]){3, 9});
+    check_list("1:25:+8", 4, (int[]){1, 9, 17, 25});
+    check_list("5:5:+1,1:4:x2", 4, (int[]){1, 2, 4, 5});
+    check_list("2147483647:2147483647:x2", 1, (int[]){2147483647});
+}
+
+static void bad_lists_of_m(void **state) {
+    (void)state;
+    static const char *const texts[] = {"",     "0",     "-1",    "a",      "1,",     ",1",    "1 2",        "1:8",
+                                        "1:8:", "1:8:2", "1:8:x", "1:8:x1", "8:1:x2", "1::x2", "2147483648", "1:8:+0"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        int *list, count;
+        struct error error = {""};
+        assert_int_equal(m_list_parse(texts[i], &list, &count, &error), -1);
+        assert_non_null(strstr(error.text, "1:8192:x2"));
+        assert_null(list);
+    }
+    int *list, count;
+    struct error error = {""};
+    assert_int_equal(m_list_parse("1:100000:+1", &list, &count, &error), -1);
+    assert_non_null(strstr(error.text, "more than 4096"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(named_model),     cmocka_unit_test(plain_list), cmocka_unit_test(bad_shapes),
+        cmocka_unit_test(model_directory), cmocka_unit_test(lists_of_m), cmocka_unit_test(bad_lists_of_m),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
