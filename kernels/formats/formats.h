@@ -8,8 +8,7 @@
 #include <stdint.h>
 
 #include "kernels/device.h"
-
-enum format { FORMAT_AWQ, FORMAT_GPTQ_V1, FORMAT_GPTQ_V2, FORMAT_MARLIN };
+#include "kernels/formats/layout.cuh" /* enum format */
 
 /* --- host: plain codes to words and back --- */
 void awq_pack(const uint8_t *codes, int k, int n, uint32_t *words);         /* (K, N/8); zeros: k = groups */
