@@ -1,0 +1,225 @@
+#include "tuner/search.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Two runs of the same code differ by about this much, whatever the samples of one run say. */
+#define NOISE_FLOOR 0.01
+
+struct candidate {
+    const struct kernel *kernel;
+    struct config config;
+    double estimate;
+    size_t order;
+};
+
+struct state {
+    const struct search *search;
+    struct search_result *result;
+    struct candidate *space; /* legal ones, the least estimate first */
+    size_t space_count, next;
+    double elapsed_s;
+    struct error *error;
+};
+
+const char *trial_status_name(enum trial_status status) {
+    static const char *const names[TRIAL_STATUSES] = {"ok", "wrong", "constraint", "compile", "runtime"};
+    return names[status];
+}
+
+bool trial_faster(const struct trial_result *a, const struct trial_result *b) {
+    bool apart = a->p80_us < b->p20_us || a->high_us < b->low_us;
+    return apart && a->us < (1 - NOISE_FLOOR) * b->us;
+}
+
+static bool relevant(const struct search *search, const struct kernel *kernel) {
+    return kernel->op == search->problem.op && kernel->backend == search->device->backend;
+}
+
+/* Legal for every m that the row will cover, as far as both ends tell. */
+static bool legal(const struct search *search, const struct kernel *kernel, const struct config *config) {
+    struct problem low = search->problem;
+    low.m = search->m_low;
+    return !config_legal(search->device, kernel, &search->problem, config, NULL) &&
+           !config_legal(search->device, kernel, &low, config, NULL);
+}
+
+static int compare_candidates(const void *left, const void *right) {
+    const struct candidate *a = left, *b = right;
+    if (a->estimate != b->estimate) return a->estimate < b->estimate ? -1 : 1;
+    return (a->order > b->order) - (a->order < b->order);
+}
+
+static int append_candidate(struct state *state, const struct candidate *candidate, size_t *capacity) {
+    if (state->space_count == *capacity) {
+        size_t grown = *capacity ? 2 * *capacity : 256;
+        struct candidate *space = realloc(state->space, grown * sizeof *space);
+        if (!space) return -1;
+        state->space = space;
+        *capacity = grown;
+    }
+    state->space[state->space_count++] = *candidate;
+    return 0;
+}
+
+static int enumerate(struct state *state) {
+    const struct search *search = state->search;
+    size_t capacity = 0;
+    for (int i = 0; search->kernels[i]; i++) {
+        const struct kernel *kernel = search->kernels[i];
+        if (!relevant(search, kernel)) continue;
+        for (long c = 0, size = config_space(kernel); c < size; c++) {
+            struct candidate candidate = {kernel, config_at(kernel, c), 0, state->space_count};
+            if (!legal(search, kernel, &candidate.config)) continue;
+            candidate.estimate = kernel->estimate(search->device, &search->problem, &candidate.config);
+            if (append_candidate(state, &candidate, &capacity)) return error_set(state->error, "out of memory");
+        }
+    }
+    if (state->space_count) qsort(state->space, state->space_count, sizeof *state->space, compare_candidates);
+    return 0;
+}
+
+static bool tried(const struct search_result *result, const struct kernel *kernel, const struct config *config) {
+    for (int i = 0; i < result->count; i++)
+        if (result->trials[i].kernel == kernel && !memcmp(&result->trials[i].config, config, sizeof *config))
+            return true;
+    return false;
+}
+
+/* The fastest trial that may win; -1 without one. */
+static int leader(const struct search *search, const struct search_result *result) {
+    int best = -1;
+    for (int i = 0; i < result->count; i++) {
+        const struct trial *trial = &result->trials[i];
+        if (trial->result.status != TRIAL_OK || !legal(search, trial->kernel, &trial->config)) continue;
+        if (best < 0 || trial->result.us < result->trials[best].result.us) best = i;
+    }
+    return best;
+}
+
+static int run_trial(struct state *state, const struct kernel *kernel, const struct config *config, bool is_default) {
+    struct search_result *result = state->result;
+    if (tried(result, kernel, config)) return 0;
+    if (result->count == result->capacity) {
+        int capacity = result->capacity ? 2 * result->capacity : 32;
+        struct trial *trials = realloc(result->trials, (size_t)capacity * sizeof *trials);
+        if (!trials) return error_set(state->error, "out of memory");
+        result->trials = trials;
+        result->capacity = capacity;
+    }
+    struct trial trial = {.kernel = kernel, .config = *config, .is_default = is_default};
+    const struct search *search = state->search;
+    int status = search->trial(search->context, kernel, &search->problem, config, &trial.result);
+    if (status) {
+        free(trial.result.sample_us);
+        return status;
+    }
+    state->elapsed_s += trial.result.seconds;
+    trial.elapsed_s = state->elapsed_s;
+    result->trials[result->count++] = trial;
+    return 0;
+}
+
+/* The built-in default and what has no parameters: the figures that every other one is held against. */
+static int run_baselines(struct state *state) {
+    const struct search *search = state->search;
+    bool have_default = false;
+    for (int i = 0; search->kernels[i]; i++) {
+        const struct kernel *kernel = search->kernels[i];
+        struct config config = {{0}};
+        if (!relevant(search, kernel)) continue;
+        if (have_default && (kernel->parameter_count || !legal(search, kernel, &config))) continue;
+        if (!have_default && config_default(search->device, kernel, &search->problem, &config, state->error)) return -1;
+        int status = run_trial(state, kernel, &config, !have_default);
+        if (status) return status;
+        if (!have_default) state->result->baseline = 0;
+        have_default = true;
+    }
+    if (have_default) return 0;
+    return error_set(state->error, "no kernel computes %s on %s; see `tilebook kernels`", op_name(search->problem.op),
+                     search->device->id);
+}
+
+/* True while less than this share of both limits is used up. */
+static bool within(const struct state *state, double share) {
+    const struct search *search = state->search;
+    return (!search->trials || state->result->count < share * search->trials) &&
+           (!search->seconds || state->elapsed_s < share * search->seconds);
+}
+
+static const struct candidate *next_by_estimate(struct state *state) {
+    for (; state->next < state->space_count; state->next++) {
+        const struct candidate *candidate = &state->space[state->next];
+        if (!tried(state->result, candidate->kernel, &candidate->config)) return candidate;
+    }
+    return NULL;
+}
+
+static int value_index(const struct parameter *parameter, int value) {
+    int i = 0;
+    while (i < parameter->count - 1 && parameter->values[i] != value) i++;
+    return i;
+}
+
+/* The untried legal neighbour of the leader with the least estimate. */
+static const struct candidate *next_neighbour(const struct state *state, struct candidate *best) {
+    int at = leader(state->search, state->result);
+    if (at < 0) return NULL;
+    const struct trial *centre = &state->result->trials[at];
+    const struct search *search = state->search;
+    best->kernel = NULL;
+    for (int i = 0; i < 2 * centre->kernel->parameter_count; i++) {
+        const struct parameter *parameter = &centre->kernel->parameters[i / 2];
+        int index = value_index(parameter, centre->config.value[i / 2]) + (i % 2 ? 1 : -1);
+        if (index < 0 || index >= parameter->count) continue;
+        struct candidate candidate = {.kernel = centre->kernel, .config = centre->config};
+        candidate.config.value[i / 2] = parameter->values[index];
+        if (!legal(search, candidate.kernel, &candidate.config)) continue;
+        if (tried(state->result, candidate.kernel, &candidate.config)) continue;
+        candidate.estimate = candidate.kernel->estimate(search->device, &search->problem, &candidate.config);
+        if (!best->kernel || candidate.estimate < best->estimate) *best = candidate;
+    }
+    return best->kernel ? best : NULL;
+}
+
+static int explore(struct state *state) {
+    while (within(state, 1)) {
+        struct candidate neighbour;
+        const struct candidate *next = within(state, 0.5) ? NULL : next_neighbour(state, &neighbour);
+        if (!next) next = next_by_estimate(state);
+        if (!next) return 0;
+        int status = run_trial(state, next->kernel, &next->config, false);
+        if (status) return status;
+    }
+    return 0;
+}
+
+static void choose(const struct search *search, struct search_result *result) {
+    result->best = leader(search, result);
+    if (result->best < 0) return;
+    const struct trial *baseline = result->baseline < 0 ? NULL : &result->trials[result->baseline];
+    if (baseline && baseline->result.status == TRIAL_OK && legal(search, baseline->kernel, &baseline->config) &&
+        !trial_faster(&result->trials[result->best].result, &baseline->result))
+        result->best = result->baseline;
+    const struct trial_result *best = &result->trials[result->best].result;
+    for (int i = 0; i < result->count; i++)
+        result->ties += i != result->best && result->trials[i].result.status == TRIAL_OK &&
+                        !trial_faster(best, &result->trials[i].result);
+}
+
+int search_run(const struct search *search, struct search_result *result, struct error *error) {
+    *result = (struct search_result){.best = -1, .baseline = -1};
+    struct state state = {.search = search, .result = result, .error = error};
+    int status = run_baselines(&state);
+    if (!status) status = enumerate(&state);
+    if (!status) status = explore(&state);
+    choose(search, result);
+    free(state.space);
+    return status;
+}
+
+void search_result_free(struct search_result *result) {
+    for (int i = 0; i < result->count; i++) free(result->trials[i].result.sample_us);
+    free(result->trials);
+    *result = (struct search_result){.best = -1, .baseline = -1};
+}

@@ -1,0 +1,74 @@
+/* The search for the best configuration of one problem. It neither measures nor stores: a callback does. */
+#ifndef TILEBOOK_SEARCH_H
+#define TILEBOOK_SEARCH_H
+
+#include "kernels/kernel.h"
+
+/* How a trial ended. Only TRIAL_OK has times and may win. */
+enum trial_status {
+    TRIAL_OK,
+    TRIAL_WRONG,      /* ran, but the output differs from the reference */
+    TRIAL_CONSTRAINT, /* refused: not legal, or more memory than there is */
+    TRIAL_COMPILE,    /* the device code does not compile or load */
+    TRIAL_RUNTIME,    /* launch or measuring failed */
+    TRIAL_STATUSES,
+};
+const char *trial_status_name(enum trial_status status);
+
+struct trial_result {
+    enum trial_status status;
+    char message[256]; /* why it failed; "" if it did not */
+    double us, p20_us, p80_us, min_us;
+    double low_us, high_us; /* 95% interval of the median */
+    double error;           /* relative, against the reference; 0 if it never ran */
+    double seconds;         /* what the trial cost, all told */
+    int samples;
+    float *sample_us;         /* malloc'ed; may be NULL when the trial comes from a store */
+    char stop[16], clock[16]; /* as in struct measurement */
+    int sm_mhz, memory_mhz, celsius;
+    double watts;
+    unsigned long long throttle;
+};
+
+struct trial {
+    const struct kernel *kernel;
+    struct config config;
+    bool is_default;  /* the built-in default of this problem */
+    double elapsed_s; /* cost of this trial and those before it in this search */
+    struct trial_result result;
+};
+
+struct search {
+    const struct device *device;
+    const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
+    struct problem problem;
+    int m_low;      /* the winner must be legal from here up to problem.m */
+    int trials;     /* at most; 0 for no limit */
+    double seconds; /* no trial starts when the costs add up to this; 0 for no limit */
+    /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
+    int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
+                 struct trial_result *result);
+    void *context;
+};
+
+struct search_result {
+    struct trial *trials; /* in the order they ran */
+    int count, capacity;
+    int best;     /* index of the winner; -1 if nothing worked */
+    int baseline; /* index of the built-in default; -1 if it has not been tried */
+    int ties;     /* other trials within the noise of the winner */
+};
+
+/* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
+ * limits); the legal space in order of the estimate for half of the limits; then legal neighbours of the
+ * leader, one parameter a step away, and the estimate's order again where there are none left. The choice
+ * depends on nothing but the results, so a search that is fed stored results takes the same path.
+ * `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem. */
+int search_run(const struct search *search, struct search_result *result, struct error *error);
+void search_result_free(struct search_result *result);
+
+/* True if a's time lies below b's beyond the noise: the middle 60% of samples or the medians' 95% intervals
+ * do not touch, and the medians differ by more than 1%. */
+bool trial_faster(const struct trial_result *a, const struct trial_result *b);
+
+#endif

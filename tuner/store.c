@@ -1,0 +1,243 @@
+#include "tuner/store.h"
+
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
+
+struct store {
+    sqlite3 *database;
+    sqlite3_stmt *find, *put, *forget;
+    char path[512];
+};
+
+static const char schema[] =
+    "CREATE TABLE trials ("
+    " id INTEGER PRIMARY KEY,"
+    " device TEXT NOT NULL, architecture TEXT NOT NULL, kernels TEXT NOT NULL, regime TEXT NOT NULL,"
+    " op TEXT NOT NULL, k INTEGER NOT NULL, n INTEGER NOT NULL, \"group\" INTEGER NOT NULL,"
+    " zeros INTEGER NOT NULL, m INTEGER NOT NULL, kernel TEXT NOT NULL, configuration TEXT NOT NULL,"
+    " status TEXT NOT NULL, message TEXT NOT NULL,"
+    " us REAL, p20_us REAL, p80_us REAL, min_us REAL, low_us REAL, high_us REAL, error REAL,"
+    " samples INTEGER, sample_us BLOB," /* float32, in the order of measuring */
+    " \"order\" INTEGER NOT NULL, seconds REAL NOT NULL, stop TEXT, clock TEXT,"
+    " software TEXT, uuid TEXT, sm_mhz INTEGER, memory_mhz INTEGER, celsius INTEGER, watts REAL, throttle INTEGER,"
+    " finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),"
+    " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel, configuration)"
+    ") STRICT;";
+
+/* ?1 ... ?10, as bind_problem numbers them. */
+#define WHERE_PROBLEM                                                                                                  \
+    " WHERE device = ?1 AND architecture = ?2 AND kernels = ?3 AND regime = ?4 AND op = ?5 AND k = ?6 AND n = ?7"      \
+    " AND \"group\" = ?8 AND zeros = ?9 AND m = ?10"
+
+static const char find_sql[] = "SELECT status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds,"
+                               " samples, stop, clock, sm_mhz, memory_mhz, celsius, watts, throttle"
+                               " FROM trials" WHERE_PROBLEM " AND kernel = ?11 AND configuration = ?12";
+
+static const char put_sql[] =
+    "INSERT OR REPLACE INTO trials (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel,"
+    " configuration, status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds, samples, stop,"
+    " clock, sm_mhz, memory_mhz, celsius, watts, throttle, sample_us, \"order\", software, uuid)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
+    " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)";
+
+static const char forget_sql[] = "DELETE FROM trials" WHERE_PROBLEM;
+
+static int fail(const struct store *store, struct error *error) {
+    int code = sqlite3_errcode(store->database);
+    if (code == SQLITE_BUSY || code == SQLITE_LOCKED)
+        return error_set(error,
+                         "%s: the trial store is locked by another process; wait for it, or name another with --store",
+                         store->path);
+    if (code == SQLITE_NOTADB)
+        return error_set(error, "%s: not a trial store (no SQLite database); remove it, or name another with --store",
+                         store->path);
+    return error_set(error, "%s: trial store: %s", store->path, sqlite3_errmsg(store->database));
+}
+
+static int execute(struct store *store, const char *sql, struct error *error) {
+    return sqlite3_exec(store->database, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(store, error);
+}
+
+static int query_integer(struct store *store, const char *sql, int *value, struct error *error) {
+    sqlite3_stmt *statement = NULL;
+    int bad = sqlite3_prepare_v2(store->database, sql, -1, &statement, NULL) != SQLITE_OK ||
+              sqlite3_step(statement) != SQLITE_ROW;
+    if (!bad) *value = sqlite3_column_int(statement, 0);
+    if (bad) fail(store, error);
+    sqlite3_finalize(statement);
+    return bad ? -1 : 0;
+}
+
+/* Inside a write transaction, so that of two processes one creates and the other finds. */
+static int check_or_create(struct store *store, struct error *error) {
+    int version = 0, application = 0, tables = 0;
+    if (query_integer(store, "PRAGMA user_version", &version, error) ||
+        query_integer(store, "PRAGMA application_id", &application, error) ||
+        query_integer(store, "SELECT count(*) FROM sqlite_schema", &tables, error))
+        return -1;
+    if (!version && !application && !tables) {
+        char sql[sizeof schema + 96];
+        snprintf(sql, sizeof sql, "%s PRAGMA application_id = %d; PRAGMA user_version = %d;", schema, APPLICATION_ID,
+                 STORE_VERSION);
+        return execute(store, sql, error);
+    }
+    if (application != APPLICATION_ID)
+        return error_set(error, "%s: a database, but not a trial store of tilebook; name another with --store",
+                         store->path);
+    if (version > STORE_VERSION)
+        return error_set(error,
+                         "%s: the trial store has version %d, this program reads up to %d; use the newer tilebook, or "
+                         "name another store with --store",
+                         store->path, version, STORE_VERSION);
+    return 0;
+}
+
+static int set_up(struct store *store, struct error *error) {
+    sqlite3_busy_timeout(store->database, BUSY_MILLISECONDS);
+    if (execute(store, "BEGIN IMMEDIATE", error) || check_or_create(store, error)) return -1;
+    if (execute(store, "COMMIT; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", error)) return -1;
+    if (sqlite3_prepare_v2(store->database, find_sql, -1, &store->find, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(store->database, put_sql, -1, &store->put, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(store->database, forget_sql, -1, &store->forget, NULL) != SQLITE_OK)
+        return fail(store, error);
+    return 0;
+}
+
+int store_open(const char *path, struct store **result, struct error *error) {
+    *result = NULL;
+    struct store *store = calloc(1, sizeof *store);
+    if (!store) return error_set(error, "out of memory");
+    snprintf(store->path, sizeof store->path, "%s", path);
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    int status = sqlite3_open_v2(path, &store->database, flags, NULL) == SQLITE_OK ? 0 : fail(store, error);
+    if (!status) status = set_up(store, error);
+    if (status) {
+        store_close(store);
+        return -1;
+    }
+    *result = store;
+    return 0;
+}
+
+void store_close(struct store *store) {
+    if (!store) return;
+    sqlite3_finalize(store->find);
+    sqlite3_finalize(store->put);
+    sqlite3_finalize(store->forget);
+    sqlite3_close(store->database);
+    free(store);
+}
+
+static void bind_text(sqlite3_stmt *statement, int at, const char *text) {
+    sqlite3_bind_text(statement, at, text, -1, SQLITE_TRANSIENT);
+}
+
+static void bind_problem(sqlite3_stmt *statement, const struct store_scope *scope, const struct problem *problem) {
+    bind_text(statement, 1, scope->device);
+    bind_text(statement, 2, scope->architecture);
+    bind_text(statement, 3, scope->kernels);
+    bind_text(statement, 4, scope->regime);
+    bind_text(statement, 5, op_name(problem->op));
+    sqlite3_bind_int(statement, 6, problem->k);
+    sqlite3_bind_int(statement, 7, problem->n);
+    sqlite3_bind_int(statement, 8, problem->group);
+    sqlite3_bind_int(statement, 9, problem->zeros);
+    sqlite3_bind_int(statement, 10, problem->m);
+}
+
+static void bind_kernel(sqlite3_stmt *statement, const struct kernel *kernel, const struct config *config) {
+    char name[64], text[MAX_CONFIG_TEXT];
+    bind_text(statement, 11, kernel_full_name(kernel, name));
+    bind_text(statement, 12, config_text(kernel, config, text));
+}
+
+static void copy_column(sqlite3_stmt *statement, int column, char *to, size_t size) {
+    const unsigned char *text = sqlite3_column_text(statement, column);
+    snprintf(to, size, "%s", text ? (const char *)text : "");
+}
+
+static int read_result(const struct store *store, sqlite3_stmt *row, struct trial_result *result, struct error *error) {
+    char status[16];
+    copy_column(row, 0, status, sizeof status);
+    int code = 0;
+    while (code < TRIAL_STATUSES && strcmp(status, trial_status_name((enum trial_status)code))) code++;
+    if (code == TRIAL_STATUSES)
+        return error_set(error, "%s: a trial has the unknown status '%s'; run again with --fresh", store->path, status);
+    *result = (struct trial_result){
+        .status = (enum trial_status)code,
+        .us = sqlite3_column_double(row, 2),
+        .p20_us = sqlite3_column_double(row, 3),
+        .p80_us = sqlite3_column_double(row, 4),
+        .min_us = sqlite3_column_double(row, 5),
+        .low_us = sqlite3_column_double(row, 6),
+        .high_us = sqlite3_column_double(row, 7),
+        .error = sqlite3_column_double(row, 8),
+        .seconds = sqlite3_column_double(row, 9),
+        .samples = sqlite3_column_int(row, 10),
+        .sm_mhz = sqlite3_column_int(row, 13),
+        .memory_mhz = sqlite3_column_int(row, 14),
+        .celsius = sqlite3_column_int(row, 15),
+        .watts = sqlite3_column_double(row, 16),
+        .throttle = (unsigned long long)sqlite3_column_int64(row, 17),
+    };
+    copy_column(row, 1, result->message, sizeof result->message);
+    copy_column(row, 11, result->stop, sizeof result->stop);
+    copy_column(row, 12, result->clock, sizeof result->clock);
+    return 0;
+}
+
+int store_find(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
+               const struct problem *problem, const struct config *config, struct trial_result *result, bool *found,
+               struct error *error) {
+    bind_problem(store->find, scope, problem);
+    bind_kernel(store->find, kernel, config);
+    int code = sqlite3_step(store->find);
+    *found = code == SQLITE_ROW;
+    int status = *found ? read_result(store, store->find, result, error) : code == SQLITE_DONE ? 0 : fail(store, error);
+    sqlite3_reset(store->find);
+    return status;
+}
+
+static int run_once(struct store *store, sqlite3_stmt *statement, struct error *error) {
+    int status = sqlite3_step(statement) == SQLITE_DONE ? 0 : fail(store, error);
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    return status;
+}
+
+int store_put(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
+              const struct problem *problem, const struct config *config, int order, const struct trial_result *result,
+              struct error *error) {
+    sqlite3_stmt *row = store->put;
+    const double figures[] = {result->us,     result->p20_us,  result->p80_us, result->min_us,
+                              result->low_us, result->high_us, result->error,  result->seconds};
+    bind_problem(row, scope, problem);
+    bind_kernel(row, kernel, config);
+    bind_text(row, 13, trial_status_name(result->status));
+    bind_text(row, 14, result->message);
+    for (int i = 0; i < 8; i++) sqlite3_bind_double(row, 15 + i, figures[i]);
+    sqlite3_bind_int(row, 23, result->samples);
+    bind_text(row, 24, result->stop);
+    bind_text(row, 25, result->clock);
+    sqlite3_bind_int(row, 26, result->sm_mhz);
+    sqlite3_bind_int(row, 27, result->memory_mhz);
+    sqlite3_bind_int(row, 28, result->celsius);
+    sqlite3_bind_double(row, 29, result->watts);
+    sqlite3_bind_int64(row, 30, (sqlite3_int64)result->throttle);
+    if (result->sample_us)
+        sqlite3_bind_blob(row, 31, result->sample_us, result->samples * (int)sizeof(float), SQLITE_TRANSIENT);
+    sqlite3_bind_int(row, 32, order);
+    bind_text(row, 33, scope->software);
+    bind_text(row, 34, scope->uuid);
+    return run_once(store, row, error);
+}
+
+int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                 struct error *error) {
+    bind_problem(store->forget, scope, problem);
+    return run_once(store, store->forget, error);
+}

@@ -1,0 +1,38 @@
+/* The trials of all searches in one SQLite file: a row a trial, committed as soon as it is known, so that a
+ * killed search loses at most the trial that ran. Several processes may use one store. */
+#ifndef TILEBOOK_STORE_H
+#define TILEBOOK_STORE_H
+
+#include "tuner/search.h"
+
+enum { STORE_VERSION = 1 };
+
+struct store;
+
+/* What a trial's figures hold for; the first four are part of its key. */
+struct store_scope {
+    const char *device, *architecture;
+    const char *kernels; /* hash of the kernel sources */
+    const char *regime;
+    const char *software, *uuid; /* recorded beside the trial */
+};
+
+/* Opens or creates. Errors: not a database, a database of something else or of a newer version, not
+ * writable, locked by another process for more than two seconds. */
+int store_open(const char *path, struct store **store, struct error *error);
+void store_close(struct store *store);
+
+/* *found says whether this very trial is stored; then `result` is filled, without the samples. */
+int store_find(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
+               const struct problem *problem, const struct config *config, struct trial_result *result, bool *found,
+               struct error *error);
+/* Stores one trial with its samples, in place of the one with the same key. `order` counts the trials of its
+ * search from 1. */
+int store_put(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
+              const struct problem *problem, const struct config *config, int order, const struct trial_result *result,
+              struct error *error);
+/* Removes every trial of the problem in this scope. */
+int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                 struct error *error);
+
+#endif
