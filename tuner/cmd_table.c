@@ -1,0 +1,136 @@
+#include <argp.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "tuner/commands.h"
+#include "tuner/export.h"
+#include "tuner/lint.h"
+
+enum { OPTION_FORMAT = 256, OPTION_OUT, OPTION_DEVICE };
+
+static const struct argp_option options[] = {
+    {"format", OPTION_FORMAT, "F", 0, "export: table (the default), json, csv, or c, a header that looks rows up", 0},
+    {"out", OPTION_OUT, "FILE", 0, "export: write there instead of standard output", 0},
+    {"device", OPTION_DEVICE, "D", 0, "lint: the device to check against (default: cuda:0 or cpu, as the table says)",
+     0},
+    {0},
+};
+
+static const char documentation[] =
+    "Shows, checks or exports a tile table.\v"
+    "  show    prints it aligned\n"
+    "  lint    a line for each finding and exit code 1, or nothing and 0: unknown kernels, illegal configurations, "
+    "holes, other hardware, other kernel sources\n"
+    "  export  as table, json, csv or c\n";
+
+struct choices {
+    const char *action, *file, *format, *out, *device;
+};
+
+static bool one_of(const char *text, const char *const *list) {
+    while (*list && strcmp(text, *list)) list++;
+    return *list;
+}
+
+static void check_choices(struct choices *c, struct argp_state *state) {
+    static const char *const actions[] = {"show", "lint", "export", NULL};
+    static const char *const formats[] = {"table", "json", "csv", "c", NULL};
+    if (!c->action || !c->file) argp_error(state, "give an action (show, lint or export) and a table file");
+    if (!one_of(c->action, actions)) argp_error(state, "unknown action '%s'; there are show, lint, export", c->action);
+    if (c->format && !one_of(c->format, formats))
+        argp_error(state, "--format: '%s' is not one of table, json, csv, c", c->format);
+    if ((c->format || c->out) && strcmp(c->action, "export")) argp_error(state, "--format and --out belong to export");
+    if (c->device && strcmp(c->action, "lint")) argp_error(state, "--device belongs to lint");
+}
+
+static error_t parse_option(int key, char *text, struct argp_state *state) {
+    struct choices *c = state->input;
+    switch (key) {
+    case OPTION_FORMAT:
+        c->format = text;
+        return 0;
+    case OPTION_OUT:
+        c->out = text;
+        return 0;
+    case OPTION_DEVICE:
+        c->device = text;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (c->file) return ARGP_ERR_UNKNOWN;
+        *(c->action ? &c->file : &c->action) = text;
+        return 0;
+    case ARGP_KEY_END:
+        check_choices(c, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static int complain(const char *message) {
+    fprintf(stderr, "tilebook: %s\n", message);
+    return 1;
+}
+
+static int write_format(const struct tile_table *table, const char *format, FILE *stream) {
+    if (!strcmp(format, "json")) return export_json(table, stream);
+    if (!strcmp(format, "csv"))
+        export_csv(table, stream);
+    else if (!strcmp(format, "c"))
+        export_c(table, stream);
+    else
+        tiles_print(table, stream);
+    return 0;
+}
+
+static int export(const struct tile_table *table, const struct choices *c) {
+    FILE *stream = c->out ? fopen(c->out, "w") : stdout;
+    const char *name = c->out ? c->out : "standard output";
+    int bad = !stream;
+    if (!bad) bad = write_format(table, c->format ? c->format : "table", stream) || fflush(stream) || ferror(stream);
+    int cause = errno;
+    if (stream && c->out) bad |= fclose(stream);
+    if (!bad) return 0;
+    fprintf(stderr, "tilebook: %s: cannot write: %s\n", name, strerror(cause));
+    return 1;
+}
+
+static void print_finding(void *context, const char *line) {
+    printf("%s: %s\n", (const char *)context, line);
+}
+
+/* Without the table's device the rest is checked all the same; only a device that was asked for must open. */
+static int lint(const struct tile_table *table, const struct choices *c) {
+    struct device *device = NULL;
+    struct error error;
+    const char *id = c->device ? c->device : strncmp(table->architecture, "sm_", 3) ? "cpu" : "cuda:0";
+    if (device_open(id, &device, &error)) {
+        if (c->device) return complain(error.text);
+        fprintf(stderr, "tilebook: %s is not here, so device and legality are not checked: %s\n", id, error.text);
+        device = NULL;
+    }
+    int findings = lint_table(table, device, print_finding, (void *)c->file);
+    if (device) device_close(device);
+    fprintf(stderr, "%s: %zu rows, %d finding%s\n", c->file, table->count, findings, findings == 1 ? "" : "s");
+    return findings ? 1 : 0;
+}
+
+int cmd_table(int argc, char **argv) {
+    static const struct argp parser = {options, parse_option, "show|lint|export FILE", documentation, NULL, NULL, NULL};
+    static char name[] = "tilebook table";
+    struct choices choices = {0};
+    struct tile_table table;
+    char message[TILES_MESSAGE];
+    argp_err_exit_status = 2;
+    argv[0] = name;
+    argp_parse(&parser, argc, argv, 0, NULL, &choices);
+    if (tiles_read(choices.file, &table, message)) {
+        if (strcmp(choices.action, "lint")) return complain(message);
+        printf("%s; correct it, or make the table anew with `tilebook tune`\n", message);
+        return 1;
+    }
+    int status = strcmp(choices.action, "lint") ? export(&table, &choices) : lint(&table, &choices);
+    tiles_free(&table);
+    return status;
+}

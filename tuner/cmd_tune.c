@@ -1,0 +1,364 @@
+#include <argp.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tuner/commands.h"
+#include "tuner/tune.h"
+
+enum { PATH = 512, GPU_TRIALS = 32, CPU_TRIALS = 16, HEAD_M = 256 };
+
+static const char gpu_m[] = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192";
+static const char cpu_m[] = "1,4,16,64";
+
+enum {
+    OPTION_MODEL = 256,
+    OPTION_SHAPES,
+    OPTION_DEVICE,
+    OPTION_BUDGET,
+    OPTION_TRIALS,
+    OPTION_M,
+    OPTION_OP,
+    OPTION_GROUP,
+    OPTION_OUT,
+    OPTION_STORE,
+    OPTION_FRESH
+};
+
+static const struct argp_option options[] = {
+    {"model", OPTION_MODEL, "NAME|DIR", 0,
+     "tune every linear layer of a model: qwen2.5-14b, or a directory with config.json", 0},
+    {"shapes", OPTION_SHAPES, "KxN,...", 0, "tune these shapes instead", 0},
+    {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
+    {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},
+    {"trials", OPTION_TRIALS, "N", 0, "at most N trials a problem (without --budget: 32 on a GPU, 16 on a CPU)", 1},
+    {"m", OPTION_M, "LIST", 0,
+     "M to measure at: 1,16,256, 1:8192:x2 or 1:64:+8; a row reaches down to the M before it "
+     "(default: 1 to 8192 by twos on a GPU, 1,4,16,64 on a CPU; lm_head stops at 256)",
+     2},
+    {"op", OPTION_OP, "LIST", 0, "only these of awq_dequant,marlin_gemm,fp16_gemm", 2},
+    {"group", OPTION_GROUP, "G", 0,
+     "rows that share a scale: 32, 64, 128, or -1 for all (default: the model's, else 128)", 2},
+    {"out", OPTION_OUT, "FILE", 0, "the table (default: results/DEVICE/tiles.txt); trials.csv is written beside it", 3},
+    {"store", OPTION_STORE, "FILE", 0, "the trials (default: trials.sqlite beside the table)", 3},
+    {"fresh", OPTION_FRESH, NULL, 0, "forget the stored trials of these problems first", 3},
+    {0},
+};
+
+static const char documentation[] =
+    "Searches the best kernel and tile parameters for every problem and writes a tile table.\v"
+    "Each trial is verified, timed and stored as it ends. Ctrl-C and kill lose at most the trial that ran: the same "
+    "command goes on from there, and one that is complete measures nothing. Rows of an existing table that were made "
+    "for the same device and kernel sources, and for other shapes, are kept.\n\n"
+    "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
+    "  tilebook tune --shapes 256x768 --device cpu\n";
+
+struct choices {
+    const char *shapes_text, *device, *m_text, *out, *store;
+    struct shapes shapes;
+    int *m, m_count;
+    int group, trials;
+    bool have_group, have_op, ops[OP_COUNT], fresh;
+    double budget_s;
+};
+
+/* "90s", "10m", "1h", "90" */
+static int parse_budget(const char *text, double *seconds) {
+    char *unit;
+    if (!isdigit((unsigned char)*text)) return -1;
+    *seconds = strtod(text, &unit);
+    *seconds *= *unit == 'h' ? 3600 : *unit == 'm' ? 60 : 1;
+    bool known = !*unit || (strchr("smh", *unit) && !unit[1]);
+    return known && *seconds > 0 && *seconds <= 1e7 ? 0 : -1;
+}
+
+static int parse_integer(const char *text, long least, int *value) {
+    char *end;
+    long number = strtol(text, &end, 10);
+    if (end == text || *end || number < least || number > 1000000) return -1;
+    *value = (int)number;
+    return 0;
+}
+
+static void parse_ops(struct choices *c, const char *text, struct argp_state *state) {
+    char name[32];
+    struct error error;
+    enum op op;
+    do {
+        size_t length = strcspn(text, ",");
+        snprintf(name, sizeof name, "%.*s", (int)length, text);
+        if (op_parse(name, &op, &error)) argp_error(state, "--op: %s", error.text);
+        c->ops[op] = true;
+        text += length;
+    } while (*text++);
+    c->have_op = true;
+}
+
+static void check_choices(struct choices *c, struct argp_state *state) {
+    struct error error;
+    if (!c->shapes_text) argp_error(state, "what should be tuned? Give --model qwen2.5-14b or --shapes KxN");
+    if (shapes_parse(c->shapes_text, &c->shapes, &error)) argp_error(state, "%s", error.text);
+    if (c->m_text && m_list_parse(c->m_text, &c->m, &c->m_count, &error)) argp_error(state, "--m: %s", error.text);
+    for (int i = 0; i < OP_COUNT && !c->have_op; i++) c->ops[i] = true;
+    if (!c->have_group) c->group = c->shapes.group;
+}
+
+static error_t parse_option(int key, char *text, struct argp_state *state) {
+    struct choices *c = state->input;
+    switch (key) {
+    case OPTION_MODEL:
+    case OPTION_SHAPES:
+        if (c->shapes_text) argp_error(state, "--model and --shapes are given once, and not together");
+        c->shapes_text = text;
+        return 0;
+    case OPTION_DEVICE:
+        c->device = text;
+        return 0;
+    case OPTION_BUDGET:
+        if (parse_budget(text, &c->budget_s))
+            argp_error(state, "--budget: '%s' is not a time like 90s, 10m or 1h", text);
+        return 0;
+    case OPTION_TRIALS:
+        if (parse_integer(text, 1, &c->trials)) argp_error(state, "--trials: '%s' is not a number from 1", text);
+        return 0;
+    case OPTION_M:
+        c->m_text = text;
+        return 0;
+    case OPTION_OP:
+        parse_ops(c, text, state);
+        return 0;
+    case OPTION_GROUP:
+        if (parse_integer(text, -1, &c->group)) argp_error(state, "--group: '%s' is not 32, 64, 128 or -1", text);
+        c->have_group = true;
+        return 0;
+    case OPTION_OUT:
+        c->out = text;
+        return 0;
+    case OPTION_STORE:
+        c->store = text;
+        return 0;
+    case OPTION_FRESH:
+        c->fresh = true;
+        return 0;
+    case ARGP_KEY_END:
+        check_choices(c, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int signal) {
+    (void)signal;
+    interrupted = 1;
+}
+
+/* The first Ctrl-C ends the search after the running trial, a second one ends the program. */
+static void catch_interrupt(void) {
+    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* "NVIDIA H100 80GB HBM3" becomes "nvidia-h100-80gb-hbm3". */
+static void slug(const char *name, char *to, size_t size) {
+    size_t used = 0;
+    for (; *name && used + 1 < size; name++) {
+        if (isalnum((unsigned char)*name))
+            to[used++] = (char)tolower((unsigned char)*name);
+        else if (used && to[used - 1] != '-')
+            to[used++] = '-';
+    }
+    while (used && to[used - 1] == '-') used--;
+    to[used] = 0;
+}
+
+/* The file's folder with its slash; "" for a file right here. */
+static void folder(const char *path, char to[PATH]) {
+    const char *slash = strrchr(path, '/');
+    snprintf(to, PATH, "%.*s", slash ? (int)(slash - path + 1) : 0, path);
+}
+
+static int make_folders(const char *path, struct error *error) {
+    char part[PATH];
+    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+        if (mkdir(part, 0777) && errno != EEXIST)
+            return error_set(error, "%s: cannot make the folder: %s; name another table with --out", part,
+                             strerror(errno));
+    }
+    return 0;
+}
+
+struct paths {
+    char table[PATH], csv[PATH], store[PATH];
+};
+
+static int find_paths(const struct choices *c, const struct device *device, struct paths *paths, struct error *error) {
+    char name[128], beside[PATH];
+    slug(device->name, name, sizeof name);
+    int length = c->out ? snprintf(paths->table, PATH, "%s", c->out)
+                        : snprintf(paths->table, PATH, "results/%s/tiles.txt", name);
+    folder(paths->table, beside);
+    int store = c->store ? snprintf(paths->store, PATH, "%s", c->store)
+                         : snprintf(paths->store, PATH, "%strials.sqlite", beside);
+    if (length >= PATH - 16 || store >= PATH) return error_set(error, "the path of the table or the store is too long");
+    snprintf(paths->csv, PATH, "%strials.csv", beside);
+    return make_folders(paths->table, error);
+}
+
+/* Before hours of tuning: can the table be written, and is what lies there a table? Rows of an old table
+ * that still hold go to `before`. */
+static int check_output(const struct paths *paths, const struct tune *tune, struct tile_table *before,
+                        struct error *error) {
+    char message[TILES_MESSAGE], probe[PATH + 8];
+    const struct device *d = tune->device;
+    size_t regime = strlen(tune->scope.regime);
+    *before = (struct tile_table){.count = 0};
+    snprintf(probe, sizeof probe, "%s.probe", paths->csv);
+    FILE *file = fopen(probe, "w");
+    if (!file)
+        return error_set(error, "%s: cannot write here: %s; name another table with --out", probe, strerror(errno));
+    fclose(file);
+    unlink(probe);
+    if (access(paths->table, F_OK)) return 0;
+    if (tiles_read(paths->table, before, message))
+        return error_set(error, "%s; it is in the way of the new table: remove it, or name another with --out",
+                         message);
+    if (tiles_match(before, d->name, d->architecture, d->multiprocessors, d->kernels, message) ||
+        strncmp(before->regime, tune->scope.regime, regime) || before->regime[regime] != ',') {
+        fprintf(stderr, "tilebook: %s: the rows there were measured elsewhere or with other kernels and are replaced\n",
+                paths->table);
+        tiles_free(before);
+    }
+    return 0;
+}
+
+static int write_csv(const struct tune *tune, const char *path, struct error *error) {
+    char temporary[PATH + 8];
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    FILE *file = fopen(temporary, "w");
+    if (!file) return error_set(error, "%s: %s", temporary, strerror(errno));
+    tune_write_csv(tune, file);
+    int bad = ferror(file) || fflush(file), cause = errno;
+    bad |= fclose(file);
+    if (!bad && !rename(temporary, path)) return 0;
+    unlink(temporary);
+    return error_set(error, "%s: cannot write: %s", path, strerror(cause));
+}
+
+static void summarize(const struct tune *tune, const struct paths *paths, size_t rows) {
+    int count[TRIAL_STATUSES], all = 0;
+    for (int s = 0; s < TRIAL_STATUSES; s++) all += count[s] = tune_count(tune, (enum trial_status)s);
+    fprintf(stderr, "%d problems, %d trials, %d of them new, %d failed", tune->count, all, tune->fresh,
+            all - count[TRIAL_OK]);
+    for (int s = TRIAL_OK + 1; s < TRIAL_STATUSES; s++)
+        if (count[s]) fprintf(stderr, ", %d %s", count[s], trial_status_name((enum trial_status)s));
+    fprintf(stderr,
+            "\n%.2fx the speed of the built-in defaults (geometric mean)\n%zu rows in %s, trials in %s and %s\n",
+            tune_speedup(tune), rows, paths->table, paths->csv, paths->store);
+}
+
+/* 0 written, 1 written with holes; -1 nothing written. */
+static int write_results(const struct tune *tune, const struct paths *paths, const struct tile_table *before,
+                         struct error *error) {
+    struct tile_table table;
+    char message[TILES_MESSAGE];
+    int missing = 0, status = -1;
+    if (tune_table(tune, before, &table, &missing, error)) return -1;
+    if (missing == tune->count)
+        error_set(error, "no problem has a working configuration; %s is unchanged", paths->table);
+    else if (tiles_write(paths->table, &table, message))
+        error_set(error, "%s; free some space or name another table with --out: the trials are stored", message);
+    else if (!write_csv(tune, paths->csv, error))
+        status = missing > 0;
+    if (status >= 0) summarize(tune, paths, table.count);
+    if (status == 1) fprintf(stderr, "tilebook: %d problems have no working configuration\n", missing);
+    tiles_free(&table);
+    return status;
+}
+
+static int pending(const struct tune *tune) {
+    int count = 0;
+    for (int i = 0; i < tune->count; i++) count += tune->items[i].result.best < 0;
+    return count;
+}
+
+static int forget(struct tune *tune, struct error *error) {
+    for (int i = 0; i < tune->count; i++)
+        if (store_forget(tune->store, &tune->scope, &tune->items[i].problem, error)) return -1;
+    return 0;
+}
+
+/* Searches and writes; the exit code, or -1 and the error. */
+static int search_and_write(struct tune *tune, const struct choices *c, const struct paths *paths,
+                            struct error *error) {
+    struct tile_table before;
+    if (store_open(paths->store, &tune->store, error) || check_output(paths, tune, &before, error)) return -1;
+    if (c->fresh && forget(tune, error)) return -1;
+    catch_interrupt();
+    int outcome = tune_run(tune, error), status = -1;
+    if (outcome == TUNE_INTERRUPTED && pending(tune)) {
+        fprintf(stderr,
+                "tilebook: interrupted; %d of %d problems are open, %s is unchanged; the same command resumes\n",
+                pending(tune), tune->count, paths->table);
+        status = 130;
+    } else if (outcome >= 0) {
+        status = write_results(tune, paths, &before, error);
+        if (status == 0 && outcome == TUNE_INTERRUPTED) status = 130;
+    }
+    tiles_free(&before);
+    return status;
+}
+
+static int plan(struct tune *tune, struct choices *c, struct error *error) {
+    bool gpu = tune->device->backend == BACKEND_CUDA;
+    if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
+    struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
+    memcpy(plan.ops, c->ops, sizeof plan.ops);
+    tune->budget_s = c->budget_s;
+    tune->trials = c->trials;
+    if (!c->trials && !(c->budget_s > 0)) tune->trials = gpu ? GPU_TRIALS : CPU_TRIALS;
+    return tune_plan(tune, &plan, error);
+}
+
+static int run(struct choices *c, struct error *error) {
+    struct progress progress;
+    struct paths paths;
+    struct device *device;
+    progress_start(&progress, stderr);
+    if (device_open(c->device ? c->device : "auto", &device, error)) return -1;
+    struct tune tune = {.device = device, .progress = &progress, .interrupted = &interrupted};
+    tune.scope =
+        (struct store_scope){device->name,     device->architecture,
+                             device->kernels,  device->backend == BACKEND_CUDA ? "cold, stream" : "cold, calls",
+                             device->software, device->uuid};
+    int status = plan(&tune, c, error);
+    if (!status) status = find_paths(c, device, &paths, error);
+    if (!status) status = search_and_write(&tune, c, &paths, error);
+    store_close(tune.store);
+    tune_free(&tune);
+    device_close(device);
+    return status;
+}
+
+int cmd_tune(int argc, char **argv) {
+    static const struct argp parser = {options, parse_option, NULL, documentation, NULL, NULL, NULL};
+    static char name[] = "tilebook tune";
+    struct choices choices = {0};
+    struct error error = {""};
+    argp_err_exit_status = 2;
+    argv[0] = name;
+    argp_parse(&parser, argc, argv, 0, NULL, &choices);
+    int status = run(&choices, &error);
+    shapes_free(&choices.shapes);
+    free(choices.m);
+    if (status >= 0) return status;
+    fprintf(stderr, "tilebook: %s\n", error.text);
+    return 1;
+}

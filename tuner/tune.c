@@ -1,0 +1,296 @@
+#include "tuner/tune.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a trial's callback returns beside 0 and -1. */
+enum { STOP_INTERRUPTED = 1, STOP_SKIPPED };
+
+/* --- which problems --- */
+
+static bool planned(const struct tune *tune, int count, const struct problem *problem) {
+    for (int i = 0; i < count; i++) {
+        const struct problem *other = &tune->items[i].problem;
+        if (other->op == problem->op && other->k == problem->k && other->n == problem->n &&
+            other->group == problem->group)
+            return true;
+    }
+    return false;
+}
+
+static int add_item(struct tune *tune, const struct problem *problem, int m_low, struct error *error) {
+    struct tune_item *items = realloc(tune->items, (size_t)(tune->count + 1) * sizeof *items);
+    if (!items) return error_set(error, "out of memory");
+    tune->items = items;
+    items[tune->count++] =
+        (struct tune_item){.problem = *problem, .m_low = m_low, .result = {.best = -1, .baseline = -1}};
+    return problem_check(problem, error);
+}
+
+static int add_shape(struct tune *tune, const struct tune_plan *plan, const struct shape *shape, enum op op,
+                     struct error *error) {
+    bool quantized = op != OP_FP16_GEMM;
+    int group = plan->group > 0 ? plan->group : shape->k;
+    struct problem problem = {op, 1, shape->n, shape->k, quantized ? group : 0, quantized};
+    int before = tune->count;
+    if ((quantized && !shape->quantized) || planned(tune, before, &problem)) return 0;
+    if (op == OP_AWQ_DEQUANT) return add_item(tune, &problem, 1, error);
+    for (int i = 0; i < plan->m_count; i++) {
+        problem.m = plan->m[i];
+        if (add_item(tune, &problem, i ? plan->m[i - 1] + 1 : 1, error)) return -1;
+        if (plan->head_m && !strcmp(shape->layer, "lm_head") && problem.m >= plan->head_m) break;
+    }
+    return 0;
+}
+
+int tune_plan(struct tune *tune, const struct tune_plan *plan, struct error *error) {
+    for (int op = 0; op < OP_COUNT; op++)
+        for (int i = 0; plan->ops[op] && i < plan->shapes->count; i++)
+            if (add_shape(tune, plan, &plan->shapes->list[i], (enum op)op, error)) return -1;
+    if (tune->count) return 0;
+    return error_set(error, "nothing to tune: none of the shapes is quantised, and fp16_gemm is not among the ops");
+}
+
+void tune_free(struct tune *tune) {
+    for (int i = 0; i < tune->count; i++) search_result_free(&tune->items[i].result);
+    free(tune->items);
+    tune->items = NULL;
+    tune->count = 0;
+}
+
+/* --- running --- */
+
+static double time_left(const struct tune *tune, double share) {
+    if (tune->budget_s > 0) return tune->budget_s > tune->spent_s ? tune->budget_s - tune->spent_s : 0;
+    if (!tune->fresh) return -1;
+    return (progress_now() - tune->started_s) / tune->fresh * (1 - share) * tune->count * tune->trials;
+}
+
+static void show(const struct tune *tune) {
+    char text[128], line[192];
+    double part = tune->trials ? (double)tune->order / tune->trials : 0;
+    double share = (tune->current + (part < 1 ? part : 1)) / tune->count;
+    if (tune->budget_s > 0 && tune->spent_s / tune->budget_s > share) share = tune->spent_s / tune->budget_s;
+    int used = snprintf(line, sizeof line, "%s", problem_text(&tune->items[tune->current].problem, text));
+    if (tune->best_us > 0) snprintf(line + used, sizeof line - (size_t)used, "  best %.2f us", tune->best_us);
+    progress_show(tune->progress, share, time_left(tune, share), line);
+}
+
+/* A failure to make the problem's data costs the problem, not the run; a lost device ends the run, but not
+ * before the trial that lost it is stored: the next run must not try it again. */
+static int measure_fresh(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
+                         const struct config *config, struct trial_result *result) {
+    struct error why;
+    int lost = worker_trial(&tune->worker, kernel, problem, config, result, &why);
+    if (lost && result->status == TRIAL_OK) {
+        snprintf(tune->items[tune->current].skipped, sizeof tune->items->skipped, "%s", why.text);
+        return STOP_SKIPPED;
+    }
+    tune->fresh++;
+    if (store_put(tune->store, &tune->scope, kernel, problem, config, tune->order + 1, result, &tune->error)) return -1;
+    if (!lost) return 0;
+    tune->error = why;
+    return -1;
+}
+
+static int trial(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
+                 struct trial_result *result) {
+    struct tune *tune = context;
+    bool found = false;
+    if (*tune->interrupted) return STOP_INTERRUPTED;
+    show(tune);
+    if (store_find(tune->store, &tune->scope, kernel, problem, config, result, &found, &tune->error)) return -1;
+    int status = found ? 0 : measure_fresh(tune, kernel, problem, config, result);
+    if (status) return status;
+    tune->order++;
+    tune->spent_s += result->seconds;
+    if (result->status == TRIAL_OK && (!(tune->best_us > 0) || result->us < tune->best_us)) tune->best_us = result->us;
+    return 0;
+}
+
+static void report(const struct tune *tune, const struct tune_item *item) {
+    char problem[128], name[64], config[MAX_CONFIG_TEXT];
+    const struct search_result *result = &item->result;
+    int number = tune->current + 1;
+    problem_text(&item->problem, problem);
+    if (item->skipped[0])
+        progress_line(tune->progress, "[%d/%d] %s: skipped: %s", number, tune->count, problem, item->skipped);
+    else if (result->best < 0)
+        progress_line(tune->progress, "[%d/%d] %s: none of %d trials worked; the first: %s", number, tune->count,
+                      problem, result->count, result->trials[0].result.message);
+    if (result->best < 0) return;
+    const struct trial *best = &result->trials[result->best], *baseline = &result->trials[result->baseline];
+    kernel_full_name(best->kernel, name);
+    config_text(best->kernel, &best->config, config);
+    progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %.2f us, %d trials: %s %s", number, tune->count,
+                  problem, best->result.us, baseline->result.us, result->count, name, config);
+}
+
+static int search_item(struct tune *tune, struct tune_item *item) {
+    struct search search = {
+        .device = tune->device,
+        .kernels = kernel_list(),
+        .problem = item->problem,
+        .m_low = item->m_low,
+        .trials = tune->trials,
+        .trial = trial,
+        .context = tune,
+    };
+    /* Every problem that is left has the same share, so what one leaves over flows on to the others. */
+    if (tune->budget_s > 0) {
+        search.seconds = (tune->budget_s - tune->spent_s) / (tune->count - tune->current);
+        if (search.seconds <= 0) search.seconds = 1e-9;
+    }
+    tune->order = 0;
+    tune->best_us = 0;
+    int status = search_run(&search, &item->result, &tune->error);
+    if (status == 0 || status == STOP_SKIPPED) report(tune, item);
+    return status == STOP_SKIPPED ? 0 : status;
+}
+
+int tune_run(struct tune *tune, struct error *error) {
+    int status = 0;
+    tune->started_s = progress_now();
+    tune->worker = (struct worker){.device = tune->device, .seed = 1};
+    for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
+        status = search_item(tune, &tune->items[tune->current]);
+    progress_end(tune->progress);
+    worker_close(&tune->worker);
+    if (status == STOP_INTERRUPTED) return TUNE_INTERRUPTED;
+    if (!status) return TUNE_DONE;
+    *error = tune->error;
+    return -1;
+}
+
+/* --- results --- */
+
+static double gigabytes_per_second(const struct problem *problem, double us) {
+    return problem_bytes(problem) / us / 1e3;
+}
+
+static struct tile_row make_row(const struct tune_item *item, int m_low) {
+    const struct problem *p = &item->problem;
+    const struct search_result *result = &item->result;
+    const struct trial *best = &result->trials[result->best], *baseline = &result->trials[result->baseline];
+    struct tile_row row = {
+        .k = p->k,
+        .n = p->n,
+        .group = p->group,
+        .m_low = m_low,
+        .m_high = p->m,
+        .us = best->result.us,
+        .gbs = gigabytes_per_second(p, best->result.us),
+        .tie = result->ties,
+        .default_us = baseline->result.us,
+    };
+    snprintf(row.op, sizeof row.op, "%s", op_name(p->op));
+    kernel_full_name(best->kernel, row.kernel);
+    config_text(best->kernel, &best->config, row.configuration);
+    return row;
+}
+
+static bool same_key(const struct tile_row *row, const struct problem *problem) {
+    return !strcmp(row->op, op_name(problem->op)) && row->k == problem->k && row->n == problem->n &&
+           row->group == problem->group;
+}
+
+/* Appends the row, or lengthens the last one where the winner is the same. */
+static void add_row(struct tile_table *table, const struct tune_item *item, int m_low) {
+    struct tile_row row = make_row(item, m_low);
+    struct tile_row *last = table->count ? &table->rows[table->count - 1] : NULL;
+    if (last && same_key(last, &item->problem) && !strcmp(last->kernel, row.kernel) &&
+        !strcmp(last->configuration, row.configuration)) {
+        row.m_low = last->m_low;
+        *last = row;
+    } else {
+        table->rows[table->count++] = row;
+    }
+}
+
+static void keep_others(const struct tune *tune, const struct tile_table *before, struct tile_table *table) {
+    for (size_t r = 0; r < before->count; r++) {
+        bool ours = false;
+        for (int i = 0; i < tune->count && !ours; i++) ours = same_key(&before->rows[r], &tune->items[i].problem);
+        if (!ours) table->rows[table->count++] = before->rows[r];
+    }
+}
+
+/* "cold, stream, cupti": the clock is known only after measuring. */
+static void write_regime(const struct tune *tune, char *regime, size_t size) {
+    const char *clock = NULL;
+    for (int i = 0; i < tune->count; i++)
+        for (int t = 0; t < tune->items[i].result.count; t++) {
+            const struct trial_result *result = &tune->items[i].result.trials[t].result;
+            if (result->status != TRIAL_OK) continue;
+            clock = !clock || !strcmp(clock, result->clock) ? result->clock : "several clocks";
+        }
+    snprintf(regime, size, "%s, %s", tune->scope.regime, clock ? clock : "not measured");
+}
+
+int tune_table(const struct tune *tune, const struct tile_table *before, struct tile_table *table, int *missing,
+               struct error *error) {
+    const struct device *device = tune->device;
+    *table = (struct tile_table){.multiprocessors = device->multiprocessors};
+    *missing = 0;
+    table->rows = calloc((size_t)tune->count + (before ? before->count : 0), sizeof *table->rows);
+    if (!table->rows) return error_set(error, "out of memory");
+    snprintf(table->device, sizeof table->device, "%s", device->name);
+    snprintf(table->architecture, sizeof table->architecture, "%s", device->architecture);
+    snprintf(table->software, sizeof table->software, "%s", device->software);
+    snprintf(table->kernels, sizeof table->kernels, "%s", device->kernels);
+    write_regime(tune, table->regime, sizeof table->regime);
+    int m_low = 0;
+    for (int i = 0; i < tune->count; i++) {
+        const struct tune_item *item = &tune->items[i];
+        if (item->m_low == 1) m_low = 1;
+        *missing += item->result.best < 0;
+        if (item->result.best < 0) continue;
+        add_row(table, item, m_low);
+        m_low = item->problem.m + 1;
+    }
+    if (before) keep_others(tune, before, table);
+    return 0;
+}
+
+static void write_trial(FILE *stream, const struct problem *p, const struct trial *trial, int order) {
+    char name[64], config[MAX_CONFIG_TEXT];
+    const struct trial_result *r = &trial->result;
+    fprintf(stream, "%s,%d,%d,%d,%d,%s,%s,%d,%.3f,%s,", op_name(p->op), p->k, p->n, p->group, p->m,
+            kernel_full_name(trial->kernel, name), config_text(trial->kernel, &trial->config, config), order,
+            trial->elapsed_s, trial_status_name(r->status));
+    if (r->status == TRIAL_OK)
+        fprintf(stream, "%.3f,%.3f,%.3f,%.2f,%.3f,", r->us, r->p20_us, r->p80_us, gigabytes_per_second(p, r->us),
+                problem_flops(p) / r->us / 1e6);
+    else
+        fputs(",,,,,", stream);
+    fprintf(stream, "%d\n", trial->is_default);
+}
+
+void tune_write_csv(const struct tune *tune, FILE *stream) {
+    fputs("op,k,n,group,m,kernel,configuration,order,elapsed_s,status,us,p20_us,p80_us,gbs,tflops,is_default\n",
+          stream);
+    for (int i = 0; i < tune->count; i++)
+        for (int t = 0; t < tune->items[i].result.count; t++)
+            write_trial(stream, &tune->items[i].problem, &tune->items[i].result.trials[t], t + 1);
+}
+
+double tune_speedup(const struct tune *tune) {
+    double sum = 0;
+    int count = 0;
+    for (int i = 0; i < tune->count; i++) {
+        const struct search_result *r = &tune->items[i].result;
+        if (r->best < 0 || r->trials[r->baseline].result.status != TRIAL_OK) continue;
+        sum += log(r->trials[r->baseline].result.us / r->trials[r->best].result.us);
+        count++;
+    }
+    return count ? exp(sum / count) : 1;
+}
+
+int tune_count(const struct tune *tune, enum trial_status status) {
+    int count = 0;
+    for (int i = 0; i < tune->count; i++)
+        for (int t = 0; t < tune->items[i].result.count; t++)
+            count += tune->items[i].result.trials[t].result.status == status;
+    return count;
+}

@@ -1,0 +1,72 @@
+/* Tuning a list of problems on one device: plan, search each, make the table. */
+#ifndef TILEBOOK_TUNE_H
+#define TILEBOOK_TUNE_H
+
+#include <signal.h>
+
+#include "bench/shapes.h"
+#include "kernels/tiles.h"
+#include "tuner/progress.h"
+#include "tuner/search.h"
+#include "tuner/store.h"
+#include "tuner/worker.h"
+
+/* One point of the table: a problem, and how far down its row reaches. */
+struct tune_item {
+    struct problem problem;
+    int m_low;
+    struct search_result result;
+    char skipped[256]; /* why nothing could be tried; "" else */
+};
+
+struct tune {
+    struct device *device;
+    struct store_scope scope;
+    struct store *store;
+    struct progress *progress;
+    struct tune_item *items;
+    int count;
+    int trials;                               /* limit of one problem; 0 for none */
+    double budget_s;                          /* of all, stored trials included; 0 for none */
+    const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
+
+    /* filled by tune_run */
+    int fresh;        /* trials that this run measured */
+    double started_s; /* monotonic */
+    double spent_s;   /* costs of all trials so far, stored ones too */
+    int current;      /* item that is being searched */
+    int order;        /* trials of the current item so far */
+    double best_us;   /* of the current item; 0 without */
+    struct worker worker;
+    struct error error;
+};
+
+/* Which problems: each op that is on, for each shape (those that are not quantised: fp16_gemm only), at each
+ * m; awq_dequant has m = 1 only. Quantised ones have zero points, the costlier case. group <= 0 is one group
+ * for all of K. Where `head_m` is not 0, the shape "lm_head" stops at the first m that reaches it. Shapes
+ * that differ only by name are tuned once. */
+struct tune_plan {
+    const struct shapes *shapes;
+    const int *m;
+    int m_count, head_m, group;
+    bool ops[OP_COUNT];
+};
+int tune_plan(struct tune *tune, const struct tune_plan *plan, struct error *error);
+
+enum { TUNE_DONE, TUNE_INTERRUPTED };
+/* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
+int tune_run(struct tune *tune, struct error *error);
+/* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
+ * for other (op, k, n, group) are kept. *missing counts the items without a winner; the next larger m covers
+ * them, or nothing does. */
+int tune_table(const struct tune *tune, const struct tile_table *before, struct tile_table *table, int *missing,
+               struct error *error);
+/* One line a trial, with a header line; configurations as in the table. */
+void tune_write_csv(const struct tune *tune, FILE *stream);
+/* Geometric mean of default time over winner's time. */
+double tune_speedup(const struct tune *tune);
+/* Trials of that status, of all items. */
+int tune_count(const struct tune *tune, enum trial_status status);
+void tune_free(struct tune *tune);
+
+#endif
