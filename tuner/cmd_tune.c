@@ -295,14 +295,18 @@ static int forget(struct tune *tune, struct error *error) {
     return 0;
 }
 
-/* Searches and writes; the exit code, or -1 and the error. */
+/* Searches and writes. Returns the exit code, or -1 and the error. */
 static int search_and_write(struct tune *tune, const struct choices *c, const struct paths *paths,
                             struct error *error) {
     struct tile_table before;
-    if (store_open(paths->store, &tune->store, error) || check_output(paths, tune, &before, error)) return -1;
-    if (c->fresh && forget(tune, error)) return -1;
+    int status = -1;
+    if (check_output(paths, tune, &before, error)) return -1;
+    if (store_open(paths->store, &tune->store, error) || (c->fresh && forget(tune, error))) {
+        tiles_free(&before);
+        return -1;
+    }
     catch_interrupt();
-    int outcome = tune_run(tune, error), status = -1;
+    int outcome = tune_run(tune, error);
     if (outcome == TUNE_INTERRUPTED && pending(tune)) {
         fprintf(stderr,
                 "tilebook: interrupted; %d of %d problems are open, %s is unchanged; the same command resumes\n",
@@ -327,23 +331,24 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
     return tune_plan(tune, &plan, error);
 }
 
-static int run(struct choices *c, struct error *error) {
+static int run_on(struct device *device, struct choices *c, struct error *error) {
     struct progress progress;
     struct paths paths;
-    struct device *device;
-    progress_start(&progress, stderr);
-    if (device_open(c->device ? c->device : "auto", &device, error)) return -1;
     struct tune tune = {.device = device, .progress = &progress, .interrupted = &interrupted};
     tune.scope =
         (struct store_scope){device->name,     device->architecture,
                              device->kernels,  device->backend == BACKEND_CUDA ? "cold, stream" : "cold, calls",
                              device->software, device->uuid};
-    int status = plan(&tune, c, error);
-    if (!status) status = find_paths(c, device, &paths, error);
-    if (!status) status = search_and_write(&tune, c, &paths, error);
+    progress_start(&progress, stderr);
+    int status = -1;
+    if (plan(&tune, c, error)) {
+        fprintf(stderr, "tilebook: %s\n", error->text);
+        status = 2;
+    } else if (!find_paths(c, device, &paths, error)) {
+        status = search_and_write(&tune, c, &paths, error);
+    }
     store_close(tune.store);
     tune_free(&tune);
-    device_close(device);
     return status;
 }
 
@@ -355,7 +360,10 @@ int cmd_tune(int argc, char **argv) {
     argp_err_exit_status = 2;
     argv[0] = name;
     argp_parse(&parser, argc, argv, 0, NULL, &choices);
-    int status = run(&choices, &error);
+    struct device *device = NULL;
+    int status = device_open(choices.device ? choices.device : "auto", &device, &error);
+    if (!status) status = run_on(device, &choices, &error);
+    if (device) device_close(device);
     shapes_free(&choices.shapes);
     free(choices.m);
     if (status >= 0) return status;

@@ -123,8 +123,10 @@ static void report(const struct tune *tune, const struct tune_item *item) {
     const struct trial *best = &result->trials[result->best], *baseline = &result->trials[result->baseline];
     kernel_full_name(best->kernel, name);
     config_text(best->kernel, &best->config, config);
-    progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %.2f us, %d trials: %s %s", number, tune->count,
-                  problem, best->result.us, baseline->result.us, result->count, name, config);
+    char was[32] = "failed";
+    if (baseline->result.status == TRIAL_OK) snprintf(was, sizeof was, "%.2f us", baseline->result.us);
+    progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %s, %d trials: %s %s", number, tune->count, problem,
+                  best->result.us, was, result->count, name, config);
 }
 
 static int search_item(struct tune *tune, struct tune_item *item) {
