@@ -26,28 +26,36 @@ struct model;
 struct model_options {
     enum method method;             /* resolved */
     int context;                    /* tokens of KV cache */
-    int chunk;                      /* most tokens of one forward call */
+    int chunk;                      /* most tokens that run through the layers at once */
     const struct tile_table *table; /* NULL: built-in defaults */
     bool synthetic;                 /* weights made on the device from the seed; checkpoint is NULL */
     unsigned long long seed;
 };
 
 struct model_memory {
-    size_t weights, kv, scratch;
+    size_t weights, kv, scratch; /* on the device */
+    size_t embedding;            /* of the mapped checkpoint, on the host */
 };
 
+enum { MODEL_CHUNK = 512 }; /* a good options.chunk */
+
+/* `config`, `checkpoint` and options->table must outlive the model. */
 int model_create(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
                  const struct model_options *options, struct model **model, struct error *error);
 void model_destroy(struct model *model);
 
+/* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. */
+int model_prepare(struct model *model, int count, struct error *error);
+
 /* Runs `count` tokens at positions `position`..., appending to the KV cache; logits (host, fp32, vocab) of
- * the last one, unless NULL. */
+ * the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond options.context. */
 int model_forward(struct model *model, const int *ids, int count, int position, float *logits, struct error *error);
 
 struct model_memory model_memory(const struct model *model);
 /* Bytes of weights that one decoded token reads. */
 double model_bytes_per_token(const struct model *model);
-/* Prints "op k n m kernel configuration tuned|default" for each that ran, one a line, to `stream`. */
+/* Prints "op k=K n=N m=M kernel configuration tuned|default" for each that ran, one a line, to `stream`; where a
+ * table was given but not used, why. */
 void model_print_plans(const struct model *model, FILE *stream);
 
 #endif

@@ -1,0 +1,490 @@
+#include "bench/decoder/load.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/formats/formats.h"
+#include "kernels/half.h"
+#include "kernels/reference.h"
+
+enum { STAGING = 1 << 22, FLOATS = 1 << DTYPE_F32 | 1 << DTYPE_F16 | 1 << DTYPE_BF16, MAX_PARTS = 3 };
+
+/* The checkpoint's linears that make up one fused matrix, side by side along N. */
+struct fusion {
+    const char *layer;
+    int k, n, parts;
+    struct {
+        const char *name;
+        int n;
+    } part[MAX_PARTS];
+};
+
+struct loader {
+    struct weights *weights;
+    const struct model_config *config;
+    const struct checkpoint *checkpoint; /* NULL: synthetic */
+    enum method method;
+    uint16_t *staging; /* host, STAGING halves */
+    void *raw;         /* device: one tensor as it lies in the checkpoint; freed after loading */
+    uint64_t seed;
+    struct error *error;
+};
+
+static struct fusion fusion_of(const struct model_config *c, int which) {
+    int q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    switch (which) {
+    case LINEAR_QKV:
+        return (struct fusion){"qkv",
+                               c->hidden,
+                               q + 2 * kv,
+                               3,
+                               {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
+    case LINEAR_O:
+        return (struct fusion){"o", q, c->hidden, 1, {{"self_attn.o_proj", c->hidden}}};
+    case LINEAR_GATE_UP:
+        return (struct fusion){"gate_up",
+                               c->hidden,
+                               2 * c->intermediate,
+                               2,
+                               {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
+    default:
+        return (struct fusion){"down", c->intermediate, c->hidden, 1, {{"mlp.down_proj", c->hidden}}};
+    }
+}
+
+static struct linear linear_of(const struct loader *loader, const struct fusion *fusion) {
+    const struct model_config *config = loader->config;
+    struct linear linear = {.op = OP_FP16_GEMM, .k = fusion->k, .n = fusion->n};
+    if (loader->method == METHOD_NONE) return linear;
+    bool marlin = loader->method == METHOD_AWQ_MARLIN || loader->method == METHOD_GPTQ_MARLIN;
+    linear.op = marlin ? OP_MARLIN_GEMM : OP_AWQ_DEQUANT;
+    linear.group = config->group_all ? fusion->k : config->group;
+    linear.zeros = !marlin || config->quant == QUANT_AWQ || !config->symmetric;
+    return linear;
+}
+
+struct problem linear_problem(const struct linear *linear, int m) {
+    return (struct problem){.op = linear->op,
+                            .m = linear->op == OP_AWQ_DEQUANT ? 1 : m,
+                            .n = linear->n,
+                            .k = linear->k,
+                            .group = linear->group,
+                            .zeros = linear->zeros};
+}
+
+size_t linear_bytes(const struct linear *linear) {
+    struct problem problem = linear_problem(linear, 1);
+    struct operand_bytes bytes = problem_operand_bytes(&problem);
+    return bytes.weights + bytes.scales + bytes.zeros;
+}
+
+/* Every shape is checked before the first byte is read. */
+static int check_shapes(const struct loader *loader) {
+    for (int i = 0; i < LAYER_LINEARS; i++) {
+        struct fusion fusion = fusion_of(loader->config, i);
+        struct linear linear = linear_of(loader, &fusion);
+        struct problem problem = linear_problem(&linear, 1);
+        if (problem_check(&problem, loader->error))
+            return error_prefix(loader->error, "--quantization %s: no kernel takes this model's %s matrix",
+                                method_name(loader->method), fusion.layer);
+        for (int p = 0; p < fusion.parts; p++)
+            if (fusion.part[p].n % 64)
+                return error_set(loader->error, "%s has %d outputs; %s fuses it, and that takes multiples of 64",
+                                 fusion.part[p].name, fusion.part[p].n, fusion.layer);
+    }
+    if (loader->config->hidden % 64 == 0) return 0;
+    return error_set(loader->error, "hidden size %d: fp16_gemm takes multiples of 64", loader->config->hidden);
+}
+
+static void *take(struct loader *loader, size_t bytes) {
+    struct weights *w = loader->weights;
+    void **blocks = realloc(w->blocks, (w->block_count + 1) * sizeof *blocks);
+    if (!blocks) {
+        error_set(loader->error, "out of memory");
+        return NULL;
+    }
+    w->blocks = blocks;
+    void *memory = device_alloc(w->device, bytes, loader->error);
+    if (!memory) {
+        error_prefix(loader->error, "weights");
+        return NULL;
+    }
+    w->blocks[w->block_count++] = memory;
+    w->bytes += bytes;
+    return memory;
+}
+
+static int take_linear(struct loader *loader, struct linear *linear) {
+    struct problem problem = linear_problem(linear, 1);
+    struct operand_bytes bytes = problem_operand_bytes(&problem);
+    if (!(linear->weights = take(loader, bytes.weights))) return -1;
+    if (bytes.scales && !(linear->scales = take(loader, bytes.scales))) return -1;
+    if (bytes.zeros && !(linear->zero_points = take(loader, bytes.zeros))) return -1;
+    return 0;
+}
+
+/* --- tensors of a checkpoint --- */
+
+static float element(const struct tensor *tensor, size_t index) {
+    uint16_t word;
+    float value;
+    if (tensor->dtype == DTYPE_F32) {
+        memcpy(&value, (const char *)tensor->data + 4 * index, 4);
+        return value;
+    }
+    memcpy(&word, (const char *)tensor->data + 2 * index, 2);
+    return tensor->dtype == DTYPE_BF16 ? bf16_to_float(word) : half_to_float(word);
+}
+
+/* A float tensor as fp16 to device memory. */
+static int write_half(struct loader *loader, const struct tensor *tensor, size_t count, uint16_t *to) {
+    struct device *device = loader->weights->device;
+    if (tensor->dtype == DTYPE_F16) return device_write(device, to, tensor->data, 2 * count, loader->error);
+    for (size_t done = 0; done < count;) {
+        size_t slice = count - done < STAGING ? count - done : STAGING;
+        for (size_t i = 0; i < slice; i++) {
+            loader->staging[i] = half_from_float(element(tensor, done + i));
+            if ((loader->staging[i] & 0x7fff) >= 0x7c00)
+                return error_set(loader->error,
+                                 "%s: %s has the value %g at element %zu, beyond fp16's 65504; weights "
+                                 "are kept as fp16 here",
+                                 tensor->file, tensor->name, element(tensor, done + i), done + i);
+        }
+        if (device_write(device, to + done, loader->staging, 2 * slice, loader->error)) return -1;
+        done += slice;
+    }
+    return 0;
+}
+
+static const struct tensor *get(struct loader *loader, int layer, const char *linear, const char *tensor,
+                                unsigned dtypes, int64_t rows, int64_t columns) {
+    char name[96];
+    snprintf(name, sizeof name, "model.layers.%d.%s.%s", layer, linear, tensor);
+    return checkpoint_get(loader->checkpoint, name, dtypes, rows, columns, loader->error);
+}
+
+/* Vectors as fp32, one behind the other. */
+static int append_vector(struct loader *loader, const struct tensor *tensor, int count, float *to) {
+    float *values = malloc((size_t)count * sizeof *values);
+    if (!values) return error_set(loader->error, "out of memory");
+    for (int i = 0; i < count; i++) values[i] = element(tensor, (size_t)i);
+    int status = device_write(loader->weights->device, to, values, (size_t)count * sizeof *values, loader->error);
+    free(values);
+    return status;
+}
+
+static float *load_norm(struct loader *loader, const char *name) {
+    int hidden = loader->config->hidden;
+    const struct tensor *tensor = checkpoint_get(loader->checkpoint, name, FLOATS, hidden, 0, loader->error);
+    if (!tensor) return NULL;
+    float *norm = take(loader, (size_t)hidden * sizeof *norm);
+    return norm && !append_vector(loader, tensor, hidden, norm) ? norm : NULL;
+}
+
+static float *load_qkv_bias(struct loader *loader, int layer) {
+    struct fusion fusion = fusion_of(loader->config, LINEAR_QKV);
+    float *bias = take(loader, (size_t)fusion.n * sizeof *bias), *to = bias;
+    for (int p = 0; bias && p < fusion.parts; to += fusion.part[p++].n) {
+        const struct tensor *tensor = get(loader, layer, fusion.part[p].name, "bias", FLOATS, fusion.part[p].n, 0);
+        if (!tensor || append_vector(loader, tensor, fusion.part[p].n, to)) return NULL;
+    }
+    return bias;
+}
+
+/* Some quantisers write biases for linears that have none: they must be zero. */
+static int check_no_bias(struct loader *loader, int layer, const char *linear, int n) {
+    char name[96];
+    snprintf(name, sizeof name, "model.layers.%d.%s.bias", layer, linear);
+    if (!checkpoint_find(loader->checkpoint, name)) return 0;
+    const struct tensor *tensor = checkpoint_get(loader->checkpoint, name, FLOATS, n, 0, loader->error);
+    if (!tensor) return -1;
+    for (int i = 0; i < n; i++)
+        if (element(tensor, (size_t)i) != 0)
+            return error_set(loader->error, "%s: %s is not zero; Qwen2 has biases on q, k and v only", tensor->file,
+                             name);
+    return 0;
+}
+
+/* --- fp16 matrices: (N, K), so fused parts follow one another --- */
+
+static int load_fp16(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
+    uint16_t *to = linear->weights;
+    for (int p = 0; p < fusion->parts; p++) {
+        size_t count = (size_t)fusion->part[p].n * (size_t)fusion->k;
+        const struct tensor *tensor =
+            get(loader, layer, fusion->part[p].name, "weight", FLOATS, fusion->part[p].n, fusion->k);
+        if (!tensor || write_half(loader, tensor, count, to)) return -1;
+        to += count;
+    }
+    return 0;
+}
+
+/* --- int4 matrices: each part goes to the device as it lies and is repacked there into its columns --- */
+
+static int write_raw(struct loader *loader, const struct tensor *tensor) {
+    return device_write(loader->weights->device, loader->raw, tensor->data, tensor->bytes, loader->error);
+}
+
+/* A symmetric checkpoint's zero points are dropped, so they must be 8 (v1 stores 7). */
+static int check_symmetric(struct loader *loader, const struct tensor *zeros) {
+    uint32_t expected = loader->config->gptq_v2 ? 0x88888888 : 0x77777777, word;
+    for (size_t i = 0; i < zeros->bytes / 4; i++) {
+        memcpy(&word, (const char *)zeros->data + 4 * i, 4);
+        if (word != expected)
+            return error_set(loader->error,
+                             "%s: quantization_config says sym, but %s (%s) has the word 0x%08x where "
+                             "symmetric weights have 0x%08x",
+                             loader->config->quant_file, zeros->name, zeros->file, word, expected);
+    }
+    return 0;
+}
+
+static int load_part(struct loader *loader, int layer, const char *name, const struct repack *repack,
+                     struct linear *linear) {
+    struct device *device = loader->weights->device;
+    int k = repack->k, n = repack->n;
+    bool awq = repack->from == FORMAT_AWQ;
+    const struct tensor *words = get(loader, layer, name, "qweight", 1 << DTYPE_I32, awq ? k : k / 8, awq ? n / 8 : n);
+    const struct tensor *scales = words ? get(loader, layer, name, "scales", FLOATS, repack->groups, n) : NULL;
+    const struct tensor *zeros =
+        scales ? get(loader, layer, name, "qzeros", 1 << DTYPE_I32, repack->groups, n / 8) : NULL;
+    if (!zeros) return -1;
+    if (write_raw(loader, words) || repack_weights(device, repack, loader->raw, linear->weights, loader->error))
+        return -1;
+    if (write_half(loader, scales, (size_t)repack->groups * (size_t)n, loader->raw) ||
+        repack_scales(device, repack, loader->raw, linear->scales, loader->error))
+        return -1;
+    if (!linear->zeros) return check_symmetric(loader, zeros);
+    return write_raw(loader, zeros) || repack_zeros(device, repack, loader->raw, linear->zero_points, loader->error)
+               ? -1
+               : 0;
+}
+
+static bool groups_in_order(const int32_t *g_idx, int k, int group) {
+    for (int i = 0; i < k; i++)
+        if (g_idx[i] != i / group) return false;
+    return true;
+}
+
+/* g_idx of a part, copied because a mapped tensor may lie anywhere. NULL with *absent if there is none. */
+static int32_t *read_g_idx(struct loader *loader, int layer, const char *name, int k, bool *absent) {
+    char full[96];
+    snprintf(full, sizeof full, "model.layers.%d.%s.g_idx", layer, name);
+    *absent = !loader->config->desc_act && !checkpoint_find(loader->checkpoint, full);
+    if (*absent) return NULL;
+    const struct tensor *tensor = checkpoint_get(loader->checkpoint, full, 1 << DTYPE_I32, k, 0, loader->error);
+    int32_t *g_idx = tensor ? malloc(tensor->bytes) : NULL;
+    if (g_idx) memcpy(g_idx, tensor->data, tensor->bytes);
+    return g_idx;
+}
+
+static int same_groups(struct loader *loader, int layer, const struct fusion *fusion, const int32_t *first) {
+    for (int p = 1; p < fusion->parts; p++) {
+        bool absent;
+        int32_t *g_idx = read_g_idx(loader, layer, fusion->part[p].name, fusion->k, &absent);
+        if (!g_idx && !absent) return -1;
+        bool same = g_idx && !memcmp(first, g_idx, (size_t)fusion->k * sizeof *g_idx);
+        free(g_idx);
+        if (!same)
+            return error_set(loader->error,
+                             "layer %d: g_idx of %s and %s differ; fused into %s, they must read x in "
+                             "the same order",
+                             layer, fusion->part[0].name, fusion->part[p].name, fusion->layer);
+    }
+    return 0;
+}
+
+/* Sets linear->columns when the rows' groups are not in order (desc_act). */
+static int load_permutation(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
+    bool absent;
+    size_t bytes = (size_t)fusion->k * sizeof(int32_t);
+    int32_t *g_idx = read_g_idx(loader, layer, fusion->part[0].name, fusion->k, &absent);
+    if (!g_idx) return absent ? 0 : -1;
+    int status = same_groups(loader, layer, fusion, g_idx);
+    if (!status && !groups_in_order(g_idx, fusion->k, linear->group)) {
+        int32_t *columns = malloc(bytes);
+        status = columns ? 0 : error_set(loader->error, "out of memory");
+        if (!status) status = gptq_permutation(g_idx, fusion->k, linear->group, columns, loader->error);
+        if (!status && !(linear->columns = take(loader, bytes))) status = -1;
+        if (!status) status = device_write(loader->weights->device, linear->columns, columns, bytes, loader->error);
+        free(columns);
+    }
+    free(g_idx);
+    return status;
+}
+
+static int load_int4(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
+    const struct model_config *config = loader->config;
+    bool awq = config->quant == QUANT_AWQ;
+    if (!awq && load_permutation(loader, layer, fusion, linear)) return -1;
+    struct repack repack = {
+        .from = awq               ? FORMAT_AWQ
+                : config->gptq_v2 ? FORMAT_GPTQ_V2
+                                  : FORMAT_GPTQ_V1,
+        .to = linear->op == OP_MARLIN_GEMM ? FORMAT_MARLIN : FORMAT_AWQ,
+        .k = fusion->k,
+        .groups = fusion->k / linear->group,
+        .n_total = fusion->n,
+        .perm = linear->columns,
+    };
+    for (int p = 0; p < fusion->parts; p++) {
+        repack.n = fusion->part[p].n;
+        if (load_part(loader, layer, fusion->part[p].name, &repack, linear)) return -1;
+        repack.n_offset += repack.n;
+    }
+    return 0;
+}
+
+/* --- synthetic weights: uniform, scaled so that each product keeps the size of its input --- */
+
+static float uniform_bound(int k) {
+    return sqrtf(3.0f / (float)k);
+}
+
+static int fill_linear(struct loader *loader, struct linear *linear) {
+    struct device *device = loader->weights->device;
+    struct problem problem = linear_problem(linear, 1);
+    struct operand_bytes bytes = problem_operand_bytes(&problem);
+    uint64_t seed = loader->seed;
+    loader->seed += 3;
+    float bound = uniform_bound(linear->k);
+    if (linear->op == OP_FP16_GEMM)
+        return reference_fill_half(device, linear->weights, bytes.weights / 2, -bound, bound, seed, loader->error);
+    /* A code minus its zero point deviates by 6.5: the scales bring that to 1 / sqrt(K). */
+    float scale = 1 / (6.5f * sqrtf((float)linear->k));
+    if (reference_fill_bits(device, linear->weights, bytes.weights, seed, loader->error) ||
+        reference_fill_half(device, linear->scales, bytes.scales / 2, 0.5f * scale, 1.5f * scale, seed + 1,
+                            loader->error))
+        return -1;
+    return linear->zeros ? reference_fill_bits(device, linear->zero_points, bytes.zeros, seed + 2, loader->error) : 0;
+}
+
+static float *constant(struct loader *loader, int count, float value) {
+    float *host = malloc((size_t)count * sizeof *host), *memory = take(loader, (size_t)count * sizeof *host);
+    for (int i = 0; host && i < count; i++) host[i] = value;
+    if (!host || !memory ||
+        device_write(loader->weights->device, memory, host, (size_t)count * sizeof *host, loader->error))
+        memory = NULL;
+    free(host);
+    return memory;
+}
+
+/* --- the model --- */
+
+static int load_vectors(struct loader *loader, int index, struct layer *layer) {
+    char name[64];
+    if (!loader->checkpoint) {
+        layer->input_norm = constant(loader, loader->config->hidden, 1);
+        layer->post_norm = constant(loader, loader->config->hidden, 1);
+        layer->qkv_bias = constant(loader, layer->linear[LINEAR_QKV].n, 0);
+        return layer->input_norm && layer->post_norm && layer->qkv_bias ? 0 : -1;
+    }
+    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", index);
+    if (!(layer->input_norm = load_norm(loader, name))) return -1;
+    snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", index);
+    if (!(layer->post_norm = load_norm(loader, name))) return -1;
+    return (layer->qkv_bias = load_qkv_bias(loader, index)) ? 0 : -1;
+}
+
+static int load_linear(struct loader *loader, int layer, int which, struct linear *linear) {
+    struct fusion fusion = fusion_of(loader->config, which);
+    *linear = linear_of(loader, &fusion);
+    if (take_linear(loader, linear)) return -1;
+    if (!loader->checkpoint) return fill_linear(loader, linear);
+    for (int p = 0; which != LINEAR_QKV && p < fusion.parts; p++)
+        if (check_no_bias(loader, layer, fusion.part[p].name, fusion.part[p].n)) return -1;
+    return linear->op == OP_FP16_GEMM ? load_fp16(loader, layer, &fusion, linear)
+                                      : load_int4(loader, layer, &fusion, linear);
+}
+
+static int load_head(struct loader *loader, struct linear *head) {
+    const struct model_config *config = loader->config;
+    *head = (struct linear){.op = OP_FP16_GEMM, .k = config->hidden, .n = (config->vocab + 63) / 64 * 64};
+    if (take_linear(loader, head)) return -1;
+    if (!loader->checkpoint) return fill_linear(loader, head);
+    const char *name = config->tied ? "model.embed_tokens.weight" : "lm_head.weight";
+    const struct tensor *tensor =
+        checkpoint_get(loader->checkpoint, name, FLOATS, config->vocab, config->hidden, loader->error);
+    if (!tensor || device_fill(loader->weights->device, head->weights, 0, linear_bytes(head), loader->error)) return -1;
+    return write_half(loader, tensor, (size_t)config->vocab * (size_t)config->hidden, head->weights);
+}
+
+/* The embedding stays on the host: a step needs one row of it a token, and the device its memory. */
+static int load_outside(struct loader *loader) {
+    struct weights *w = loader->weights;
+    const struct model_config *config = loader->config;
+    if (loader->checkpoint) {
+        w->embedding = checkpoint_get(loader->checkpoint, "model.embed_tokens.weight", FLOATS, config->vocab,
+                                      config->hidden, loader->error);
+        if (!w->embedding) return -1;
+        w->embedding_bytes = w->embedding->bytes;
+    }
+    w->final_norm = loader->checkpoint ? load_norm(loader, "model.norm.weight") : constant(loader, config->hidden, 1);
+    return w->final_norm ? load_head(loader, &w->head) : -1;
+}
+
+static int load_all(struct loader *loader) {
+    struct weights *w = loader->weights;
+    if (check_shapes(loader)) return -1;
+    w->layers = calloc((size_t)loader->config->layers, sizeof *w->layers);
+    if (!w->layers) return error_set(loader->error, "out of memory");
+    if (load_outside(loader)) return -1;
+    for (int i = 0; i < loader->config->layers; i++) {
+        for (int which = 0; which < LAYER_LINEARS; which++)
+            if (load_linear(loader, i, which, &w->layers[i].linear[which])) return -1;
+        if (load_vectors(loader, i, &w->layers[i])) return -1;
+    }
+    return device_synchronize(w->device, loader->error);
+}
+
+/* Room for the largest tensor that is repacked. */
+static int take_raw(struct loader *loader) {
+    size_t most = 0;
+    for (int i = 0; i < LAYER_LINEARS; i++) {
+        struct fusion fusion = fusion_of(loader->config, i);
+        size_t bytes = (size_t)fusion.k * (size_t)fusion.part[0].n / 2;
+        most = bytes > most ? bytes : most;
+    }
+    loader->raw = device_alloc(loader->weights->device, most, loader->error);
+    return loader->raw ? 0 : error_prefix(loader->error, "room to repack weights");
+}
+
+int weights_load(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
+                 enum method method, unsigned long long seed, struct weights *weights, struct error *error) {
+    struct loader loader = {
+        .weights = weights, .config = config, .checkpoint = checkpoint, .method = method, .seed = seed, .error = error};
+    *weights = (struct weights){.device = device, .config = config, .seed = seed};
+    loader.staging = malloc(STAGING * sizeof *loader.staging);
+    if (!loader.staging) return error_set(error, "out of memory");
+    int status = checkpoint && method != METHOD_NONE ? take_raw(&loader) : 0;
+    if (!status) status = load_all(&loader);
+    device_free(device, loader.raw);
+    free(loader.staging);
+    return status;
+}
+
+void weights_free(struct weights *weights) {
+    for (size_t i = 0; i < weights->block_count; i++) device_free(weights->device, weights->blocks[i]);
+    free(weights->blocks);
+    free(weights->layers);
+    *weights = (struct weights){0};
+}
+
+/* Uniform in [-1, 1], from the seed and the element's number alone. */
+static float synthetic_element(uint64_t seed, uint64_t index) {
+    uint64_t z = (seed + index) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 32) * 0xd6e8feb86659fd93u;
+    return (float)((double)(z >> 40) * 0x1p-23 - 1);
+}
+
+void weights_embed(const struct weights *weights, const int *ids, int count, float *rows) {
+    size_t hidden = (size_t)weights->config->hidden;
+    for (int row = 0; row < count; row++)
+        for (size_t i = 0; i < hidden; i++) {
+            size_t index = (size_t)ids[row] * hidden + i;
+            rows[(size_t)row * hidden + i] =
+                weights->embedding ? element(weights->embedding, index) : synthetic_element(weights->seed, index);
+        }
+}

@@ -1,0 +1,54 @@
+/* A model's weights on a device, fused and laid out as its method's kernels read them. */
+#ifndef TILEBOOK_DECODER_LOAD_H
+#define TILEBOOK_DECODER_LOAD_H
+
+#include "bench/decoder/model.h"
+
+/* One (fused) matrix W (K, N). `op` says how it lies and which kernel reads it: OP_FP16_GEMM, OP_MARLIN_GEMM, or
+ * OP_AWQ_DEQUANT (words that are dequantised before an fp16_gemm). */
+struct linear {
+    enum op op;
+    int k, n, group;
+    bool zeros;
+    void *weights, *scales, *zero_points;
+    int32_t *columns; /* (K): column of x for each row of W; NULL for the plain order */
+};
+
+enum { LINEAR_QKV, LINEAR_O, LINEAR_GATE_UP, LINEAR_DOWN, LAYER_LINEARS };
+
+struct layer {
+    struct linear linear[LAYER_LINEARS];
+    float *input_norm, *post_norm; /* (hidden) */
+    float *qkv_bias;               /* (N of qkv) */
+};
+
+struct weights {
+    struct device *device;
+    const struct model_config *config;
+    struct layer *layers;
+    struct linear head; /* N rounded up to 64, the added rows zero */
+    float *final_norm;
+    const struct tensor *embedding; /* stays in the mapped checkpoint; NULL when synthetic */
+    unsigned long long seed;
+    size_t bytes;           /* on the device */
+    size_t embedding_bytes; /* on the host */
+    size_t block_count;
+    void **blocks; /* every device allocation */
+};
+
+/* Fills *weights, from the checkpoint or, without one, at random from the seed. `config` and `checkpoint` must
+ * outlive it. Errors: a tensor missing or of another shape or type, a value beyond fp16, a layer whose shape no
+ * kernel takes, device memory. weights_free is due after a failure too. */
+int weights_load(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
+                 enum method method, unsigned long long seed, struct weights *weights, struct error *error);
+void weights_free(struct weights *weights);
+
+/* Rows of the embedding matrix as fp32 (count, hidden), on the host. The ids are below config->vocab. */
+void weights_embed(const struct weights *weights, const int *ids, int count, float *rows);
+
+/* What one call with m rows of x computes; for OP_AWQ_DEQUANT the dequantisation, which has m = 1. */
+struct problem linear_problem(const struct linear *linear, int m);
+/* Bytes of weights, scales and zero points. */
+size_t linear_bytes(const struct linear *linear);
+
+#endif

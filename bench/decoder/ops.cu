@@ -1,0 +1,242 @@
+// The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
+// BLOCK: threads of a block; HEAD_DIM: 64 or 128; ROWS: neighbouring tokens that one attention block serves.
+
+typedef unsigned short half_word;
+
+struct rms_norm_arguments {
+    float *residual;
+    const half_word *delta;
+    const float *weight;
+    half_word *y;
+    int rows, width;
+    float epsilon;
+};
+
+struct cache {
+    half_word *keys, *values;
+    int kv_heads, context, head_dim, position;
+};
+
+struct rope_arguments {
+    struct cache cache;
+    half_word *qkv;
+    const float *bias, *frequency;
+    int tokens, heads;
+};
+
+struct attention_arguments {
+    struct cache cache;
+    const half_word *qkv;
+    half_word *y;
+    int tokens, heads;
+};
+
+struct silu_mul_arguments {
+    const half_word *gate_up;
+    half_word *y;
+    int rows, width;
+};
+
+struct gather_arguments {
+    const half_word *x;
+    const int *columns;
+    half_word *y;
+    int rows, width;
+};
+
+// An fp16 word as a float.
+__device__ inline float to_float(half_word h) {
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+
+// A float rounded to an fp16 word.
+__device__ inline half_word to_half(float f) {
+    half_word h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+
+// The sum over a warp, in every lane.
+__device__ inline float warp_sum(float value) {
+    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+    return value;
+}
+
+// The sum over a block, in every thread.
+__device__ inline float block_sum(float value) {
+    __shared__ float partial[BLOCK / 32];
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = 0;
+    for (int i = 0; i < BLOCK / 32; i++) sum += partial[i];
+    return sum;
+}
+
+// One block a row.
+extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(struct rms_norm_arguments a) {
+    size_t start = (size_t)blockIdx.x * a.width;
+    float *residual = a.residual + start;
+    float squares = 0;
+    for (int i = threadIdx.x; i < a.width; i += BLOCK) {
+        float value = residual[i];
+        if (a.delta) residual[i] = value += to_float(a.delta[start + i]);
+        squares += value * value;
+    }
+    float scale = 1 / sqrtf(block_sum(squares) / a.width + a.epsilon);
+    for (int i = threadIdx.x; i < a.width; i += BLOCK) a.y[start + i] = to_half(residual[i] * scale * a.weight[i]);
+}
+
+// One block a (head, token), heads counted through q, k and v; one thread a pair.
+extern "C" __global__ void rope(struct rope_arguments a) {
+    const struct cache &c = a.cache;
+    int head = blockIdx.x, token = blockIdx.y, i = threadIdx.x;
+    int position = c.position + token, cached = head - a.heads;
+    half_word *from = a.qkv + ((size_t)token * gridDim.x + head) * HEAD_DIM, *to = from;
+    const float *bias = a.bias + head * HEAD_DIM;
+    float low = to_float(from[i]) + bias[i], high = to_float(from[i + HEAD_DIM / 2]) + bias[i + HEAD_DIM / 2];
+    float cosine = 1, sine = 0;
+    if (cached < c.kv_heads) sincosf((float)position * a.frequency[i], &sine, &cosine);
+    if (cached >= c.kv_heads)
+        to = c.values + ((size_t)(cached - c.kv_heads) * c.context + position) * HEAD_DIM;
+    else if (cached >= 0)
+        to = c.keys + ((size_t)cached * c.context + position) * HEAD_DIM;
+    to[i] = to_half(low * cosine - high * sine);
+    to[i + HEAD_DIM / 2] = to_half(high * cosine + low * sine);
+}
+
+// Attention. A block serves ROWS neighbouring tokens of one head. Its threads form teams of 8 lanes:
+//
+//     team 0     positions 0, T, 2T, ...        lane l of a team holds elements 8l .. 8l+7 of each
+//     team 1     positions 1, T+1, ...          run of 64 elements of a key, a value and the query
+//     ...        T = BLOCK / 8
+//
+// Each team keeps a running maximum, sum and weighted value of the positions that it saw (online softmax);
+// at the end the teams of a warp merge by shuffles and the warps through shared memory.
+#define TEAM 8
+#define TEAMS (BLOCK / TEAM)
+#define WARPS (BLOCK / 32)
+#define PER_LANE (HEAD_DIM / TEAM)
+
+// This lane's elements of a head, as floats.
+__device__ inline void load_lane(const half_word *head, int lane, float values[PER_LANE]) {
+    for (int run = 0; run < PER_LANE / 8; run++) {
+        uint4 words = *(const uint4 *)(head + 64 * run + 8 * lane);
+        const unsigned word[4] = {words.x, words.y, words.z, words.w};
+        for (int i = 0; i < 4; i++) {
+            values[8 * run + 2 * i] = to_float((half_word)word[i]);
+            values[8 * run + 2 * i + 1] = to_float((half_word)(word[i] >> 16));
+        }
+    }
+}
+
+// A partial softmax: exponents are base 2 and relative to `most`.
+struct partial {
+    float most, sum, value[PER_LANE];
+};
+
+// Takes one position with score `score` into p.
+__device__ inline void accumulate(struct partial &p, float score, const float value[PER_LANE]) {
+    float most = fmaxf(p.most, score);
+    float keep = exp2f(p.most - most), weight = exp2f(score - most);
+    p.most = most;
+    p.sum = p.sum * keep + weight;
+    for (int i = 0; i < PER_LANE; i++) p.value[i] = p.value[i] * keep + weight * value[i];
+}
+
+// Merges the four teams of a warp; every team ends with the whole.
+__device__ inline void merge_teams(struct partial &p) {
+    for (int step = TEAM; step < 32; step *= 2) {
+        float most = fmaxf(p.most, __shfl_xor_sync(~0u, p.most, step));
+        float keep = exp2f(p.most - most);
+        p.most = most;
+        p.sum *= keep;
+        p.sum += __shfl_xor_sync(~0u, p.sum, step);
+        for (int i = 0; i < PER_LANE; i++) {
+            p.value[i] *= keep;
+            p.value[i] += __shfl_xor_sync(~0u, p.value[i], step);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_arguments a) {
+    __shared__ float most[ROWS][WARPS], sum[ROWS][WARPS], value[ROWS][WARPS][HEAD_DIM];
+    const struct cache &c = a.cache;
+    int head = blockIdx.x, first = blockIdx.y * ROWS, warp = threadIdx.x / 32;
+    int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
+    size_t kv = (size_t)(head / (a.heads / c.kv_heads)) * c.context * HEAD_DIM;
+    size_t row = (size_t)(a.heads + 2 * c.kv_heads) * HEAD_DIM;
+
+    float query[ROWS][PER_LANE];
+    struct partial part[ROWS];
+    const float scale = 1.4426950408889634f * rsqrtf((float)HEAD_DIM);
+    for (int r = 0; r < ROWS; r++) {
+        int token = min(first + r, a.tokens - 1);
+        load_lane(a.qkv + token * row + (size_t)head * HEAD_DIM, lane, query[r]);
+        part[r].most = -1e30f; // finite, so that a team without positions weighs 0 and not NaN
+        part[r].sum = 0;
+        for (int i = 0; i < PER_LANE; i++) {
+            query[r][i] *= scale;
+            part[r].value[i] = 0;
+        }
+    }
+
+    // All lanes of a warp make the same number of turns, for the shuffles; `seen` masks the rest.
+    int last = c.position + min(first + ROWS, a.tokens) - 1;
+    for (int turn = 0; turn <= last; turn += TEAMS) {
+        int position = turn + team;
+        size_t at = kv + (size_t)min(position, last) * HEAD_DIM;
+        float keys[PER_LANE], values[PER_LANE];
+        load_lane(c.keys + at, lane, keys);
+        load_lane(c.values + at, lane, values);
+        for (int r = 0; r < ROWS; r++) {
+            float dot = 0;
+            for (int i = 0; i < PER_LANE; i++) dot += query[r][i] * keys[i];
+            for (int step = TEAM / 2; step; step /= 2) dot += __shfl_xor_sync(~0u, dot, step);
+            bool seen = position <= c.position + first + r;
+            if (seen) accumulate(part[r], dot, values);
+        }
+    }
+
+    for (int r = 0; r < ROWS; r++) {
+        merge_teams(part[r]);
+        if (threadIdx.x % 32 >= TEAM) continue;
+        most[r][warp] = part[r].most;
+        sum[r][warp] = part[r].sum;
+        for (int i = 0; i < PER_LANE; i++) value[r][warp][64 * (i / 8) + 8 * lane + i % 8] = part[r].value[i];
+    }
+    __syncthreads();
+    for (int index = threadIdx.x; index < ROWS * HEAD_DIM; index += BLOCK) {
+        int r = index / HEAD_DIM, i = index % HEAD_DIM;
+        if (first + r >= a.tokens) break;
+        float highest = most[r][0], total = 0, weighted = 0;
+        for (int w = 1; w < WARPS; w++) highest = fmaxf(highest, most[r][w]);
+        for (int w = 0; w < WARPS; w++) {
+            float weight = exp2f(most[r][w] - highest);
+            total += weight * sum[r][w];
+            weighted += weight * value[r][w][i];
+        }
+        a.y[((size_t)(first + r) * a.heads + head) * HEAD_DIM + i] = to_half(weighted / total);
+    }
+}
+
+// One thread two columns of one row.
+extern "C" __global__ void __launch_bounds__(BLOCK) silu_mul(struct silu_mul_arguments a) {
+    int pair = blockIdx.x * BLOCK + threadIdx.x;
+    if (2 * pair >= a.width) return;
+    const unsigned *gate = (const unsigned *)(a.gate_up + (size_t)blockIdx.y * 2 * a.width);
+    unsigned g = gate[pair], u = gate[a.width / 2 + pair];
+    float low = to_float((half_word)g), high = to_float((half_word)(g >> 16));
+    low = low / (1 + expf(-low)) * to_float((half_word)u);
+    high = high / (1 + expf(-high)) * to_float((half_word)(u >> 16));
+    ((unsigned *)(a.y + (size_t)blockIdx.y * a.width))[pair] = to_half(low) | (unsigned)to_half(high) << 16;
+}
+
+// One thread one column of one row.
+extern "C" __global__ void __launch_bounds__(BLOCK) gather(struct gather_arguments a) {
+    int i = blockIdx.x * BLOCK + threadIdx.x;
+    size_t start = (size_t)blockIdx.y * a.width;
+    if (i < a.width) a.y[start + i] = a.x[start + a.columns[i]];
+}

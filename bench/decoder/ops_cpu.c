@@ -1,0 +1,125 @@
+/* The layer's small operations in plain C: the oracle of ops.cu, and what a machine without a GPU runs. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "bench/decoder/ops.h"
+#include "kernels/half.h"
+
+static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error *error) {
+    (void)ops, (void)error;
+    for (int row = 0; row < a->rows; row++) {
+        size_t start = (size_t)row * (size_t)a->width;
+        float *residual = a->residual + start;
+        double squares = 0;
+        for (int i = 0; i < a->width; i++) {
+            if (a->delta) residual[i] += half_to_float(a->delta[start + (size_t)i]);
+            squares += (double)residual[i] * residual[i];
+        }
+        float scale = 1 / sqrtf((float)(squares / a->width) + a->epsilon);
+        for (int i = 0; i < a->width; i++)
+            a->y[start + (size_t)i] = half_from_float(residual[i] * scale * a->weight[i]);
+    }
+    return 0;
+}
+
+/* One head of one token: from + bias, rotated unless `frequency` is NULL, to `to` (which may be `from`). */
+static void rotate(const uint16_t *from, const float *bias, const float *frequency, int position, int head_dim,
+                   uint16_t *to) {
+    int half = head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        float a = half_to_float(from[i]) + bias[i], b = half_to_float(from[i + half]) + bias[i + half];
+        float angle = frequency ? (float)position * frequency[i] : 0;
+        float cosine = cosf(angle), sine = sinf(angle);
+        to[i] = half_from_float(a * cosine - b * sine);
+        to[i + half] = half_from_float(b * cosine + a * sine);
+    }
+}
+
+static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) {
+    (void)ops, (void)error;
+    const struct ops_cache *c = &a->cache;
+    int all = a->heads + 2 * c->kv_heads;
+    for (int token = 0; token < a->tokens; token++)
+        for (int head = 0; head < all; head++) {
+            uint16_t *from = a->qkv + ((size_t)token * (size_t)all + (size_t)head) * (size_t)c->head_dim, *to = from;
+            int position = c->position + token, cached = head - a->heads;
+            bool value = cached >= c->kv_heads;
+            if (value) cached -= c->kv_heads;
+            if (cached >= 0)
+                to = (value ? c->values : c->keys) +
+                     ((size_t)cached * (size_t)c->context + (size_t)position) * (size_t)c->head_dim;
+            rotate(from, a->bias + (size_t)head * (size_t)c->head_dim, value ? NULL : a->frequency, position,
+                   c->head_dim, to);
+        }
+    return 0;
+}
+
+/* Softmax of q against `length` keys into weights, fp32. */
+static void attention_weights(const float *q, const uint16_t *keys, int length, int head_dim, float *weights) {
+    float most = -INFINITY, sum = 0;
+    for (int p = 0; p < length; p++) {
+        float dot = 0;
+        for (int i = 0; i < head_dim; i++) dot += q[i] * half_to_float(keys[(size_t)p * (size_t)head_dim + (size_t)i]);
+        weights[p] = dot;
+        if (dot > most) most = dot;
+    }
+    for (int p = 0; p < length; p++) sum += weights[p] = expf(weights[p] - most);
+    for (int p = 0; p < length; p++) weights[p] /= sum;
+}
+
+/* One head of one token. scratch: length + 2 * head_dim floats. */
+static void attend(const uint16_t *query, const uint16_t *keys, const uint16_t *values, int length, int head_dim,
+                   float *scratch, uint16_t *y) {
+    float *weights = scratch, *q = scratch + length, *sum = q + head_dim;
+    float scale = 1 / sqrtf((float)head_dim);
+    for (int i = 0; i < head_dim; i++) {
+        q[i] = half_to_float(query[i]) * scale;
+        sum[i] = 0;
+    }
+    attention_weights(q, keys, length, head_dim, weights);
+    for (int p = 0; p < length; p++)
+        for (int i = 0; i < head_dim; i++)
+            sum[i] += weights[p] * half_to_float(values[(size_t)p * (size_t)head_dim + (size_t)i]);
+    for (int i = 0; i < head_dim; i++) y[i] = half_from_float(sum[i]);
+}
+
+static int attention(struct ops *ops, const struct ops_attention *a, struct error *error) {
+    (void)ops;
+    const struct ops_cache *c = &a->cache;
+    size_t dim = (size_t)c->head_dim, all = (size_t)(a->heads + 2 * c->kv_heads);
+    float *scratch = malloc(((size_t)(c->position + a->tokens) + 2 * dim) * sizeof *scratch);
+    if (!scratch) return error_set(error, "out of memory for attention over %d tokens", c->position + a->tokens);
+    for (int token = 0; token < a->tokens; token++)
+        for (int head = 0; head < a->heads; head++) {
+            size_t cached = (size_t)(head / (a->heads / c->kv_heads)) * (size_t)c->context * dim;
+            attend(a->qkv + ((size_t)token * all + (size_t)head) * dim, c->keys + cached, c->values + cached,
+                   c->position + token + 1, c->head_dim, scratch,
+                   a->y + ((size_t)token * (size_t)a->heads + (size_t)head) * dim);
+        }
+    free(scratch);
+    return 0;
+}
+
+static int silu_mul(struct ops *ops, const struct ops_silu_mul *a, struct error *error) {
+    (void)ops, (void)error;
+    for (int row = 0; row < a->rows; row++) {
+        const uint16_t *gate = a->gate_up + (size_t)row * 2 * (size_t)a->width, *up = gate + a->width;
+        uint16_t *y = a->y + (size_t)row * (size_t)a->width;
+        for (int i = 0; i < a->width; i++) {
+            float g = half_to_float(gate[i]);
+            y[i] = half_from_float(g / (1 + expf(-g)) * half_to_float(up[i]));
+        }
+    }
+    return 0;
+}
+
+static int gather(struct ops *ops, const struct ops_gather *a, struct error *error) {
+    (void)ops, (void)error;
+    for (int row = 0; row < a->rows; row++) {
+        size_t start = (size_t)row * (size_t)a->width;
+        for (int i = 0; i < a->width; i++) a->y[start + (size_t)i] = a->x[start + (size_t)a->columns[i]];
+    }
+    return 0;
+}
+
+const struct ops_functions ops_cpu = {rms_norm, rope, attention, silu_mul, gather};

@@ -1,0 +1,25 @@
+/* Which kernel and configuration computes a problem: the tile table's, else the built-in default. Made when first
+ * asked for, and kept. */
+#ifndef TILEBOOK_DECODER_PLANS_H
+#define TILEBOOK_DECODER_PLANS_H
+
+#include <stdio.h>
+
+#include "kernels/kernel.h"
+#include "kernels/tiles.h"
+
+struct plans;
+
+/* The table (NULL for none) must outlive the plans. NULL when out of memory. */
+struct plans *plans_create(struct device *device, const struct tile_table *table);
+void plans_destroy(struct plans *plans);
+/* Makes the plan of a problem ready, its workspace too. */
+int plans_prepare(struct plans *plans, const struct problem *problem, struct error *error);
+/* Runs it; operands.workspace is filled in. */
+int plans_run(struct plans *plans, const struct problem *problem, struct operands operands, struct error *error);
+/* Bytes of the workspace that all plans share. */
+size_t plans_workspace(const struct plans *plans);
+/* "op k n m kernel configuration tuned|default", and why a table's row was not used, one plan a line. */
+void plans_print(const struct plans *plans, FILE *stream);
+
+#endif

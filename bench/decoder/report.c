@@ -1,0 +1,136 @@
+#include "bench/decoder/report.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct figures {
+    int steps;
+    double prefill_ms, prefill_tok_s;
+    double p50_ms, p99_ms, tok_s, gbs; /* 0 without a step */
+    char hash[17];
+};
+
+static int ascending(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return a < b ? -1 : a > b;
+}
+
+static void step_figures(const struct report *report, struct figures *figures) {
+    const struct generation *g = report->generation;
+    size_t count = (size_t)figures->steps;
+    double *sorted = malloc(count * sizeof *sorted), sum = 0;
+    if (!sorted) return;
+    memcpy(sorted, g->step_seconds, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, ascending);
+    for (size_t i = 0; i < count; i++) sum += sorted[i];
+    figures->p50_ms = sorted[count / 2] * 1e3;
+    figures->p99_ms = sorted[(count * 99 - 1) / 100] * 1e3;
+    figures->tok_s = (double)count / sum;
+    figures->gbs = model_bytes_per_token(report->model) * figures->tok_s / 1e9;
+    free(sorted);
+}
+
+static struct figures figures_of(const struct report *report) {
+    const struct generation *g = report->generation;
+    struct figures figures = {.steps = g->count > 1 ? g->count - 1 : 0,
+                              .prefill_ms = g->prefill_seconds * 1e3,
+                              .prefill_tok_s = report->prompt_count / g->prefill_seconds};
+    snprintf(figures.hash, sizeof figures.hash, "%016" PRIx64, generation_hash(g, report->config->vocab));
+    if (figures.steps) step_figures(report, &figures);
+    return figures;
+}
+
+static double gib(size_t bytes) {
+    return (double)bytes / (1 << 30);
+}
+
+static void print_memory(const struct report *report, FILE *stream) {
+    struct model_memory memory = model_memory(report->model);
+    fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%d tokens), scratch %.3f\n",
+            gib(memory.weights + memory.kv + memory.scratch), report->device->id, gib(memory.weights), gib(memory.kv),
+            report->context, gib(memory.scratch));
+    if (memory.embedding)
+        fprintf(stream, "         the embedding, %.3f GiB, stays mapped on the host\n", gib(memory.embedding));
+}
+
+/* The plans' lines, each behind `indent`. */
+static char *plan_lines(const struct report *report) {
+    char *lines = NULL;
+    size_t bytes;
+    FILE *stream = open_memstream(&lines, &bytes);
+    if (!stream) return NULL;
+    model_print_plans(report->model, stream);
+    fclose(stream);
+    return lines;
+}
+
+static void print_plans(const struct report *report, FILE *stream) {
+    char *lines = plan_lines(report), *rest = NULL;
+    fprintf(stream, "tiles    %s\n", report->table);
+    for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
+        fprintf(stream, "         %s\n", line);
+    free(lines);
+}
+
+void report_print(const struct report *report, FILE *stream) {
+    struct figures f = figures_of(report);
+    const struct generation *g = report->generation;
+    fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
+            report->synthetic ? ", synthetic weights" : "");
+    fprintf(stream, "prefill  %d tokens, %.1f ms, %.1f tok/s\n", report->prompt_count, f.prefill_ms, f.prefill_tok_s);
+    if (f.steps)
+        fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/token (median; p99 %.3f), %.1f GB/s of weights\n",
+                f.steps, f.tok_s, f.p50_ms, f.p99_ms, f.gbs);
+    fprintf(stream, "stopped  %s, %d tokens\n", g->stop, g->count);
+    print_memory(report, stream);
+    print_plans(report, stream);
+    fprintf(stream, "logits   fnv1a64 %s\n", f.hash);
+}
+
+static json_t *json_ids(const int *ids, int count) {
+    json_t *array = json_array();
+    for (int i = 0; i < count; i++) json_array_append_new(array, json_integer(ids[i]));
+    return array;
+}
+
+static json_t *json_plans(const struct report *report) {
+    json_t *array = json_array();
+    char *lines = plan_lines(report), *rest = NULL;
+    for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
+        json_array_append_new(array, json_string(line));
+    free(lines);
+    return array;
+}
+
+static json_t *json_memory(const struct report *report) {
+    struct model_memory memory = model_memory(report->model);
+    return json_pack("{s:I, s:I, s:I, s:I}", "weights_bytes", (json_int_t)memory.weights, "kv_bytes",
+                     (json_int_t)memory.kv, "scratch_bytes", (json_int_t)memory.scratch, "host_embedding_bytes",
+                     (json_int_t)memory.embedding);
+}
+
+static json_t *json_report(const struct report *report) {
+    struct figures f = figures_of(report);
+    const struct generation *g = report->generation;
+    return json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:o, s:s, s:o, "
+                     "s:s}",
+                     "prompt_ids", json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count),
+                     "text", report->text, "stop", g->stop, "method", method_name(report->method), "device",
+                     report->device->id, "device_name", report->device->name, "synthetic_weights", report->synthetic,
+                     "context", report->context, "prefill_ms", f.prefill_ms, "prefill_tok_s", f.prefill_tok_s,
+                     "decode_steps", f.steps, "tok_s", f.tok_s, "ms_per_token", f.p50_ms, "ms_per_token_p99", f.p99_ms,
+                     "gb_s", f.gbs, "memory", json_memory(report), "tiles", report->table, "configurations",
+                     json_plans(report), "logits_fnv1a64", f.hash);
+}
+
+int report_print_json(const struct report *report, FILE *stream, struct error *error) {
+    json_t *object = json_report(report);
+    if (!object) return error_set(error, "the figures could not be written as JSON");
+    int status = json_dumpf(object, stream, JSON_COMPACT);
+    json_decref(object);
+    if (status || fputc('\n', stream) == EOF || fflush(stream))
+        return error_set(error, "the JSON could not be written");
+    return 0;
+}

@@ -1,0 +1,28 @@
+/* What a run of the decoder tells of itself: words for a person, or one JSON object. */
+#ifndef TILEBOOK_DECODER_REPORT_H
+#define TILEBOOK_DECODER_REPORT_H
+
+#include <stdio.h>
+
+#include "bench/decoder/generate.h"
+
+struct report {
+    const struct model *model;
+    const struct model_config *config;
+    const struct device *device;
+    enum method method;
+    bool synthetic;
+    int context;
+    const char *table; /* where the configurations came from */
+    const int *prompt;
+    int prompt_count;
+    const struct generation *generation;
+    const char *text; /* "" without a tokenizer */
+};
+
+/* tok/s, ms/token, GB/s, memory by part, the configurations that ran, a hash of the last logits. */
+void report_print(const struct report *report, FILE *stream);
+/* The same and the ids and text as one object on one line. */
+int report_print_json(const struct report *report, FILE *stream, struct error *error);
+
+#endif

@@ -1,0 +1,191 @@
+/* The tiny checkpoints beside what transformers says of them (tests/fixtures/README.md), for the decoder's suites. */
+#ifndef TILEBOOK_TESTS_GOLDEN_H
+#define TILEBOOK_TESTS_GOLDEN_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "bench/decoder/model.h"
+
+#define FIXTURES "tests/fixtures/"
+
+/* Measured: 1e-3 to 4e-3, from fp16 activations. */
+#define GOLDEN_TOLERANCE 1e-2
+
+enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152 };
+
+/* A checkpoint opened for one method. */
+struct subject {
+    struct device *device;
+    struct model_config config;
+    struct checkpoint *checkpoint;
+    struct model *model;
+};
+
+static inline void must(int status, const struct error *error) {
+    if (status) fail_msg("%s", error->text);
+}
+
+static inline void subject_open(struct subject *s, const char *device, const char *name, enum method method, int chunk,
+                                const struct tile_table *table) {
+    struct error error = {""};
+    char path[128];
+    snprintf(path, sizeof path, FIXTURES "%s", name);
+    *s = (struct subject){0};
+    must(device_open(device, &s->device, &error), &error);
+    must(model_config_read(path, &s->config, &error), &error);
+    must(checkpoint_open(path, &s->checkpoint, &error), &error);
+    struct model_options options = {.method = method, .context = GOLDEN_IDS, .chunk = chunk, .table = table};
+    must(model_create(s->device, &s->config, s->checkpoint, &options, &s->model, &error), &error);
+}
+
+static inline void subject_close(struct subject *s) {
+    model_destroy(s->model);
+    checkpoint_close(s->checkpoint);
+    device_close(s->device);
+}
+
+/* The entries of one variant. */
+static inline json_t *golden_entries(const char *name, json_t **root) {
+    *root = json_load_file(FIXTURES "tiny-qwen2-golden.json", 0, NULL);
+    assert_non_null(*root);
+    json_t *entries = json_object_get(json_object_get(*root, "variants"), name);
+    assert_true(json_array_size(entries) > 0);
+    return entries;
+}
+
+static inline int golden_ids(const json_t *entry, const char *key, int *ids) {
+    const json_t *array = json_object_get(entry, key);
+    size_t count = json_array_size(array);
+    assert_in_range(count, 1, GOLDEN_IDS);
+    for (size_t i = 0; i < count; i++) ids[i] = (int)json_integer_value(json_array_get(array, i));
+    return (int)count;
+}
+
+static inline void golden_logits(const json_t *entry, float *logits) {
+    FILE *file = fopen(FIXTURES "tiny-qwen2-golden.f32", "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 4 * (long)json_integer_value(json_object_get(entry, "logits_offset")), SEEK_SET), 0);
+    assert_int_equal(fread(logits, sizeof *logits, GOLDEN_VOCAB, file), GOLDEN_VOCAB);
+    fclose(file);
+}
+
+/* ||a - b|| / ||b|| */
+static inline double relative_error(const float *a, const float *b, int count) {
+    double difference = 0, norm = 0;
+    for (int i = 0; i < count; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    return sqrt(difference / norm);
+}
+
+static inline int best(const float *logits) {
+    int id = 0;
+    for (int i = 1; i < GOLDEN_VOCAB; i++)
+        if (logits[i] > logits[id]) id = i;
+    return id;
+}
+
+/* The prompt's logits are near transformers', and every greedy token is the same. */
+static inline void golden_check_entry(struct subject *s, const json_t *entry) {
+    static float logits[GOLDEN_VOCAB], expected[GOLDEN_VOCAB];
+    int prompt[GOLDEN_IDS], greedy[GOLDEN_IDS];
+    int count = golden_ids(entry, "prompt_ids", prompt), more = golden_ids(entry, "greedy_ids", greedy);
+    struct error error = {""};
+    must(model_forward(s->model, prompt, count, 0, logits, &error), &error);
+    golden_logits(entry, expected);
+    double off = relative_error(logits, expected, GOLDEN_VOCAB);
+    if (!(off <= GOLDEN_TOLERANCE)) fail_msg("logits of a prompt of %d tokens are off by %g", count, off);
+    for (int i = 0; i < more; i++) {
+        if (best(logits) != greedy[i]) fail_msg("token %d after %d: %d, not %d", i, count, best(logits), greedy[i]);
+        must(model_forward(s->model, &greedy[i], 1, count + i, logits, &error), &error);
+    }
+}
+
+static inline void golden_check(const char *device, const char *name, enum method method, int chunk,
+                                const struct tile_table *table) {
+    struct subject subject;
+    json_t *root, *entry, *entries = golden_entries(name, &root);
+    size_t index;
+    subject_open(&subject, device, name, method, chunk, table);
+    json_array_foreach(entries, index, entry) golden_check_entry(&subject, entry);
+    subject_close(&subject);
+    json_decref(root);
+}
+
+/* --- a table that names other configurations than the built-in ones --- */
+
+static inline void golden_row(struct tile_table *table, const struct device *device, const struct kernel *kernel, int k,
+                              int n, int group, int m_low, int m_high) {
+    struct problem problem = {kernel->op, m_high, n, k, group, kernel->op != OP_FP16_GEMM};
+    struct config config, chosen;
+    struct error why;
+    must(config_default(device, kernel, &problem, &chosen, &why), &why);
+    struct config first = chosen;
+    for (long i = 0; i < config_space(kernel); i++) {
+        config = config_at(kernel, i);
+        if (memcmp(&config, &first, sizeof config) && !config_legal(device, kernel, &problem, &config, &why))
+            chosen = config;
+    }
+    struct tile_row *row = &table->rows[table->count++];
+    *row = (struct tile_row){
+        .k = k, .n = n, .group = group, .m_low = m_low, .m_high = m_high, .us = 1, .gbs = 1, .default_us = 2};
+    snprintf(row->op, sizeof row->op, "%s", op_name(kernel->op));
+    kernel_full_name(kernel, row->kernel);
+    config_text(kernel, &chosen, row->configuration);
+}
+
+/* All that the tiny models run, with the last legal configuration of the first kernel of each op; written to `path`
+ * and read back. */
+static inline void golden_table(const char *device_id, const char *path, struct tile_table *table) {
+    static const int shapes[][2] = {{256, 512}, {256, 256}, {256, 1280}, {640, 256}, {256, GOLDEN_VOCAB}};
+    struct device *device;
+    struct error error = {""};
+    struct tile_table made = {.rows = calloc(64, sizeof(struct tile_row)), .regime = "test"};
+    char message[TILES_MESSAGE];
+    must(device_open(device_id, &device, &error), &error);
+    snprintf(made.device, sizeof made.device, "%s", device->name);
+    snprintf(made.architecture, sizeof made.architecture, "%s", device->architecture);
+    snprintf(made.software, sizeof made.software, "%s", device->software);
+    snprintf(made.kernels, sizeof made.kernels, "%s", device->kernels);
+    made.multiprocessors = device->multiprocessors;
+    for (int op = 0; op < OP_COUNT; op++) {
+        const struct kernel *const *kernel = kernel_list();
+        while ((*kernel)->op != (enum op)op || (*kernel)->backend != device->backend) kernel++;
+        for (int i = 0; i < 5; i++) {
+            int k = shapes[i][0], n = shapes[i][1], group = op == OP_FP16_GEMM ? 0 : 128;
+            golden_row(&made, device, *kernel, k, n, group, 1, 1);
+            if (op != OP_AWQ_DEQUANT) golden_row(&made, device, *kernel, k, n, group, 2, GOLDEN_IDS);
+        }
+    }
+    device_close(device);
+    if (tiles_write(path, &made, message) || tiles_read(path, table, message)) fail_msg("%s", message);
+    free(made.rows);
+}
+
+/* Lines of model_print_plans that contain `word`; *all counts every line. */
+static inline int golden_plans(const struct model *model, const char *word, int *all) {
+    char *lines = NULL, *rest = NULL;
+    size_t bytes;
+    int found = 0;
+    FILE *stream = open_memstream(&lines, &bytes);
+    model_print_plans(model, stream);
+    fclose(stream);
+    *all = 0;
+    for (char *line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest), ++*all)
+        if (strstr(line, word)) found++;
+    free(lines);
+    return found;
+}
+
+#endif

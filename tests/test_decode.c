@@ -1,0 +1,392 @@
+/* The decoder on the CPU: against transformers, against itself, and its command. */
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/golden.h"
+#ifdef TILEBOOK_CUDA
+#include "kernels/cuda/driver.h"
+#endif
+
+#define PLAIN FIXTURES "tiny-qwen2"
+#define AWQ FIXTURES "tiny-qwen2-awq"
+
+/* --- against transformers --- */
+
+static void none_gives_transformers_tokens(void **state) {
+    (void)state;
+    golden_check("cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
+}
+
+static void awq_gives_transformers_tokens(void **state) {
+    (void)state;
+    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ, 512, NULL);
+    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, NULL);
+}
+
+static void gptq_gives_transformers_tokens(void **state) {
+    (void)state;
+    golden_check("cpu", "tiny-qwen2-gptq", METHOD_GPTQ, 512, NULL);
+    golden_check("cpu", "tiny-qwen2-gptq", METHOD_GPTQ_MARLIN, 512, NULL);
+}
+
+static void desc_act_gives_transformers_tokens(void **state) {
+    (void)state;
+    golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ, 512, NULL);
+    golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
+}
+
+static void chunks_do_not_matter(void **state) {
+    (void)state;
+    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 1, NULL);
+    golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 7, NULL);
+}
+
+/* --- against itself --- */
+
+/* A place for the table; the caller unlinks it. */
+static const char *table_path(void) {
+    static char path[32];
+    snprintf(path, sizeof path, "/tmp/decode-table-XXXXXX");
+    close(mkstemp(path));
+    return path;
+}
+
+static void a_table_changes_configurations_not_tokens(void **state) {
+    (void)state;
+    struct tile_table table;
+    struct subject subject;
+    struct error error = {""};
+    const char *path = table_path();
+    int all, id = 1;
+    golden_table("cpu", path, &table);
+    golden_check("cpu", "tiny-qwen2", METHOD_NONE, 512, &table);
+    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ, 512, &table);
+    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    subject_open(&subject, "cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    must(model_forward(subject.model, &id, 1, 0, NULL, &error), &error);
+    assert_int_equal(golden_plans(subject.model, " tuned", &all), 4);
+    assert_int_equal(all, 4);
+    subject_close(&subject);
+    tiles_free(&table);
+    unlink(path);
+}
+
+static void a_bad_row_falls_back_and_says_so(void **state) {
+    (void)state;
+    struct tile_table table;
+    struct subject subject;
+    struct error error = {""};
+    const char *path = table_path();
+    int all, ids[3] = {1, 2, 3};
+    golden_table("cpu", path, &table);
+    for (size_t i = 0; i < table.count; i++) strcpy(table.rows[i].configuration, "no_such_parameter=1");
+    subject_open(&subject, "cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    must(model_forward(subject.model, ids, 1, 0, NULL, &error), &error);
+    assert_int_equal(golden_plans(subject.model, "default: the table's row", &all), 4);
+    assert_int_equal(golden_plans(subject.model, "no_such_parameter", &all), 4);
+    size_t count = table.count;
+    table.count = 0;
+    must(model_forward(subject.model, ids, 3, 0, NULL, &error), &error);
+    assert_int_equal(golden_plans(subject.model, "default: no row", &all), 4);
+    assert_int_equal(all, 8);
+    table.count = count;
+    subject_close(&subject);
+    tiles_free(&table);
+    unlink(path);
+}
+
+static void forward_checks_its_input(void **state) {
+    (void)state;
+    struct subject subject;
+    struct error error = {""};
+    int ids[2] = {0, GOLDEN_VOCAB};
+    subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
+    assert_int_equal(model_forward(subject.model, ids, 2, 0, NULL, &error), -1);
+    assert_non_null(strstr(error.text, "vocab_size"));
+    assert_int_equal(model_forward(subject.model, ids, 1, GOLDEN_IDS, NULL, &error), -1);
+    assert_non_null(strstr(error.text, "512"));
+    assert_int_equal(model_forward(subject.model, ids, 0, 0, NULL, &error), -1);
+    subject_close(&subject);
+}
+
+static void synthetic_logits(enum method method, unsigned long long seed, float *logits) {
+    struct error error = {""};
+    struct device *device;
+    struct model *model;
+    struct model_config config;
+    const int ids[3] = {5, 6, 7};
+    must(device_open("cpu", &device, &error), &error);
+    must(model_config_read(PLAIN, &config, &error), &error);
+    config.quant = method == METHOD_NONE                                 ? QUANT_NONE
+                   : method == METHOD_AWQ || method == METHOD_AWQ_MARLIN ? QUANT_AWQ
+                                                                         : QUANT_GPTQ;
+    config.group = 64;
+    config.symmetric = config.quant == QUANT_GPTQ;
+    struct model_options options = {.method = method, .context = 8, .chunk = 8, .synthetic = true, .seed = seed};
+    must(model_create(device, &config, NULL, &options, &model, &error), &error);
+    must(model_forward(model, ids, 3, 0, logits, &error), &error);
+    model_destroy(model);
+    device_close(device);
+}
+
+static void synthetic_models_are_sane_and_seeded(void **state) {
+    (void)state;
+    static float a[GOLDEN_VOCAB], b[GOLDEN_VOCAB], other[GOLDEN_VOCAB];
+    for (int method = METHOD_NONE; method <= METHOD_GPTQ_MARLIN; method++) {
+        double squares = 0;
+        synthetic_logits((enum method)method, 1, a);
+        synthetic_logits((enum method)method, 1, b);
+        synthetic_logits((enum method)method, 2, other);
+        assert_memory_equal(a, b, sizeof a);
+        assert_memory_not_equal(a, other, sizeof a);
+        for (int i = 0; i < GOLDEN_VOCAB; i++) squares += (double)a[i] * a[i];
+        double size = sqrt(squares / GOLDEN_VOCAB);
+        if (!(size > 0.1 && size < 10)) fail_msg("%s: logits of size %g", method_name((enum method)method), size);
+    }
+}
+
+#ifdef TILEBOOK_CUDA
+static void device_code_compiles(void **state) {
+    (void)state;
+    static const char *const entries[] = {"-DROWS=1 -DHEAD_DIM=64", "-DROWS=4 -DHEAD_DIM=128"};
+    static const char *const architectures[] = {"sm_80", "sm_89", "sm_90a"};
+    for (int i = 0; i < 6; i++) {
+        char options[96];
+        struct error error = {""};
+        void *cubin = NULL;
+        size_t bytes;
+        snprintf(options, sizeof options, "-DBLOCK=256 %s", entries[i % 2]);
+        must(cuda_compile("decoder/ops.cu", options, architectures[i / 2], &cubin, &bytes, &error), &error);
+        assert_true(bytes > 0);
+        free(cubin);
+    }
+}
+#endif
+
+/* --- the command --- */
+
+struct result {
+    int status;
+    char out[65536], err[65536];
+};
+
+static void slurp(const char *path, char *text, size_t size) {
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    text[fread(text, 1, size - 1, file)] = 0;
+    fclose(file);
+    unlink(path);
+}
+
+/* Runs "tilebook decode ARGUMENTS" with both streams kept apart. */
+static const struct result *decode(const char *arguments) {
+    static struct result result;
+    char out[] = "/tmp/decode-out-XXXXXX", err[] = "/tmp/decode-err-XXXXXX", command[2048];
+    close(mkstemp(out));
+    close(mkstemp(err));
+    snprintf(command, sizeof command, "%s decode %s >%s 2>%s", getenv("TILEBOOK"), arguments, out, err);
+    int status = system(command);
+    result.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    slurp(out, result.out, sizeof result.out);
+    slurp(err, result.err, sizeof result.err);
+    return &result;
+}
+
+/* The run ends with `status`; its stderr has each of the words, its stdout nothing. */
+static void refuses(const char *arguments, int status, const char *const *words) {
+    const struct result *result = decode(arguments);
+    if (result->status != status)
+        fail_msg("%s: exit code %d, not %d: %s", arguments, result->status, status, result->err);
+    assert_string_equal(result->out, "");
+    for (; *words; words++)
+        if (!strstr(result->err, *words)) fail_msg("%s: no '%s' in: %s", arguments, *words, result->err);
+}
+
+#define REFUSES(arguments, status, ...) refuses(arguments, status, (const char *const[]){__VA_ARGS__, NULL})
+
+static json_t *decode_json(const char *arguments) {
+    const struct result *result = decode(arguments);
+    if (result->status) fail_msg("%s: %s", arguments, result->err);
+    json_t *object = json_loads(result->out, 0, NULL);
+    if (!json_is_object(object)) fail_msg("%s: not one JSON object: %s", arguments, result->out);
+    return object;
+}
+
+static void json_has_the_golden_ids_and_the_figures(void **state) {
+    (void)state;
+    static const char *const keys[] = {"text",   "tok_s",          "ms_per_token",  "gb_s",
+                                       "memory", "configurations", "logits_fnv1a64"};
+    json_t *root, *entry = json_array_get(golden_entries("tiny-qwen2-awq", &root), 1);
+    json_t *object = decode_json("--device cpu --model " AWQ
+                                 " --temperature 0 --max-tokens 48 --json --prompt 'Let me not to the marriage'");
+    assert_true(json_equal(json_object_get(object, "prompt_ids"), json_object_get(entry, "prompt_ids")));
+    assert_true(json_equal(json_object_get(object, "ids"), json_object_get(entry, "greedy_ids")));
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) assert_non_null(json_object_get(object, keys[i]));
+    assert_true(json_number_value(json_object_get(object, "tok_s")) > 0);
+    assert_string_equal(json_string_value(json_object_get(object, "method")), "awq_marlin");
+    assert_true(json_is_false(json_object_get(object, "synthetic_weights")));
+    json_decref(object);
+    json_decref(root);
+}
+
+static void stdout_has_the_text_alone(void **state) {
+    (void)state;
+    static const char *const figures[] = {
+        "tok/s", "ms/token", "GB/s", "memory", "marlin_gemm/", "fnv1a64", "built-in defaults (no table given)"};
+    const char *arguments = "--device cpu --temperature 0 -n 20 --model " AWQ " --prompt 'Four score'";
+    char text[1024], json[512];
+    const struct result *result = decode(arguments);
+    assert_int_equal(result->status, 0);
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) assert_non_null(strstr(result->err, figures[i]));
+    assert_null(strstr(result->err, "synthetic"));
+    snprintf(text, sizeof text, "%s", result->out);
+    snprintf(json, sizeof json, "%s --json", arguments);
+    json_t *object = decode_json(json);
+    assert_string_equal(text, json_string_value(json_object_get(object, "text")));
+    assert_true(strlen(text) > 20);
+    json_decref(object);
+}
+
+static void chat_is_a_turn_and_its_end_is_not_printed(void **state) {
+    (void)state;
+    json_t *root, *entry = json_array_get(golden_entries("tiny-qwen2", &root), 4);
+    json_t *object = decode_json("--device cpu --model " PLAIN " --temperature 0 -n 400 --json --chat --prompt "
+                                 "'Recite sonnet 18.'");
+    assert_true(json_equal(json_object_get(object, "prompt_ids"), json_object_get(entry, "prompt_ids")));
+    assert_string_equal(json_string_value(json_object_get(object, "stop")), "eos");
+    assert_null(strstr(json_string_value(json_object_get(object, "text")), "<|im_end|>"));
+    json_decref(object);
+    json_decref(root);
+}
+
+static void logits_are_written_raw(void **state) {
+    (void)state;
+    static float logits[GOLDEN_VOCAB + 1], expected[GOLDEN_VOCAB];
+    char path[] = "/tmp/decode-logits-XXXXXX", arguments[512];
+    close(mkstemp(path));
+    snprintf(arguments, sizeof arguments, "--device cpu --model " PLAIN " -n 1 --prompt We --logits %s", path);
+    assert_int_equal(decode(arguments)->status, 0);
+    FILE *file = fopen(path, "rb");
+    assert_int_equal(fread(logits, sizeof *logits, GOLDEN_VOCAB + 1, file), GOLDEN_VOCAB);
+    fclose(file);
+    unlink(path);
+    json_t *root;
+    golden_logits(json_array_get(golden_entries("tiny-qwen2", &root), 0), expected);
+    assert_true(relative_error(logits, expected, GOLDEN_VOCAB) <= GOLDEN_TOLERANCE);
+    json_decref(root);
+}
+
+static void sampling_follows_its_seed(void **state) {
+    (void)state;
+    const char *arguments =
+        "--device cpu --model " PLAIN " --temperature 3 --top-k 0 --top-p 1 -n 16 --json --prompt We";
+    char seeded[512];
+    json_t *ids[3];
+    for (int i = 0; i < 3; i++) {
+        snprintf(seeded, sizeof seeded, "%s --seed %d", arguments, i / 2);
+        json_t *object = decode_json(seeded);
+        ids[i] = json_incref(json_object_get(object, "ids"));
+        json_decref(object);
+    }
+    assert_true(json_equal(ids[0], ids[1]));
+    assert_false(json_equal(ids[1], ids[2]));
+    for (int i = 0; i < 3; i++) json_decref(ids[i]);
+}
+
+static void models_in_memory_say_synthetic(void **state) {
+    (void)state;
+    const struct result *result =
+        decode("--device cpu --in-memory -q gptq_marlin --model " PLAIN " -n 3 --temperature 0 --prompt-ids 1,2,3");
+    assert_int_equal(result->status, 0);
+    assert_non_null(strstr(result->err, "synthetic weights"));
+    json_t *object = decode_json("--device cpu --in-memory -q awq --model " PLAIN " --bench --ctx 24 -n 4 --json");
+    assert_int_equal(json_array_size(json_object_get(object, "prompt_ids")), 20);
+    assert_int_equal(json_integer_value(json_object_get(object, "decode_steps")), 3);
+    assert_true(json_is_true(json_object_get(object, "synthetic_weights")));
+    json_decref(object);
+}
+
+static void methods_the_checkpoint_has_not(void **state) {
+    (void)state;
+    REFUSES("--device cpu --prompt x -q awq --model " PLAIN, 1, "--quantization awq", "not quantised", "config.json",
+            "It can run with: none", "tilebook decode --model " PLAIN " --quantization none");
+    REFUSES("--device cpu --prompt x -q none --model " AWQ, 1, "AWQ", "config.json", "awq_marlin, awq");
+    REFUSES("--device cpu --prompt x -q gptq --model " AWQ, 1, "AWQ", "awq_marlin, awq");
+}
+
+static void wrong_usage_exits_2(void **state) {
+    (void)state;
+    REFUSES("--prompt x", 2, "--model");
+    REFUSES("--model " PLAIN, 2, "--prompt");
+    REFUSES("--model " PLAIN " --prompt x --prompt-ids 1", 2, "more than one prompt");
+    REFUSES("--model " PLAIN " --prompt x -q awq4", 2, "awq4", "gptq_marlin");
+    REFUSES("--model " PLAIN " --prompt x --device gpu", 2, "'gpu'", "cuda:N");
+    REFUSES("--model " PLAIN " --prompt x -n many", 2, "--max-tokens", "many");
+    REFUSES("--model " PLAIN " --prompt x --temperature -1", 2, "--temperature");
+    REFUSES("--model " PLAIN " --prompt x --top-p 1.5", 2, "--top-p");
+    REFUSES("--model " PLAIN " --prompt x --no-such-option", 2, "no-such-option");
+}
+
+static void what_cannot_run_exits_1(void **state) {
+    (void)state;
+    REFUSES("--device cpu --model /nowhere --prompt x", 1, "/nowhere");
+    REFUSES("--device cpu --model qwen2.5-14b --prompt-ids 1", 1, "--in-memory");
+    REFUSES("--device cpu --model " PLAIN " --prompt ''", 1, "empty");
+    REFUSES("--device cpu --model " PLAIN " --ctx 4 --prompt-ids 1,2,3,4,5", 1, "5 tokens", "--ctx 4");
+    REFUSES("--device cpu --model " PLAIN " --ctx 4096 --prompt x", 1, "4096", "512", "max_position_embeddings");
+    REFUSES("--device cpu --model " PLAIN " --prompt-ids 1,x", 1, "--prompt-ids", "'x'");
+    REFUSES("--device cpu --model " PLAIN " --prompt-file /nowhere", 1, "/nowhere");
+    REFUSES("--device cpu --model " PLAIN " --prompt x --table /nowhere", 1, "/nowhere");
+}
+
+static void tables_are_checked_and_used(void **state) {
+    (void)state;
+    const char *path = table_path();
+    struct tile_table table;
+    char arguments[512], message[TILES_MESSAGE];
+    golden_table("cpu", path, &table);
+    snprintf(arguments, sizeof arguments, "--device cpu --model " PLAIN " -n 2 --prompt x --table %s", path);
+    const struct result *result = decode(arguments);
+    assert_int_equal(result->status, 0);
+    assert_non_null(strstr(result->err, " tuned"));
+    assert_non_null(strstr(result->err, path));
+
+    snprintf(table.device, sizeof table.device, "Another GPU");
+    assert_int_equal(tiles_write(path, &table, message), 0);
+    REFUSES(arguments, 1, "Another GPU", "tilebook tune --model " PLAIN " --device cpu", "--untuned");
+    strcat(arguments, " --untuned");
+    result = decode(arguments);
+    assert_int_equal(result->status, 0);
+    assert_null(strstr(result->err, " tuned"));
+    assert_non_null(strstr(result->err, "built-in defaults (--untuned)"));
+    tiles_free(&table);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(none_gives_transformers_tokens),
+        cmocka_unit_test(awq_gives_transformers_tokens),
+        cmocka_unit_test(gptq_gives_transformers_tokens),
+        cmocka_unit_test(desc_act_gives_transformers_tokens),
+        cmocka_unit_test(chunks_do_not_matter),
+        cmocka_unit_test(a_table_changes_configurations_not_tokens),
+        cmocka_unit_test(a_bad_row_falls_back_and_says_so),
+        cmocka_unit_test(forward_checks_its_input),
+        cmocka_unit_test(synthetic_models_are_sane_and_seeded),
+#ifdef TILEBOOK_CUDA
+        cmocka_unit_test(device_code_compiles),
+#endif
+        cmocka_unit_test(json_has_the_golden_ids_and_the_figures),
+        cmocka_unit_test(stdout_has_the_text_alone),
+        cmocka_unit_test(chat_is_a_turn_and_its_end_is_not_printed),
+        cmocka_unit_test(logits_are_written_raw),
+        cmocka_unit_test(sampling_follows_its_seed),
+        cmocka_unit_test(models_in_memory_say_synthetic),
+        cmocka_unit_test(methods_the_checkpoint_has_not),
+        cmocka_unit_test(wrong_usage_exits_2),
+        cmocka_unit_test(what_cannot_run_exits_1),
+        cmocka_unit_test(tables_are_checked_and_used),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
