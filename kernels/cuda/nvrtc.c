@@ -75,19 +75,19 @@ static int collect_headers(struct headers *headers) {
     return 0;
 }
 
-/* The compiler's lines that say error, as far as they fit; all of the log if none does. */
+/* The compiler's log from its first error on, as far as it fits; from its beginning if it names none. */
 static int log_error(nvrtcProgram program, const char *source, const char *options, const char *architecture,
                      const char *result, struct error *error) {
     size_t size = 0;
     nvrtc.nvrtcGetProgramLogSize(program, &size);
     char *log = calloc(1, size + 1);
-    if (log && size) nvrtc.nvrtcGetProgramLog(program, log);
-    const char *first = log ? strstr(log, "error") : NULL;
-    while (first && first > log && first[-1] != '\n') first--;
-    error_set(error, "compiling %s for %s with '%s': %s\n%.400s", source, architecture, options, result,
-              first ? first
-              : log ? log
-                    : "");
+    if (!log) return error_set(error, "out of memory");
+    if (size) nvrtc.nvrtcGetProgramLog(program, log);
+    for (size_t end = strlen(log); end && log[end - 1] == '\n';) log[--end] = 0;
+    const char *first = strstr(log, "error");
+    if (!first) first = log;
+    while (first > log && first[-1] != '\n') first--;
+    error_set(error, "compiling %s for %s with '%s': %s\n%.400s", source, architecture, options, result, first);
     free(log);
     return -1;
 }
