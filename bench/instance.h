@@ -14,7 +14,7 @@ struct instance {
     struct operands *copies; /* `count` sets that differ in weights, scales and zeros; x, y, workspace shared */
     int count;               /* 1 when warm; cold: enough for twice the cache, at least 2 */
     size_t workspace_bytes;
-    float *reference;        /* device, fp32; of copies[0]; made by the first verify */
+    float *reference; /* device, fp32; of copies[0]; made by the first verify */
 };
 
 /* Fresh data: x and scales uniform fp16 (x in [-1,1]), codes and zero points uniform 0..15. */

@@ -116,9 +116,10 @@ static int warm_up(measure_sampler *take, void *context, const struct measure_op
     }
 }
 
-/* What the stopping rule remembers: the width when the samples had last doubled. */
+/* What the stopping rule remembers: the width when the samples had last doubled, and how often in a row
+ * doubling them did not narrow it. Once may be bad luck. */
 struct progress {
-    int samples;
+    int samples, stuck;
     double width;
 };
 
@@ -131,14 +132,14 @@ static const char *reason_to_stop(const struct measure_options *options, const s
     if (m->samples >= options->max_samples) return "samples";
     if (seconds >= options->max_seconds && m->samples >= LEAST_SAMPLES) return "time";
     if (m->samples < NOISE_SAMPLES || m->samples < 2 * last->samples) return NULL;
-    bool stuck = last->samples && width > noise_shrink * last->width;
-    *last = (struct progress){m->samples, width};
-    return enough && stuck ? "noise" : NULL;
+    int stuck = last->samples && width > noise_shrink * last->width ? last->stuck + 1 : 0;
+    *last = (struct progress){m->samples, stuck, width};
+    return enough && stuck >= 2 ? "noise" : NULL;
 }
 
 static int sample(measure_sampler *take, void *context, const struct measure_options *options, int batch,
                   struct measure_sample *samples, float *sorted, struct measurement *m, struct error *error) {
-    struct progress last = {0, 0};
+    struct progress last = {0, 0, 0};
     double start = now();
     for (int count = 0; !m->stop;) {
         int next = options->max_samples - count < batch ? options->max_samples - count : batch;

@@ -7,26 +7,26 @@
 #include "bench/instance.h"
 
 struct measure_options {
-    double warmup_seconds;    /* at least; until the clock settles */
+    double warmup_seconds; /* at least; until the clock settles */
     double min_seconds, max_seconds;
     int min_samples, max_samples;
-    double interval;          /* stop when the 95% interval of the median is narrower than this share of it */
+    double interval; /* stop when the 95% interval of the median is narrower than this share of it */
 };
 /* For sweeps: thorough. For searches: quick. */
 extern const struct measure_options measure_thorough, measure_quick;
 
 struct measurement {
     double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels */
-    double low_us, high_us;   /* 95% interval of the median */
-    double span_us;           /* median of first start to last end of a call */
-    double event_us;          /* the same calls by events (GPU), per call, queued back to back; 0 on the CPU */
+    double low_us, high_us;                   /* 95% interval of the median */
+    double span_us;                           /* median of first start to last end of a call */
+    double event_us; /* the same calls by events (GPU), per call, queued back to back; 0 on the CPU */
     int samples;
-    const char *stop;         /* "interval", "samples", "time", "noise" (more samples did not narrow it) */
-    const char *clock;        /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
+    const char *stop;                /* "interval", "samples", "time", "noise" (more samples did not narrow it) */
+    const char *clock;               /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
     int sm_mhz, memory_mhz, celsius; /* NVML after the samples; 0 if unknown */
     double watts;
-    unsigned long long throttle;     /* NVML's reasons, or-ed over the samples */
-    float *sample_us;         /* `samples` of them, in order */
+    unsigned long long throttle; /* NVML's reasons, or-ed over the samples */
+    float *sample_us;            /* `samples` of them, in order */
 };
 
 /* Times plan on the instance: copies in rotation when it is cold. Fits the workspace; does not verify. */

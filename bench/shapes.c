@@ -124,6 +124,14 @@ void shapes_free(struct shapes *shapes) {
     *shapes = (struct shapes){.count = 0};
 }
 
+struct problem shape_problem(const struct shape *shape, enum op op, int m, int group, bool zeros) {
+    struct problem problem = {.op = op, .m = op == OP_AWQ_DEQUANT ? 1 : m, .n = shape->n, .k = shape->k};
+    if (op == OP_FP16_GEMM) return problem;
+    problem.group = group ? group : shape->k;
+    problem.zeros = zeros;
+    return problem;
+}
+
 /* --- lists of m --- */
 
 static int add_number(int **list, int *count, int value, struct error *error) {

@@ -8,14 +8,14 @@
 #include "kernels/kernel.h"
 
 struct shape {
-    char layer[24];  /* "qkv", "o", "gate_up", "down", "lm_head"; "KxN" for a plain shape */
+    char layer[24]; /* "qkv", "o", "gate_up", "down", "lm_head"; "KxN" for a plain shape */
     int k, n;
-    bool quantized;  /* false for lm_head: only fp16_gemm runs it */
+    bool quantized; /* false for lm_head: only fp16_gemm runs it */
 };
 
 struct shapes {
-    char model[64];  /* "qwen2.5-14b", the directory's last part, or "" */
-    int group;       /* the checkpoint's (0: one group for all of K), else 128 */
+    char model[64]; /* "qwen2.5-14b", the directory's last part, or "" */
+    int group;      /* the checkpoint's (0: one group for all of K), else 128 */
     int count;
     struct shape *list;
 };
@@ -23,6 +23,10 @@ struct shapes {
 /* "qwen2.5-14b", a directory with config.json, or "KxN,KxN,...". */
 int shapes_parse(const char *text, struct shapes *shapes, struct error *error);
 void shapes_free(struct shapes *shapes);
+
+/* The op's problem of a shape: group 0 is one group for all of K; what the op lacks (M of awq_dequant,
+ * groups and zeros of fp16_gemm) is as problem_check wants it. */
+struct problem shape_problem(const struct shape *shape, enum op op, int m, int group, bool zeros);
 
 /* "1,16,256", "1:8192:x2" (from:to:factor), "1:64:+8" (step); ascending, without repeats. The caller frees
  * *list. */

@@ -106,7 +106,7 @@ static void stops_by_noise(void **state) {
     many.max_samples = 100000;
     struct measurement m = run(&many, (float[]){50, 150}, 2);
     assert_string_equal(m.stop, "noise");
-    assert_in_range(m.samples, 128, 99999);
+    assert_in_range(m.samples, 256, 99999);
     measurement_free(&m);
 }
 

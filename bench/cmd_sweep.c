@@ -1,0 +1,311 @@
+#include <argp.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/cbench.h"
+#include "bench/cupti.h"
+#include "bench/sweep.h"
+#include "tuner/commands.h"
+
+static const char program[] = "tilebook sweep";
+
+/* --- options --- */
+
+struct options {
+    struct sweep_options sweep;
+    const char *device, *table, *csv;
+};
+
+enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV };
+
+static const struct argp_option option_list[] = {
+    {"device", 'd', "D", 0, "cpu, cuda:N, or auto (default: the first GPU if there is one, else cpu)", 0},
+    {"op", 'o', "LIST", 0, "awq_dequant, marlin_gemm, fp16_gemm, separated by commas, or all (default)", 0},
+    {"kernel", 'k', "LIST", 0, "Only these kernels, as `tilebook kernels` names them", 0},
+    {"shapes", 's', "LIST", 0,
+     "qwen2.5-14b, a model directory, or KxN,KxN,... (default: qwen2.5-14b on a GPU, 1024x1024 on the CPU)", 0},
+    {"m", 'm', "LIST", 0, "Rows of x: 1,16,256 or 1:8192:x2 or 1:64:+8 (default: 1,16,256 on a GPU, 1,16 on the CPU)",
+     0},
+    {"group", KEY_GROUP, "G", 0, "Rows of W that share a scale: 32, 64, 128 or all (default: the model's, else 128)",
+     0},
+    {"zeros", KEY_ZEROS, "0|1", 0, "Zero points stored (1, the default) or 8 everywhere (0)", 0},
+    {"config", 'c', "CONFIG", 0,
+     "name=value,...; `all` for every legal one; `default` for the built-in one (the default). May be repeated", 0},
+    {"table", KEY_TABLE, "FILE", 0, "Take the configurations from this tile table where it has them", 0},
+    {"cache", KEY_CACHE, "cold|warm", 0, "Rotate over more weights than the cache holds (cold, the default) or not", 0},
+    {"seed", KEY_SEED, "N", 0, "Of the random data (default 1)", 0},
+    {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
+    {0},
+};
+
+static const char doc[] =
+    "Benchmarks kernels over shapes and tile configurations. Each configuration is verified before it is timed.\v"
+    "This is a Google Benchmark program: every --benchmark_* flag works. Among them\n"
+    "  --benchmark_out=FILE          results as JSON, beside the table on stdout\n"
+    "  --benchmark_format=json       JSON on stdout\n"
+    "  --benchmark_filter=REGEX      a part of the points\n"
+    "  --benchmark_list_tests        their names\n"
+    "  --benchmark_repetitions=N     repeat the whole measurement\n"
+    "  --benchmark_min_time=S        least seconds of sampling a point (default 0.3; the limit is ten times that)\n"
+    "\n"
+    "Examples:\n"
+    "  tilebook sweep\n"
+    "  tilebook sweep --op marlin_gemm --shapes 5120x7168 --m 1:256:x2 --config all\n"
+    "  tilebook sweep --shapes qwen2.5-14b --table tiles.txt --benchmark_out=sweep.json";
+
+static void parse_group(const char *text, struct argp_state *state, int *group) {
+    static const int groups[] = {32, 64, 128};
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (!strcmp(text, "all")) {
+        *group = 0;
+        return;
+    }
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if (!*end && value == groups[i]) {
+            *group = groups[i];
+            return;
+        }
+    argp_error(state, "--group %s: accepted are 32, 64, 128 and all (one group for all of K)", text);
+}
+
+static void parse_seed(const char *text, struct argp_state *state, uint64_t *seed) {
+    char *end;
+    errno = 0;
+    *seed = strtoull(text, &end, 10);
+    if (errno || end == text || *end || *text == '-') argp_error(state, "--seed %s: not a whole number", text);
+}
+
+/* True for `yes`, false for `no`. */
+static bool parse_choice(const char *option, const char *text, const char *yes, const char *no,
+                         struct argp_state *state) {
+    if (strcmp(text, yes) && strcmp(text, no))
+        argp_error(state, "%s %s: accepted are %s and %s", option, text, yes, no);
+    return !strcmp(text, yes);
+}
+
+static error_t parse_option(int key, char *argument, struct argp_state *state) {
+    struct options *options = state->input;
+    struct sweep_options *sweep = &options->sweep;
+    switch (key) {
+    case 'd':
+        options->device = argument;
+        break;
+    case 'o':
+        sweep->ops = argument;
+        break;
+    case 'k':
+        sweep->kernels = argument;
+        break;
+    case 's':
+        sweep->shapes = argument;
+        break;
+    case 'm':
+        sweep->m = argument;
+        break;
+    case 'c':
+        if (sweep->config_count == SWEEP_CONFIGS) argp_error(state, "more than %d times --config", SWEEP_CONFIGS);
+        sweep->configs[sweep->config_count++] = argument;
+        break;
+    case KEY_GROUP:
+        parse_group(argument, state, &sweep->group);
+        break;
+    case KEY_ZEROS:
+        sweep->zeros = parse_choice("--zeros", argument, "1", "0", state);
+        break;
+    case KEY_CACHE:
+        sweep->cold = parse_choice("--cache", argument, "cold", "warm", state);
+        break;
+    case KEY_SEED:
+        parse_seed(argument, state, &sweep->seed);
+        break;
+    case KEY_TABLE:
+        options->table = argument;
+        break;
+    case KEY_CSV:
+        options->csv = argument;
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+static const struct argp parser = {.options = option_list, .parser = parse_option, .doc = doc};
+
+/* --- the command line, split between Google Benchmark and us --- */
+
+struct command_line {
+    int argc, google_argc;
+    char **argv, **google_argv; /* google_argv shares argv's memory */
+    double min_time;            /* 0: not given */
+    bool list, repeated;
+};
+
+static bool starts_with(const char *text, const char *prefix) {
+    return !strncmp(text, prefix, strlen(prefix));
+}
+
+static int split_arguments(int argc, char **argv, struct command_line *line) {
+    static const char min_time[] = "--benchmark_min_time=", list[] = "--benchmark_list_tests";
+    size_t room = (size_t)argc + 1;
+    char **all = calloc(2 * room, sizeof *all);
+    if (!all) return -1;
+    *line = (struct command_line){.argv = all, .google_argv = all + room};
+    line->argv[line->argc++] = (char *)program;
+    line->google_argv[line->google_argc++] = (char *)program;
+    for (int i = 1; i < argc; i++) {
+        if (!starts_with(argv[i], "--benchmark_")) {
+            line->argv[line->argc++] = argv[i];
+            continue;
+        }
+        line->google_argv[line->google_argc++] = argv[i];
+        if (starts_with(argv[i], min_time)) line->min_time = strtod(argv[i] + strlen(min_time), NULL);
+        if (starts_with(argv[i], "--benchmark_repetitions=")) line->repeated = true;
+        if (starts_with(argv[i], list)) line->list = !strstr(argv[i], "=false") && !strstr(argv[i], "=0");
+    }
+    return 0;
+}
+
+static struct measure_options measuring(double min_time) {
+    struct measure_options options = measure_thorough;
+    if (min_time <= 0) return options;
+    options.max_seconds *= min_time / options.min_seconds;
+    options.min_seconds = min_time;
+    if (options.warmup_seconds > min_time) options.warmup_seconds = min_time;
+    return options;
+}
+
+/* --- context --- */
+
+static void add_number(const char *key, double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.6g", value);
+    cbench_add_context(key, text);
+}
+
+static void add_command(int argc, char **argv) {
+    char text[4096];
+    size_t used = (size_t)snprintf(text, sizeof text, "%s", program);
+    for (int i = 1; i < argc && used < sizeof text; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, " %s", argv[i]);
+    cbench_add_context("command", text);
+}
+
+static void add_context(const struct sweep *sweep) {
+    const struct device *device = sweep->device;
+    bool gpu = device->backend == BACKEND_CUDA;
+    cbench_add_context("device", device->name);
+    cbench_add_context("uuid", device->uuid);
+    cbench_add_context("architecture", device->architecture);
+    add_number("multiprocessors", device->multiprocessors);
+    cbench_add_context("software", device->software);
+    cbench_add_context("cupti", !gpu ? "none" : *cupti_version() ? cupti_version() : "not attached");
+    cbench_add_context("kernels", device->kernels);
+    cbench_add_context("launch", gpu ? "stream" : "call");
+    cbench_add_context("cache", sweep->options.cold ? "cold" : "warm");
+    cbench_add_context("data", "uniform");
+    char seed[24];
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)sweep->options.seed);
+    cbench_add_context("seed", seed);
+    add_number("read_gbs", sweep->ceilings.read_gbs);
+    add_number("copy_gbs", sweep->ceilings.copy_gbs);
+    add_number("matrix_tflops", sweep->ceilings.matrix_tflops);
+}
+
+/* --- running --- */
+
+/* Prints and gives the exit code back. */
+static int fail(int code, const char *message) {
+    fprintf(stderr, "%s: %s\n", program, message);
+    if (code == 2) fprintf(stderr, "Try `%s --help'.\n", program);
+    return code;
+}
+
+static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
+    struct error error;
+    sweep->measuring = measuring(line->min_time);
+    sweep->repeated = line->repeated;
+    if (!line->list) {
+        fprintf(stderr, "%s: %d points on %s (%s); measuring the ceilings first\n", program, sweep->count,
+                sweep->device->id, sweep->device->name);
+        if (measure_ceilings(sweep->device, &sweep->ceilings, &error)) return fail(1, error.text);
+    }
+    if (options->csv && !(sweep->csv = fopen(options->csv, "w"))) {
+        error_set(&error, "%s: %s", options->csv, strerror(errno));
+        return fail(1, error.text);
+    }
+    add_context(sweep);
+    sweep_register(sweep);
+    int ran = cbench_run();
+    if (sweep->csv && fclose(sweep->csv)) return fail(1, "the CSV file could not be written; is the disk full?");
+    if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
+    if (sweep->failures) fprintf(stderr, "%s: %d runs failed; their rows say why\n", program, sweep->failures);
+    return sweep->failures ? 1 : 0;
+}
+
+static int load_table(const char *path, const struct device *device, struct tile_table *table) {
+    char message[TILES_MESSAGE];
+    if (tiles_read(path, table, message)) return fail(1, message);
+    if (!tiles_match(table, device->name, device->architecture, device->multiprocessors, device->kernels, message))
+        return 0;
+    tiles_free(table);
+    return fail(1, message);
+}
+
+static void apply_defaults(struct options *options, const struct device *device) {
+    bool gpu = device->backend == BACKEND_CUDA;
+    if (!options->sweep.shapes && !gpu)
+        fprintf(stderr, "%s: no GPU in use: a small default shape; --shapes takes others\n", program);
+    if (!options->sweep.shapes) options->sweep.shapes = gpu ? "qwen2.5-14b" : "1024x1024";
+    if (!options->sweep.m) options->sweep.m = gpu ? "1,16,256" : "1,16";
+}
+
+static int run_on(struct device *device, struct options *options, struct command_line *line) {
+    struct tile_table table = {.count = 0};
+    struct sweep *sweep;
+    struct error error;
+    apply_defaults(options, device);
+    if (options->table && load_table(options->table, device, &table)) return 1;
+    if (device->backend == BACKEND_CUDA && cupti_open(&error))
+        fprintf(stderr, "%s: %s; events are the clock instead\n", program, error.text);
+    int code = 2;
+    if (sweep_create(device, &options->sweep, options->table ? &table : NULL, &sweep, &error))
+        fail(code, error.text);
+    else
+        code = run(sweep, options, line);
+    sweep_destroy(sweep);
+    tiles_free(&table);
+    return code;
+}
+
+static int run_arguments(struct options *options, struct command_line *line) {
+    struct device *device;
+    struct error error;
+    if (line->google_argc > 1) {
+        error_set(&error, "unknown flag or bad value: %s", line->google_argv[1]);
+        return fail(2, error.text);
+    }
+    if (device_open(options->device, &device, &error)) {
+        /* A GPU that is not there is a failure, a name that no device can have is wrong usage. */
+        return fail(starts_with(options->device, "cuda:") ? 1 : 2, error.text);
+    }
+    int code = run_on(device, options, line);
+    device_close(device);
+    return code;
+}
+
+int cmd_sweep(int argc, char **argv) {
+    struct options options = {.sweep = {.ops = "all", .group = -1, .zeros = true, .cold = true, .seed = 1},
+                              .device = "auto"};
+    struct command_line line;
+    if (split_arguments(argc, argv, &line)) return fail(1, "out of memory");
+    argp_err_exit_status = 2;
+    argp_parse(&parser, line.argc, line.argv, 0, NULL, &options);
+    cbench_initialize(&line.google_argc, line.google_argv);
+    add_command(argc, argv);
+    int code = run_arguments(&options, &line);
+    free(line.argv);
+    return code;
+}

@@ -1,0 +1,299 @@
+#include "bench/sweep.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/cbench.h"
+
+/* --- choosing kernels --- */
+
+/* The next of the words that commas separate; false at the end. */
+static bool next_word(const char **cursor, char *word, size_t size) {
+    if (!**cursor) return false;
+    size_t length = strcspn(*cursor, ",");
+    snprintf(word, size, "%.*s", (int)length, *cursor);
+    *cursor += length;
+    if (**cursor) ++*cursor;
+    return true;
+}
+
+static bool listed(const char *list, const char *name) {
+    char word[64];
+    while (next_word(&list, word, sizeof word))
+        if (!strcmp(word, name)) return true;
+    return false;
+}
+
+static bool selected(const struct sweep *sweep, const struct kernel *kernel) {
+    const struct sweep_options *options = &sweep->options;
+    char name[64];
+    if (kernel->backend != sweep->device->backend) return false;
+    if (strcmp(options->ops, "all") && !listed(options->ops, op_name(kernel->op))) return false;
+    return !options->kernels || listed(options->kernels, kernel_full_name(kernel, name));
+}
+
+static int check_names(const struct sweep *sweep, struct error *error) {
+    const char *cursor = sweep->options.ops;
+    char word[64];
+    enum op op;
+    while (strcmp(sweep->options.ops, "all") && next_word(&cursor, word, sizeof word))
+        if (op_parse(word, &op, error)) return error_prefix(error, "--op");
+    cursor = sweep->options.kernels ? sweep->options.kernels : "";
+    while (next_word(&cursor, word, sizeof word)) {
+        const struct kernel *kernel = kernel_find(word);
+        if (!kernel) return error_set(error, "--kernel: unknown kernel '%s'; `tilebook kernels` lists them", word);
+        if (kernel->backend != sweep->device->backend)
+            return error_set(error, "--kernel: %s does not run on %s; `tilebook kernels` says what does", word,
+                             sweep->device->id);
+    }
+    return 0;
+}
+
+/* --- enumerating points --- */
+
+static void name_point(struct sweep_point *point) {
+    const struct problem *p = &point->problem;
+    char kernel[64], config[MAX_CONFIG_TEXT];
+    config_text(point->kernel, &point->config, config);
+    for (char *c = config; *c; c++)
+        if (*c == ' ') *c = ',';
+    snprintf(point->name, sizeof point->name, "%s/%s/k:%d/n:%d/g:%d/z:%d/m:%d/%s",
+             kernel_full_name(point->kernel, kernel), point->layer, p->k, p->n, p->group, p->zeros, p->m, config);
+}
+
+static int add_point(struct sweep *sweep, const struct kernel *kernel, const char *layer, const struct problem *problem,
+                     const struct config *config, struct error *error) {
+    if (sweep->count == sweep->room) {
+        int room = sweep->room ? sweep->room * 2 : 64;
+        struct sweep_point *points = realloc(sweep->points, (size_t)room * sizeof *points);
+        if (!points) return error_set(error, "out of memory");
+        sweep->points = points;
+        sweep->room = room;
+    }
+    struct sweep_point *point = &sweep->points[sweep->count++];
+    *point = (struct sweep_point){.sweep = sweep, .kernel = kernel, .problem = *problem, .config = *config};
+    snprintf(point->layer, sizeof point->layer, "%s", layer);
+    name_point(point);
+    return 0;
+}
+
+static int add_all_legal(struct sweep *sweep, const struct kernel *kernel, const char *layer,
+                         const struct problem *problem, struct error *error) {
+    for (long i = 0; i < config_space(kernel); i++) {
+        struct config config = config_at(kernel, i);
+        if (config_legal(sweep->device, kernel, problem, &config, NULL)) continue;
+        if (add_point(sweep, kernel, layer, problem, &config, error)) return -1;
+    }
+    return 0;
+}
+
+/* The tuned configuration if the table has one of this kernel, else the built-in default. */
+static int add_default(struct sweep *sweep, const struct kernel *kernel, const char *layer,
+                       const struct problem *problem, bool tuned, struct error *error) {
+    struct config config;
+    char name[64];
+    const struct tile_row *row = NULL;
+    if (tuned && sweep->table)
+        row = tiles_find(sweep->table, op_name(problem->op), problem->k, problem->n, problem->group, problem->m);
+    if (row && !strcmp(row->kernel, kernel_full_name(kernel, name))) {
+        if (config_parse(kernel, row->configuration, &config, error) ||
+            config_legal(sweep->device, kernel, problem, &config, error))
+            return error_prefix(error, "table: %s", row->configuration);
+    } else if (config_default(sweep->device, kernel, problem, &config, error)) {
+        return -1;
+    }
+    return add_point(sweep, kernel, layer, problem, &config, error);
+}
+
+static int add_named(struct sweep *sweep, const struct kernel *kernel, const char *layer, const struct problem *problem,
+                     const char *text, struct error *error) {
+    struct config config;
+    char name[64], problem_name[128];
+    if (config_parse(kernel, text, &config, error)) return error_prefix(error, "--config");
+    if (config_legal(sweep->device, kernel, problem, &config, error))
+        return error_prefix(error, "--config %s is not legal for %s, %s", text, kernel_full_name(kernel, name),
+                            problem_text(problem, problem_name));
+    return add_point(sweep, kernel, layer, problem, &config, error);
+}
+
+static int add_kernel(struct sweep *sweep, const struct kernel *kernel, const char *layer,
+                      const struct problem *problem, struct error *error) {
+    const struct sweep_options *options = &sweep->options;
+    if (!options->config_count) return add_default(sweep, kernel, layer, problem, true, error);
+    for (int i = 0; i < options->config_count; i++) {
+        const char *text = options->configs[i];
+        if (!strcmp(text, "all")       ? add_all_legal(sweep, kernel, layer, problem, error)
+            : !strcmp(text, "default") ? add_default(sweep, kernel, layer, problem, false, error)
+                                       : add_named(sweep, kernel, layer, problem, text, error))
+            return -1;
+    }
+    return 0;
+}
+
+/* All kernels of one problem, next to each other: they share its data. */
+static int add_problem(struct sweep *sweep, const char *layer, const struct problem *problem, struct error *error) {
+    for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
+        if ((*kernel)->op != problem->op || !selected(sweep, *kernel)) continue;
+        if (problem_check(problem, error))
+            return error_prefix(error, "shape %s (choose the ops that can take it with --op)", layer);
+        if (add_kernel(sweep, *kernel, layer, problem, error)) return -1;
+    }
+    return 0;
+}
+
+static int add_shape(struct sweep *sweep, const struct shape *shape, int group, const int *m, int m_count,
+                     struct error *error) {
+    for (enum op op = 0; op < OP_COUNT; op++) {
+        if (op != OP_FP16_GEMM && !shape->quantized) continue;
+        for (int i = 0; i < (op == OP_AWQ_DEQUANT ? 1 : m_count); i++) {
+            struct problem problem = shape_problem(shape, op, m[i], group, sweep->options.zeros);
+            if (add_problem(sweep, shape->layer, &problem, error)) return -1;
+        }
+    }
+    return 0;
+}
+
+static int add_points(struct sweep *sweep, struct error *error) {
+    struct shapes shapes = {.count = 0};
+    int *m = NULL, m_count, result;
+    if (check_names(sweep, error)) return -1;
+    result = shapes_parse(sweep->options.shapes, &shapes, error) || m_list_parse(sweep->options.m, &m, &m_count, error);
+    int group = sweep->options.group >= 0 ? sweep->options.group : shapes.group;
+    for (int i = 0; !result && i < shapes.count; i++)
+        result = add_shape(sweep, &shapes.list[i], group, m, m_count, error);
+    if (!result && !sweep->count)
+        result = error_set(error, "no kernel of %s on %s takes these shapes; `tilebook kernels` lists what there is",
+                           sweep->options.ops, sweep->device->id);
+    shapes_free(&shapes);
+    free(m);
+    return result ? -1 : 0;
+}
+
+int sweep_create(struct device *device, const struct sweep_options *options, const struct tile_table *table,
+                 struct sweep **result, struct error *error) {
+    struct sweep *sweep = calloc(1, sizeof *sweep);
+    *result = NULL;
+    if (!sweep) return error_set(error, "out of memory");
+    *sweep = (struct sweep){.device = device, .options = *options, .table = table};
+    if (add_points(sweep, error)) {
+        sweep_destroy(sweep);
+        return -1;
+    }
+    *result = sweep;
+    return 0;
+}
+
+void sweep_destroy(struct sweep *sweep) {
+    if (!sweep) return;
+    instance_destroy(sweep->instance);
+    free(sweep->points);
+    free(sweep);
+}
+
+/* --- running a point --- */
+
+static bool same_problem(const struct problem *a, const struct problem *b) {
+    return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
+           a->zeros == b->zeros;
+}
+
+static int use_problem(struct sweep *sweep, const struct problem *problem, struct error *error) {
+    if (sweep->instance && same_problem(&sweep->instance->problem, problem)) return 0;
+    instance_destroy(sweep->instance);
+    sweep->instance = NULL;
+    return instance_create(sweep->device, problem, sweep->options.seed, sweep->options.cold, &sweep->instance, error);
+}
+
+/* Correct first: a configuration that gives wrong results gets no time. */
+static int run_plan(struct sweep_point *point, struct measurement *m, double *relative_error, struct error *error) {
+    struct sweep *sweep = point->sweep;
+    struct plan *plan;
+    if (use_problem(sweep, &point->problem, error)) return -1;
+    if (plan_create(sweep->device, point->kernel, &point->problem, &point->config, &plan, error)) return -1;
+    int result = instance_fit(sweep->instance, plan, error);
+    if (!result) result = instance_verify(sweep->instance, plan, relative_error, error);
+    if (!result) result = measure(sweep->instance, plan, &sweep->measuring, m, error);
+    plan_destroy(plan);
+    return result;
+}
+
+static void report(struct cbench_state *state, const struct sweep_point *point, const struct measurement *m,
+                   double relative_error) {
+    const struct problem *p = &point->problem;
+    const struct ceilings *ceilings = &point->sweep->ceilings;
+    double gbs = problem_bytes(p) / m->median_us / 1e3, tflops = problem_flops(p) / m->median_us / 1e6;
+    const struct {
+        const char *name;
+        double value;
+    } counters[] = {
+        {"k", p->k},
+        {"n", p->n},
+        {"g", p->group},
+        {"z", p->zeros},
+        {"m", p->m},
+        {"us", m->median_us},
+        {"p20_us", m->p20_us},
+        {"p80_us", m->p80_us},
+        {"min_us", m->min_us},
+        {"low_us", m->low_us},
+        {"high_us", m->high_us},
+        {"span_us", m->span_us},
+        {"event_us", m->event_us},
+        {"samples", m->samples},
+        {"GB/s", gbs},
+        {"TFLOP/s", tflops},
+        {"%bandwidth", 100 * gbs / ceilings->read_gbs},
+        {"%matrix", 100 * tflops / ceilings->matrix_tflops},
+        {"error", relative_error},
+    };
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        /* Google Benchmark's relative spread of zeros is NaN, which no JSON reader but Python's takes. */
+        if (counters[i].value != 0 || !point->sweep->repeated)
+            cbench_set_counter(state, counters[i].name, counters[i].value);
+    char label[160];
+    int used = snprintf(label, sizeof label, "stop=%s clock=%s", m->stop, m->clock);
+    if (m->sm_mhz)
+        snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=0x%llx",
+                 m->sm_mhz, m->memory_mhz, m->watts, m->celsius, m->throttle);
+    cbench_set_label(state, label);
+    cbench_set_iteration_time(state, m->median_us / 1e6);
+}
+
+/* A failed point has a measurement of zeros. */
+static void write_csv(FILE *csv, const struct sweep_point *point, const struct measurement *m, double relative_error) {
+    const struct problem *p = &point->problem;
+    char kernel[64], config[MAX_CONFIG_TEXT];
+    double seconds = m->median_us / 1e6;
+    if (!csv) return;
+    fprintf(csv, "%s,%s,%s,%d,%d,%d,%d,%d,%s,%s,", op_name(p->op), kernel_full_name(point->kernel, kernel),
+            point->layer, p->k, p->n, p->group, p->zeros, p->m, config_text(point->kernel, &point->config, config),
+            m->samples ? "ok" : "failed");
+    fprintf(csv, "%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%d,%.2f,%.4f,%.3g,%s,%s\n", m->median_us, m->p20_us, m->p80_us,
+            m->min_us, m->span_us, m->event_us, m->samples, seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0,
+            seconds > 0 ? problem_flops(p) / seconds / 1e12 : 0, relative_error, m->stop, m->clock);
+}
+
+static void run_point(struct cbench_state *state, void *data) {
+    struct sweep_point *point = data;
+    while (cbench_keep_running(state)) {
+        struct measurement m;
+        struct error error;
+        double relative_error = 0;
+        if (run_plan(point, &m, &relative_error, &error)) {
+            point->sweep->failures++;
+            write_csv(point->sweep->csv, point, &(struct measurement){.stop = "", .clock = ""}, relative_error);
+            cbench_skip_with_error(state, error.text);
+            break;
+        }
+        report(state, point, &m, relative_error);
+        write_csv(point->sweep->csv, point, &m, relative_error);
+        measurement_free(&m);
+    }
+}
+
+void sweep_register(struct sweep *sweep) {
+    if (sweep->csv)
+        fprintf(sweep->csv, "op,kernel,layer,k,n,group,zeros,m,configuration,status,us,p20_us,p80_us,min_us,span_us,"
+                            "event_us,samples,gbs,tflops,error,stop,clock\n");
+    for (int i = 0; i < sweep->count; i++) cbench_register(sweep->points[i].name, run_point, &sweep->points[i]);
+}

@@ -1,0 +1,55 @@
+/* What a sweep runs: a point is one kernel with one configuration on one problem. */
+#ifndef TILEBOOK_SWEEP_H
+#define TILEBOOK_SWEEP_H
+
+#include <stdio.h>
+
+#include "bench/measure.h"
+#include "bench/shapes.h"
+#include "kernels/tiles.h"
+
+enum { SWEEP_CONFIGS = 64, SWEEP_NAME = 320 };
+
+struct sweep_options {
+    const char *ops;     /* "all" or op,op,... */
+    const char *kernels; /* full names separated by commas; NULL: all of the ops on the device */
+    const char *shapes, *m;
+    const char *configs[SWEEP_CONFIGS]; /* "all", "default" or name=value,... */
+    int config_count;                   /* 0: as "default", or from the table if there is one */
+    int group;                          /* 0: one for all of K; -1: as the shapes say */
+    bool zeros, cold;
+    uint64_t seed;
+};
+
+struct sweep_point {
+    struct sweep *sweep;
+    const struct kernel *kernel;
+    struct problem problem;
+    struct config config;
+    char layer[24];
+    char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M/CONFIG */
+};
+
+struct sweep {
+    struct device *device;
+    struct sweep_options options;
+    const struct tile_table *table;   /* or NULL */
+    struct measure_options measuring; /* set by the caller before anything runs */
+    struct ceilings ceilings;         /* likewise */
+    FILE *csv;                        /* likewise; NULL for none */
+    bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
+    struct sweep_point *points;
+    int count, room;
+    int failures;              /* points that failed when they ran */
+    struct instance *instance; /* of the last point: neighbours share it */
+};
+
+/* Enumerates the points. Errors are the user's: an unknown name, a shape that an op cannot take, a
+ * configuration that is not legal (configurations of "all" that are not are left out). */
+int sweep_create(struct device *device, const struct sweep_options *options, const struct tile_table *table,
+                 struct sweep **sweep, struct error *error);
+/* Registers all points with Google Benchmark. */
+void sweep_register(struct sweep *sweep);
+void sweep_destroy(struct sweep *sweep);
+
+#endif

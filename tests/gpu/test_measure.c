@@ -1,0 +1,141 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "bench/cupti.h"
+#include "bench/measure.h"
+#include "bench/nvml.h"
+
+static struct device *device;
+
+/* An fp16 GEMM of about 0.2 ms on a large GPU: long enough that launching it costs nothing beside it. */
+static const struct problem long_problem = {.op = OP_FP16_GEMM, .m = 4096, .n = 4096, .k = 4096};
+
+static struct plan *make_plan(const char *name, const struct problem *problem, bool cold, struct instance **instance) {
+    const struct kernel *kernel = kernel_find(name);
+    struct config config;
+    struct plan *plan;
+    struct error error = {""};
+    assert_non_null(kernel);
+    if (config_default(device, kernel, problem, &config, &error)) fail_msg("%s", error.text);
+    if (instance_create(device, problem, 1, cold, instance, &error)) fail_msg("%s", error.text);
+    if (plan_create(device, kernel, problem, &config, &plan, &error)) fail_msg("%s", error.text);
+    if (instance_fit(*instance, plan, &error)) fail_msg("%s", error.text);
+    return plan;
+}
+
+static void clocks_agree(void **state) {
+    (void)state;
+    struct instance *instance;
+    struct measurement m;
+    struct error error = {""};
+    struct plan *plan = make_plan("fp16_gemm/mma", &long_problem, false, &instance);
+    if (measure(instance, plan, &measure_quick, &m, &error)) fail_msg("%s", error.text);
+    print_message("cupti %.2f us, span %.2f us, events %.2f us, %d samples, stop %s, %d MHz\n", m.median_us, m.span_us,
+                  m.event_us, m.samples, m.stop, m.sm_mhz);
+    assert_string_equal(m.clock, "cupti");
+    assert_true(m.median_us > 100);
+    assert_true(m.event_us > 0.75 * m.median_us && m.event_us < 1.25 * m.median_us);
+    assert_true(m.span_us >= 0.999 * m.median_us);
+    assert_true(m.sm_mhz > 0);
+    measurement_free(&m);
+    plan_destroy(plan);
+    instance_destroy(instance);
+}
+
+static void every_call_is_found(void **state) {
+    (void)state;
+    enum { COUNT = 300 };
+    static struct cupti_sample samples[COUNT];
+    static const uint64_t first = (uint64_t)1 << 40; /* above what measure() uses */
+    const struct problem problem = {.op = OP_FP16_GEMM, .m = 16, .n = 1024, .k = 1024};
+    struct instance *instance;
+    struct error error = {""};
+    struct plan *plan = make_plan("fp16_gemm/mma", &problem, true, &instance);
+    assert_true(instance->count >= 2);
+    assert_int_equal(cupti_open(&error), 0);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < COUNT; i++) {
+            assert_int_equal(cupti_begin(first + (uint64_t)(round * COUNT + i), &error), 0);
+            assert_int_equal(plan_run(plan, &instance->copies[i % instance->count], &error), 0);
+            assert_int_equal(cupti_end(&error), 0);
+        }
+        assert_int_equal(device_synchronize(device, &error), 0);
+        if (cupti_collect(first + (uint64_t)(round * COUNT), COUNT, samples, &error)) fail_msg("%s", error.text);
+        for (int i = 0; i < COUNT; i++) {
+            assert_int_equal(samples[i].kernels, 1);
+            assert_true(samples[i].sum_us > 0);
+            assert_true(samples[i].names == samples[0].names);
+        }
+    }
+    plan_destroy(plan);
+    instance_destroy(instance);
+}
+
+static void samples_that_did_not_run(void **state) {
+    (void)state;
+    struct cupti_sample sample;
+    struct error error = {""};
+    assert_int_equal(cupti_open(&error), 0);
+    assert_int_equal(cupti_collect((uint64_t)1 << 50, 1, &sample, &error), -1);
+    assert_non_null(strstr(error.text, "no kernel record"));
+}
+
+static void right_and_wrong_results(void **state) {
+    (void)state;
+    const struct problem problem = {.op = OP_MARLIN_GEMM, .m = 16, .n = 1024, .k = 1024, .group = 128, .zeros = true};
+    struct instance *instance;
+    struct error error = {""};
+    double relative_error;
+    struct plan *plan = make_plan("marlin_gemm/mma", &problem, true, &instance);
+    if (instance_verify(instance, plan, &relative_error, &error)) fail_msg("%s", error.text);
+    assert_true(relative_error > 0 && relative_error <= INSTANCE_TOLERANCE);
+    const void *weights = instance->copies[0].weights;
+    instance->copies[0].weights = instance->copies[1].weights;
+    assert_int_equal(instance_verify(instance, plan, &relative_error, &error), -1);
+    assert_non_null(strstr(error.text, "relative error"));
+    plan_destroy(plan);
+    instance->copies[0].weights = weights;
+    instance_destroy(instance);
+}
+
+static void ceilings_are_plausible(void **state) {
+    (void)state;
+    struct ceilings ceilings;
+    struct error error = {""};
+    if (measure_ceilings(device, &ceilings, &error)) fail_msg("%s", error.text);
+    print_message("read %.0f GB/s of %.0f, copy %.0f GB/s, matrix %.0f TFLOP/s of %.0f\n", ceilings.read_gbs,
+                  device->memory_gbs, ceilings.copy_gbs, ceilings.matrix_tflops, device->matrix_tflops);
+    assert_true(ceilings.read_gbs > 0.5 * device->memory_gbs && ceilings.read_gbs <= device->memory_gbs);
+    assert_true(ceilings.copy_gbs > 0.5 * device->memory_gbs && ceilings.copy_gbs <= device->memory_gbs);
+    assert_true(ceilings.matrix_tflops > 0.2 * device->matrix_tflops);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    struct error error = {""};
+    if (!device_open("cuda:0", &device, &error)) return 0;
+    print_error("%s\n", error.text);
+    return -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    device_close(device);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clocks_agree),
+        cmocka_unit_test(every_call_is_found),
+        cmocka_unit_test(samples_that_did_not_run),
+        cmocka_unit_test(right_and_wrong_results),
+        cmocka_unit_test(ceilings_are_plausible),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,393 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "bench/cbench.h"
+#include "bench/sweep.h"
+
+/* Small enough to be quick under the sanitizers; the figures themselves mean nothing here. */
+#define QUICK "sweep --device cpu --cache warm --benchmark_min_time=0.001 "
+
+static char directory[] = "/tmp/tilebook-sweep-XXXXXX";
+
+/* --- running the program --- */
+
+struct output {
+    int code;
+    char *out, *err;
+};
+
+static char *read_text(const char *name) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    char *text = calloc(1, 1 << 20);
+    assert_non_null(text);
+    assert_true(fread(text, 1, (1 << 20) - 1, file) < (1 << 20) - 1);
+    fclose(file);
+    return text;
+}
+
+static struct output run(const char *arguments) {
+    char command[2048];
+    const char *program = getenv("TILEBOOK");
+    if (!program) fail_msg("TILEBOOK must name the program");
+    snprintf(command, sizeof command, "%s %s >%s/out 2>%s/err </dev/null", program, arguments, directory, directory);
+    int status = system(command);
+    assert_true(WIFEXITED(status));
+    return (struct output){WEXITSTATUS(status), read_text("out"), read_text("err")};
+}
+
+static void release(struct output *output) {
+    free(output->out);
+    free(output->err);
+}
+
+static void check_fails(const char *arguments, int code, const char *message) {
+    struct output output = run(arguments);
+    if (output.code != code || !strstr(output.err, message))
+        fail_msg("%s: exit %d, stderr: %s(expected exit %d and '%s')", arguments, output.code, output.err, code,
+                 message);
+    if (output.out[0]) fail_msg("%s: stdout: %s", arguments, output.out);
+    release(&output);
+}
+
+static int count_lines(const char *text) {
+    int lines = 0;
+    for (; *text; text++) lines += *text == '\n';
+    return lines;
+}
+
+/* --- tests --- */
+
+static json_t *parse(const char *text) {
+    json_error_t error;
+    json_t *root = json_loads(text, 0, &error);
+    if (!root) fail_msg("JSON, line %d: %s", error.line, error.text);
+    return root;
+}
+
+/* Zeros are left out of repeated runs. */
+static void check_entry(const json_t *entry, bool zeros) {
+    static const char *const counters[] = {
+        "k",          "n",       "g",       "z",         "m",        "us",         "p20_us",      "p80_us",
+        "min_us",     "low_us",  "high_us", "span_us",   "event_us", "samples",    "GB/s",        "TFLOP/s",
+        "%bandwidth", "%matrix", "error",   "real_time", "cpu_time", "iterations", "repetitions", "repetition_index",
+        "threads"};
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        if (zeros && !json_is_number(json_object_get(entry, counters[i]))) fail_msg("%s is not there", counters[i]);
+    assert_true(json_number_value(json_object_get(entry, "us")) > 0);
+    assert_true(json_number_value(json_object_get(entry, "%bandwidth")) > 0);
+    assert_true(json_number_value(json_object_get(entry, "%matrix")) > 0);
+    assert_true(json_number_value(json_object_get(entry, "error")) <= 1e-3);
+    assert_string_equal(json_string_value(json_object_get(entry, "time_unit")), "us");
+    assert_string_equal(json_string_value(json_object_get(entry, "run_type")), "iteration");
+    const char *label = json_string_value(json_object_get(entry, "label"));
+    assert_non_null(strstr(label, "stop="));
+    assert_non_null(strstr(label, "clock=monotonic"));
+}
+
+static void json_of_all_ops(void **state) {
+    (void)state;
+    static const char *const keys[] = {"device", "uuid",     "architecture", "multiprocessors", "software",
+                                       "cupti",  "kernels",  "launch",       "cache",           "data",
+                                       "seed",   "read_gbs", "copy_gbs",     "matrix_tflops",   "command"};
+    static const char *const names[] = {
+        "awq_dequant/cpu/256x128/k:256/n:128/g:64/z:1/m:1/", "marlin_gemm/cpu/256x128/k:256/n:128/g:64/z:1/m:1/",
+        "marlin_gemm/cpu/256x128/k:256/n:128/g:64/z:1/m:3/", "fp16_gemm/cpu/256x128/k:256/n:128/g:0/z:0/m:1/",
+        "fp16_gemm/cpu/256x128/k:256/n:128/g:0/z:0/m:3/"};
+    struct output output = run(QUICK "--shapes 256x128 --m 3,1 --group 64 --benchmark_format=json");
+    assert_int_equal(output.code, 0);
+    json_t *root = parse(output.out);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!json_is_string(json_object_get(json_object_get(root, "context"), keys[i]))) fail_msg("no key %s", keys[i]);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(root, "context"), "cache")), "warm");
+    const json_t *list = json_object_get(root, "benchmarks");
+    assert_int_equal(json_array_size(list), 5);
+    for (size_t i = 0; i < 5; i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(list, i), "name"));
+        assert_memory_equal(name, names[i], strlen(names[i]));
+        assert_non_null(strchr(name + strlen(names[i]), '='));
+        check_entry(json_array_get(list, i), true);
+    }
+    json_decref(root);
+    release(&output);
+}
+
+static void cold_symmetric_repeated(void **state) {
+    (void)state;
+    struct output output =
+        run("sweep --device cpu --op marlin_gemm --shapes 256x128 --m 2 --group all --zeros 0 --seed 7 "
+            "--benchmark_min_time=0.001 --benchmark_repetitions=2 --benchmark_format=json");
+    assert_int_equal(output.code, 0);
+    json_t *root = parse(output.out);
+    const json_t *context = json_object_get(root, "context"), *list = json_object_get(root, "benchmarks");
+    assert_string_equal(json_string_value(json_object_get(context, "cache")), "cold");
+    assert_string_equal(json_string_value(json_object_get(context, "seed")), "7");
+    assert_true(json_array_size(list) > 2);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *entry = json_array_get(list, i);
+        assert_non_null(strstr(json_string_value(json_object_get(entry, "name")), "/g:256/z:0/m:2/"));
+        assert_int_equal(json_integer_value(json_object_get(entry, "repetition_index")), i);
+        check_entry(entry, false);
+    }
+    json_decref(root);
+    release(&output);
+}
+
+static void model_shapes_are_listed(void **state) {
+    (void)state;
+    struct output output = run("sweep --device cpu --shapes qwen2.5-14b --m 1,16 --benchmark_list_tests");
+    assert_int_equal(output.code, 0);
+    assert_int_equal(count_lines(output.out), 4 * 1 + 4 * 2 + 5 * 2);
+    assert_non_null(strstr(output.out, "marlin_gemm/cpu/gate_up/k:5120/n:27648/g:128/z:1/m:16/"));
+    assert_non_null(strstr(output.out, "fp16_gemm/cpu/lm_head/k:5120/n:152064/g:0/z:0/m:1/"));
+    assert_null(strstr(output.out, "marlin_gemm/cpu/lm_head"));
+    release(&output);
+}
+
+static void all_configurations(void **state) {
+    (void)state;
+    struct output output = run("sweep --device cpu --op awq_dequant --group 32 --shapes 256x128 --config all "
+                               "--benchmark_list_tests");
+    const struct kernel *kernel = kernel_find("awq_dequant/cpu");
+    struct problem problem = {.op = OP_AWQ_DEQUANT, .m = 1, .n = 128, .k = 256, .group = 32, .zeros = true};
+    struct device *device;
+    struct error error;
+    int legal = 0;
+    assert_int_equal(device_open("cpu", &device, &error), 0);
+    for (long i = 0; i < config_space(kernel); i++) {
+        struct config config = config_at(kernel, i);
+        legal += !config_legal(device, kernel, &problem, &config, NULL);
+    }
+    device_close(device);
+    assert_int_equal(output.code, 0);
+    assert_in_range(legal, 2, config_space(kernel) - 1);
+    assert_int_equal(count_lines(output.out), legal);
+    release(&output);
+}
+
+static void csv_rows(void **state) {
+    (void)state;
+    char command[512];
+    snprintf(command, sizeof command, QUICK "--op fp16_gemm --shapes 128x64 --m 1,2 --csv %s/rows.csv", directory);
+    struct output output = run(command);
+    char *text = read_text("rows.csv");
+    assert_int_equal(output.code, 0);
+    assert_int_equal(count_lines(text), 3);
+    int commas = 0;
+    char *end = strchr(text, '\n');
+    for (char *c = text; c < end; c++) commas += *c == ',';
+    for (char *c = end + 1; *c && *c != '\n'; c++) commas -= *c == ',';
+    assert_int_equal(commas, 0);
+    assert_non_null(strstr(text, "\nfp16_gemm,fp16_gemm/cpu,128x64,128,64,0,0,2,tile_m="));
+    assert_non_null(strstr(text, ",ok,"));
+    free(text);
+    release(&output);
+}
+
+static void wrong_usage(void **state) {
+    (void)state;
+    static const struct {
+        const char *arguments, *message;
+    } cases[] = {
+        {"sweep --device tpu", "unknown device 'tpu'"},
+        {QUICK "--op gemm", "unknown op 'gemm'"},
+        {QUICK "--kernel marlin_gemm/none", "unknown kernel 'marlin_gemm/none'"},
+        {QUICK "--kernel marlin_gemm/mma", "marlin_gemm/mma does not run on cpu"},
+        {QUICK "--kernel marlin_gemm/cpu --op fp16_gemm", "no kernel of fp16_gemm"},
+        {QUICK "--shapes 7b", "'7b' is not a model (qwen2.5-14b)"},
+        {QUICK "--shapes /nonexistent/model", "/nonexistent/model"},
+        {QUICK "--shapes 64x64", "awq_dequant takes K divisible by 128"},
+        {QUICK "--shapes 128x100 --op marlin_gemm", "N divisible by 64; found K=128, N=100"},
+        {QUICK "--m 0", "'0' is not a list of positive numbers"},
+        {QUICK "--op marlin_gemm --config tile_q=1", "marlin_gemm/cpu has no parameter 'tile_q'"},
+        {QUICK "--op awq_dequant --config tile_n=8", "the configuration lacks 'tile_k'"},
+        {QUICK "--op awq_dequant --config tile_n=9,tile_k=64,unroll=1,threads=1", "tile_n=9 is not one of"},
+        {QUICK "--op awq_dequant --group 32 --config tile_n=8,tile_k=64,unroll=4,threads=1",
+         "not legal for awq_dequant/cpu, awq_dequant m=1 n=1024 k=1024 group=32 zeros=1: unroll=4 converts"},
+        {QUICK "--group 100", "--group 100: accepted are 32, 64, 128 and all"},
+        {QUICK "--zeros 2", "--zeros 2: accepted are 1 and 0"},
+        {QUICK "--cache hot", "--cache hot: accepted are cold and warm"},
+        {QUICK "--seed -1", "--seed -1: not a whole number"},
+        {QUICK "--tile 3", "unrecognized option"},
+        {QUICK "extra", "Too many arguments"},
+        {QUICK "--benchmark_nonsense=1", "--benchmark_nonsense=1"},
+        {"sweep --device cpu --benchmark_min_time=soon", "--benchmark_min_time=soon"},
+        {"kernels gemm", "unknown op 'gemm'"},
+        {"kernels --shapes 128x64", "needs --device"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_fails(cases[i].arguments, 2, cases[i].message);
+}
+
+static void failures(void **state) {
+    (void)state;
+    check_fails("sweep --device cuda:99", 1, "--device cpu");
+    check_fails(QUICK "--table /nonexistent/tiles.txt", 1, "/nonexistent/tiles.txt");
+    check_fails(QUICK "--csv /nonexistent/rows.csv", 1, "/nonexistent/rows.csv");
+}
+
+static void empty_filter(void **state) {
+    (void)state;
+    struct output output = run(QUICK "--op fp16_gemm --shapes 128x64 --m 1 --benchmark_filter=nothing");
+    assert_int_equal(output.code, 2);
+    assert_non_null(strstr(output.err, "no point matches the filter"));
+    release(&output);
+}
+
+/* A table with one row, for this processor or for another. */
+static void write_table(const char *path, const char *architecture, const char *configuration) {
+    struct device *device;
+    struct error error;
+    char message[TILES_MESSAGE];
+    struct tile_row row = {.op = "fp16_gemm", .k = 128, .n = 64, .m_low = 1, .m_high = 8, .us = 1, .gbs = 1};
+    struct tile_table table = {.regime = "cold, call", .rows = &row, .count = 1};
+    assert_int_equal(device_open("cpu", &device, &error), 0);
+    snprintf(row.kernel, sizeof row.kernel, "fp16_gemm/cpu");
+    snprintf(row.configuration, sizeof row.configuration, "%s", configuration);
+    row.default_us = 1;
+    snprintf(table.device, sizeof table.device, "%s", device->name);
+    snprintf(table.architecture, sizeof table.architecture, "%s", architecture ? architecture : device->architecture);
+    snprintf(table.software, sizeof table.software, "%s", device->software);
+    snprintf(table.kernels, sizeof table.kernels, "%s", device->kernels);
+    table.multiprocessors = device->multiprocessors;
+    device_close(device);
+    if (tiles_write(path, &table, message)) fail_msg("%s", message);
+}
+
+static void table_configurations(void **state) {
+    (void)state;
+    static const char *const choices[] = {"tile_m=1 tile_n=64 tile_k=4096 unroll=2 threads=1",
+                                          "tile_m=2 tile_n=16 tile_k=1024 unroll=1 threads=1"};
+    for (int i = 0; i < 2; i++) {
+        char path[128], command[512], name[160];
+        snprintf(path, sizeof path, "%s/tiles.txt", directory);
+        snprintf(command, sizeof command,
+                 "sweep --device cpu --op fp16_gemm --shapes 128x64 --m 4 --table %s --benchmark_list_tests", path);
+        snprintf(name, sizeof name, "/m:4/%s/", choices[i]);
+        for (char *c = name; *c; c++)
+            if (*c == ' ') *c = ',';
+        write_table(path, NULL, choices[i]);
+        struct output output = run(command);
+        assert_int_equal(output.code, 0);
+        assert_int_equal(count_lines(output.out), 1);
+        assert_non_null(strstr(output.out, name));
+        release(&output);
+        write_table(path, "other", choices[i]);
+        check_fails(command, 1, "other");
+    }
+}
+
+static void words(void **state) {
+    (void)state;
+    struct output output = run("sweep --help");
+    assert_int_equal(output.code, 0);
+    assert_non_null(strstr(output.out, "--benchmark_out=FILE"));
+    assert_non_null(strstr(output.out, "--shapes"));
+    release(&output);
+    output = run("devices");
+    assert_int_equal(output.code, 0);
+    assert_memory_equal(output.out, "cpu ", 4);
+    release(&output);
+    output = run("kernels marlin_gemm --device cpu --shapes 256x64 --m 1");
+    assert_int_equal(output.code, 0);
+    assert_non_null(strstr(output.out, "marlin_gemm/cpu"));
+    assert_non_null(strstr(output.out, "legal for marlin_gemm m=1 n=64 k=256 group=128 zeros=1: "));
+    assert_null(strstr(output.out, "fp16_gemm"));
+    release(&output);
+}
+
+/* --- a kernel that is wrong --- */
+
+static int leaves_y_alone(const struct plan *plan, const struct operands *operands, struct error *error) {
+    (void)plan, (void)operands, (void)error;
+    return 0;
+}
+
+static int writes_zeros(const struct plan *plan, const struct operands *operands, struct error *error) {
+    return device_fill(plan->device, operands->y, 0, problem_outputs(&plan->problem) * 2, error);
+}
+
+/* Three points of one kernel: unwritten, wrong, right. */
+static void wrong_kernels_get_no_time(void **state) {
+    (void)state;
+    struct sweep_options options = {
+        .ops = "fp16_gemm", .shapes = "128x64,64x64,64x128", .m = "1", .group = -1, .seed = 1};
+    char path[128], out[160], program[] = "test", format[] = "--benchmark_out_format=json";
+    snprintf(path, sizeof path, "%s/wrong.csv", directory);
+    snprintf(out, sizeof out, "--benchmark_out=%s/wrong.json", directory);
+    char *argv[] = {program, out, format, NULL};
+    int argc = 3;
+    struct device *device;
+    struct sweep *sweep;
+    struct error error;
+    assert_int_equal(device_open("cpu", &device, &error), 0);
+    if (sweep_create(device, &options, NULL, &sweep, &error)) fail_msg("%s", error.text);
+    assert_int_equal(sweep->count, 3);
+    struct kernel unwritten = *sweep->points[0].kernel, zeros = unwritten;
+    unwritten.run = leaves_y_alone;
+    zeros.run = writes_zeros;
+    sweep->points[0].kernel = &unwritten;
+    sweep->points[1].kernel = &zeros;
+    sweep->measuring = (struct measure_options){.min_samples = 6, .max_samples = 10, .interval = 1};
+    sweep->ceilings = (struct ceilings){1, 1, 1};
+    sweep->csv = fopen(path, "w");
+    sweep_register(sweep);
+    cbench_initialize(&argc, argv);
+    assert_int_equal(cbench_run(), 3);
+    assert_int_equal(sweep->failures, 2);
+    fclose(sweep->csv);
+    sweep_destroy(sweep);
+    device_close(device);
+    char *csv = read_text("wrong.csv"), *json = read_text("wrong.json");
+    assert_int_equal(count_lines(csv), 4);
+    json_t *root = parse(json);
+    const json_t *list = json_object_get(root, "benchmarks");
+    const char *first = json_string_value(json_object_get(json_array_get(list, 0), "error_message"));
+    const char *second = json_string_value(json_object_get(json_array_get(list, 1), "error_message"));
+    assert_non_null(strstr(first, "64 of 64 outputs are NaN"));
+    assert_non_null(strstr(second, "relative error 1, at most 0.001"));
+    assert_null(json_object_get(json_array_get(list, 1), "us"));
+    check_entry(json_array_get(list, 2), true);
+    json_decref(root);
+    free(csv);
+    free(json);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    return system(command);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(json_of_all_ops),
+        cmocka_unit_test(cold_symmetric_repeated),
+        cmocka_unit_test(model_shapes_are_listed),
+        cmocka_unit_test(all_configurations),
+        cmocka_unit_test(csv_rows),
+        cmocka_unit_test(wrong_usage),
+        cmocka_unit_test(failures),
+        cmocka_unit_test(empty_filter),
+        cmocka_unit_test(table_configurations),
+        cmocka_unit_test(words),
+        cmocka_unit_test(wrong_kernels_get_no_time),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
