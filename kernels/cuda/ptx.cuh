@@ -1,0 +1,180 @@
+/* The instructions and the half-precision arithmetic that the kernels use, wrapped once, without CUDA's
+ * headers: NVRTC then needs nothing but the program itself. fp16 pairs travel as 32-bit words, the lower
+ * index in the lower half; single fp16 values as 16-bit words. Shared-memory addresses are 32-bit. */
+#ifndef TILEBOOK_PTX_CUH
+#define TILEBOOK_PTX_CUH
+
+/* struct operands and struct arguments of kernels/kernel.h, as the entries take them by value. */
+struct operands {
+    const void *x, *weights, *scales, *zeros;
+    void *y, *workspace;
+};
+struct arguments {
+    struct operands operands;
+    int m, n, k, group;
+};
+
+/* The workspace begins with this many bytes of counters, zero between launches (kernels/kernel.h). */
+constexpr int WORKSPACE_COUNTER_BYTES = 65536;
+
+/* The 32-bit address that shared-memory instructions take. */
+__device__ __forceinline__ unsigned shared_address(const void *pointer) {
+    return (unsigned)__cvta_generic_to_shared(pointer);
+}
+
+/* --- fp16 --- */
+
+/* Two floats, rounded to nearest, as a pair. */
+__device__ __forceinline__ unsigned half2_from_floats(float low, float high) {
+    unsigned pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+/* The two values of a pair. */
+__device__ __forceinline__ void half2_to_floats(unsigned pair, float &low, float &high) {
+    asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
+}
+
+/* One value. */
+__device__ __forceinline__ float half_to_float(unsigned short half) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+}
+
+/* a - b, both halves. */
+__device__ __forceinline__ unsigned half2_sub(unsigned a, unsigned b) {
+    unsigned pair;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+/* a * b, both halves. */
+__device__ __forceinline__ unsigned half2_mul(unsigned a, unsigned b) {
+    unsigned pair;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+    return pair;
+}
+
+/* a * b + c rounded once, both halves. */
+__device__ __forceinline__ unsigned half2_fma(unsigned a, unsigned b, unsigned c) {
+    unsigned pair;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
+
+/* --- bits --- */
+
+/* (a & b) | c in one instruction. */
+__device__ __forceinline__ unsigned and_or(unsigned a, unsigned b, unsigned c) {
+    unsigned word;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(word) : "r"(a), "r"(b), "r"(c));
+    return word;
+}
+
+/* The low halves of a and b as a pair; then their high halves. */
+__device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) {
+    return __byte_perm(a, b, 0x5410);
+}
+__device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) {
+    return __byte_perm(a, b, 0x7632);
+}
+
+/* --- from memory to shared memory, asynchronously --- */
+
+/* How long a line stays in L2: evicted first for what is read once, else as usual. */
+__device__ __forceinline__ unsigned long long cache_policy(bool read_once) {
+    unsigned long long first, normal;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(first));
+    asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(normal));
+    return read_once ? first : normal;
+}
+
+/* 16 bytes, both addresses aligned to 16; zeros, and nothing read, unless `inside`. */
+__device__ __forceinline__ void copy_async(unsigned to, const void *from, bool inside) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                 "r"(inside ? 16 : 0)
+                 : "memory");
+}
+
+/* The same under a cache_policy. */
+__device__ __forceinline__ void copy_async(unsigned to, const void *from, bool inside, unsigned long long policy) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
+                 "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0), "l"(policy)
+                 : "memory");
+}
+
+/* Ends this thread's group of copies (an empty one counts too). */
+__device__ __forceinline__ void copy_async_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Waits until at most `PENDING` of this thread's newest groups are under way. */
+template <int PENDING> __device__ __forceinline__ void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+/* --- shared memory --- */
+
+__device__ __forceinline__ unsigned load_shared(unsigned address) {
+    unsigned word;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+    return word;
+}
+
+__device__ __forceinline__ uint4 load_shared4(unsigned address) {
+    uint4 words;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "r"(address)
+                 : "memory");
+    return words;
+}
+
+/* Four 8x8 fp16 matrices: lane l gives the address of row l % 8 of matrix l / 8 (16 bytes) and receives, of
+ * every matrix, elements 2 * (l % 4) and the next of row l / 4. */
+__device__ __forceinline__ void load_matrices(unsigned address, unsigned (&pairs)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+/* --- matrix unit --- */
+
+/* c (16 x 8, fp32) += a (16 x 16) b (16 x 8), fp16. Lane l holds, with r = l / 4 and q = 2 * (l % 4):
+ * a[0..3] rows r, r + 8, r, r + 8, columns q, q, q + 8, q + 8 and the next; b[0..1] rows q, q + 8 and the
+ * next, column r; c[0..1] row r, c[2..3] row r + 8, columns q and q + 1. */
+__device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* --- between blocks --- */
+
+/* Adds one; the caller's block (after a barrier) publishes what it wrote and sees what others published. */
+__device__ __forceinline__ unsigned count_arrival(unsigned *counter) {
+    unsigned before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(__cvta_generic_to_global(counter))
+                 : "memory");
+    return before;
+}
+
+/* Reads past L1, where another block's values may be stale. */
+__device__ __forceinline__ float4 load_published(const float4 *from) {
+    float4 value;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+                 : "l"(__cvta_generic_to_global(from))
+                 : "memory");
+    return value;
+}
+
+#endif

@@ -1,0 +1,192 @@
+/* y (M, N) = x (M, K) W with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums, on mma.sync
+ * and cp.async (sm_80 on). The partition is drawn in cuda/mma.cuh. Marlin's 16 (k) x 64 (n) tile is 512
+ * bytes in which lane l's 16 bytes are its A fragments for four times 16 columns: nothing is shuffled, one
+ * load feeds four multiply() steps. Needs K % TILE_K == 0 and N % 64 == 0; any M.
+ *
+ * A stage holds   x       TILE_M rows of TILE_K fp16
+ *                 codes   TILE_K / 16 x TILE_N / 64 Marlin tiles, 512 bytes each
+ *                 scales  GROUPS x TILE_N / 64 times 128 bytes   } only where several groups share K
+ *                 zeros   GROUPS x TILE_N / 64 times 32 bytes    } and the latter only with ZEROS
+ *
+ * GROUP is the rows that share a scale, 0 if all of K does; ZEROS whether zero points are stored. */
+#include "cuda/mma.cuh"
+
+/* Groups that a stage touches; with one group for all of K its scales and zero points stay out of the stages. */
+constexpr int GROUP_ROWS = GROUP ? GROUP : 1;
+constexpr int GROUPS = GROUP == 0 ? 0 : TILE_K > GROUP ? TILE_K / GROUP_ROWS : 1;
+constexpr int CODES = X_BYTES;
+constexpr int SCALES = CODES + TILE_K * TILE_N / 2;
+constexpr int ZERO_POINTS = SCALES + GROUPS * TILE_N * 2;
+constexpr int STAGE_BYTES = (ZERO_POINTS + GROUPS * ZEROS * TILE_N / 2 + 127) / 128 * 128;
+static_assert(SHARED_BYTES >= STAGES * STAGE_BYTES && SHARED_BYTES >= EPILOGUE_BYTES, "kernels/mma.c disagrees");
+
+/* A run of k within a warp's slice that has one scale for each column. */
+constexpr int RUN = GROUP == 0 || WARP_K < GROUP ? WARP_K : GROUP;
+
+/* With few tokens it is cheaper to scale the sums of a run than its weights. */
+constexpr bool SCALE_SUMS = GROUP != 0 && TILE_M <= 16;
+constexpr bool SCALE_WEIGHTS = GROUP != 0 && !SCALE_SUMS;
+
+/* What turns a lane's codes of 64 columns into weights; the lane has columns 8 * c + lane / 4, c = 0..7.
+ * A code q in the low 4 bits of the pattern of 1024 is 1024 + q, four bits higher 1024 + 16 q; both are
+ * exact, and so is subtracting: (1024 + q) - (1024 + z), and (1024 + 16 q) / 16 - (64 + z). */
+struct columns {
+    unsigned low[8];   /* pairs of 1024 + z */
+    unsigned high[8];  /* pairs of -(64 + z) */
+    unsigned scale[4]; /* of columns c = 2 j and 2 j + 1 */
+};
+
+/* Zero points from the lane's word: nibbles j and j + 4 are columns 2 j and 2 j + 1. */
+__device__ __forceinline__ void set_zeros(struct columns &columns, unsigned word) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned z = word >> 4 * j & 0x000f000f;
+        const unsigned low = z | 0x64006400, high = z << 4 | 0xd400d400;
+        columns.low[2 * j] = low_halves(low, low);
+        columns.low[2 * j + 1] = high_halves(low, low);
+        columns.high[2 * j] = low_halves(high, high);
+        columns.high[2 * j + 1] = high_halves(high, high);
+    }
+}
+
+/* Reads scales and zero points of one run from a stage. */
+__device__ __forceinline__ void load_columns(struct columns &columns, const struct place &p, unsigned stage, int k) {
+    const int group = GROUPS > 1 ? k / GROUP_ROWS : 0;
+    const int block = group * WARPS_N + p.warp_n, lane = p.lane / 4;
+    const uint4 scales = load_shared4(stage + SCALES + block * 128 + lane * 16);
+    columns.scale[0] = scales.x, columns.scale[1] = scales.y, columns.scale[2] = scales.z, columns.scale[3] = scales.w;
+    if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4));
+}
+
+/* A word of eight codes as the A fragment of columns 16 j.. and 16 of k. */
+__device__ __forceinline__ void decode(unsigned (&a)[4], unsigned word, const struct columns &columns, int j) {
+    const unsigned sixteenth = 0x2c002c00, bits = 0x64006400;
+    a[0] = half2_sub(and_or(word, 0x000f000f, bits), columns.low[2 * j]);
+    a[2] = half2_fma(and_or(word, 0x00f000f0, bits), sixteenth, columns.high[2 * j]);
+    word >>= 8;
+    a[1] = half2_sub(and_or(word, 0x000f000f, bits), columns.low[2 * j + 1]);
+    a[3] = half2_fma(and_or(word, 0x00f000f0, bits), sixteenth, columns.high[2 * j + 1]);
+    if (SCALE_WEIGHTS) {
+        const unsigned first = low_halves(columns.scale[j], columns.scale[j]);
+        const unsigned second = high_halves(columns.scale[j], columns.scale[j]);
+        a[0] = half2_mul(a[0], first), a[2] = half2_mul(a[2], first);
+        a[1] = half2_mul(a[1], second), a[3] = half2_mul(a[3], second);
+    }
+}
+
+/* Adds 32 of k of a stage to the sums; `step` counts 32s. */
+__device__ __forceinline__ void add_step(struct sums &sums, const struct columns &columns, const struct place &p,
+                                         unsigned stage, int step) {
+    unsigned a[2][4][4];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int tile = (2 * step + h) * WARPS_N + p.warp_n;
+        const uint4 words = load_shared4(stage + CODES + tile * 512 + p.lane * 16);
+        decode(a[h][0], words.x, columns, 0);
+        decode(a[h][1], words.y, columns, 1);
+        decode(a[h][2], words.z, columns, 2);
+        decode(a[h][3], words.w, columns, 3);
+    }
+#pragma unroll
+    for (int t = 0; t < TOKEN_TILES; t++) {
+        unsigned b[4];
+        load_tokens(stage, p, t, step, b);
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) multiply(sums.at[j][t], a[h][j], b[2 * h], b[2 * h + 1]);
+    }
+}
+
+/* sums += scale * part, column by column. */
+__device__ __forceinline__ void add_scaled(struct sums &sums, const struct sums &part, const unsigned (&scale)[4]) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        float first, second;
+        half2_to_floats(scale[j], first, second);
+#pragma unroll
+        for (int t = 0; t < TOKEN_TILES; t++) {
+            sums.at[j][t][0] += first * part.at[j][t][0], sums.at[j][t][1] += first * part.at[j][t][1];
+            sums.at[j][t][2] += second * part.at[j][t][2], sums.at[j][t][3] += second * part.at[j][t][3];
+        }
+    }
+}
+
+/* Adds the warp's slice of one stage to the sums. */
+__device__ __forceinline__ void add_stage(struct sums &sums, struct columns &columns, const struct place &p,
+                                          unsigned stage) {
+#pragma unroll
+    for (int k = 0; k < WARP_K; k += RUN) {
+        struct sums part = {};
+        if (GROUP) load_columns(columns, p, stage, p.warp_k * WARP_K + k);
+#pragma unroll
+        for (int i = 0; i < RUN; i += 32)
+            add_step(SCALE_SUMS ? part : sums, columns, p, stage, (p.warp_k * WARP_K + k + i) / 32);
+        if (SCALE_SUMS) add_scaled(sums, part, columns.scale);
+    }
+}
+
+/* Requests ROWS rows of a matrix that lies in blocks of BYTES for every 64 columns, from row `first` and the
+ * tile's first column on; columns behind n become zero. */
+template <int ROWS, int BYTES>
+__device__ __forceinline__ void request_blocks(unsigned to, const void *from, int first, int n0, int n,
+                                               unsigned long long policy) {
+    constexpr int BLOCK = BYTES / 16, CHUNKS = BLOCK * WARPS_N, STRIDE = THREADS / CHUNKS;
+    const int row0 = threadIdx.x / CHUNKS, chunk = n0 / 64 * BLOCK + threadIdx.x % CHUNKS, chunks = n / 64 * BLOCK;
+    const uint4 *source = (const uint4 *)from + (size_t)(first + row0) * chunks + chunk;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += STRIDE, source += (size_t)STRIDE * chunks) {
+        if (ROWS % STRIDE && row0 + i >= ROWS) break;
+        copy_async(to + (i * CHUNKS + threadIdx.x) * 16, source, chunk < chunks, policy);
+    }
+}
+
+/* Multiplies the sums by the scales of one group for all of K. Of every 32 columns, position 8 i + t holds
+ * column 2 i + {0, 1, 8, 9, 16, 17, 24, 25}[t]: the lane's four are two positions apart. */
+__device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const void *scales, int n) {
+    const int column = p.n0 + p.warp_n * 64, lane = p.lane / 4;
+    if (column >= n) return;
+    const unsigned short *own = (const unsigned short *)scales + column + lane / 2 * 8 + lane % 2;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned short *pair = own + j / 2 * 32 + j % 2 * 4;
+        const float first = half_to_float(pair[0]), second = half_to_float(pair[2]);
+#pragma unroll
+        for (int t = 0; t < TOKEN_TILES; t++) {
+            sums.at[j][t][0] *= first, sums.at[j][t][1] *= first;
+            sums.at[j][t][2] *= second, sums.at[j][t][3] *= second;
+        }
+    }
+}
+
+/* The zero points that hold for all of K: 8, or those stored if there is one group. */
+__device__ __forceinline__ void start_columns(struct columns &columns, const struct place &p, const void *zeros,
+                                              int n) {
+    set_zeros(columns, 0x88888888);
+    const int block = p.n0 / 64 + p.warp_n;
+    if (ZEROS && !GROUP && block < n / 64) set_zeros(columns, ((const unsigned *)zeros)[block * 8 + p.lane / 4]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
+    const struct place p = find_place(a.m, a.n, a.k);
+    const unsigned memory = shared_address(shared_memory);
+    const unsigned long long x_policy = cache_policy(false), weights_policy = cache_policy(a.m <= TILE_M);
+    struct sums sums = {};
+    struct columns columns;
+    start_columns(columns, p, a.operands.zeros, a.n);
+    run_pipeline(
+        p.k_stages,
+        [&](int i, int stage) {
+            const unsigned to = memory + stage * STAGE_BYTES;
+            const int k0 = (p.k_first + i) * TILE_K;
+            request_blocks<TILE_K / 16, 512>(to + CODES, a.operands.weights, k0 / 16, p.n0, a.n, weights_policy);
+            request_rows<TILE_M>(to, a.operands.x, p.m0, a.m, a.k, k0, x_policy);
+            request_blocks<GROUPS, 128>(to + SCALES, a.operands.scales, k0 / GROUP_ROWS, p.n0, a.n, weights_policy);
+            request_blocks<GROUPS * ZEROS, 32>(to + ZERO_POINTS, a.operands.zeros, k0 / GROUP_ROWS, p.n0, a.n,
+                                               weights_policy);
+        },
+        [&](int stage) { add_stage(sums, columns, p, memory + stage * STAGE_BYTES); });
+    reduce_warps(sums, p);
+    if (!GROUP && p.warp_k == 0) scale_sums(sums, p, a.operands.scales, a.n);
+    if (reduce_splits(sums, p, a.operands.workspace)) store_sums(sums, p, a.operands.y, a.m, a.n);
+}

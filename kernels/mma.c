@@ -1,0 +1,174 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/mma.h"
+
+enum { WARP_THREADS = 32, WARP_COLUMNS = 64, WARP_TOKENS = 64 };
+enum { SM_REGISTERS = 65536, SM_THREADS = 1536, MOST_THREADS = 512 };
+/* The driver keeps this much shared memory of each block for itself. */
+enum { RESERVED_BYTES = 1024 };
+static const size_t most_workspace = (size_t)64 << 20;
+
+struct mma_block mma_block(const struct config *config) {
+    const int *value = config->value;
+    return (struct mma_block){.tile_m = value[MMA_TILE_M],
+                              .tile_n = value[MMA_TILE_N],
+                              .tile_k = value[MMA_TILE_K],
+                              .warps_k = value[MMA_WARPS_K],
+                              .stages = value[MMA_STAGES],
+                              .split_k = value[MMA_SPLIT_K]};
+}
+
+static int smaller(int a, int b) {
+    return a < b ? a : b;
+}
+
+static long blocks_up(long items, long block) {
+    return (items + block - 1) / block;
+}
+
+static int warp_tokens(const struct mma_block *b) {
+    return smaller(b->tile_m, WARP_TOKENS);
+}
+
+int mma_threads(const struct mma_block *b) {
+    return WARP_THREADS * (b->tile_n / WARP_COLUMNS) * (b->tile_m / warp_tokens(b)) * b->warps_k;
+}
+
+/* Two sums a token and thread (64 columns over 32 lanes), twice where there are two sets, and room for two
+ * steps of weights, a step of tokens, scales, zero points and addresses. */
+static int registers(const struct mma_block *b) {
+    int tokens = warp_tokens(b);
+    return 2 * tokens * (b->two_sums ? 2 : 1) + tokens / 2 + 92;
+}
+
+size_t mma_shared_bytes(const struct mma_block *b) {
+    size_t pipeline = (size_t)b->stages * b->stage_bytes;
+    size_t reduction = (size_t)(b->warps_k / 2) * (size_t)b->tile_m * (size_t)b->tile_n * sizeof(float);
+    size_t staged = (size_t)b->tile_m * (size_t)(b->tile_n + 8) * sizeof(uint16_t);
+    size_t epilogue = reduction > staged ? reduction : staged;
+    return pipeline > epilogue ? pipeline : epilogue;
+}
+
+static long tiles(const struct problem *p, const struct mma_block *b) {
+    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, b->tile_n);
+}
+
+static size_t workspace_bytes(const struct problem *p, const struct mma_block *b) {
+    if (b->split_k == 1) return 0;
+    size_t tile = (size_t)b->tile_m * (size_t)b->tile_n * sizeof(float);
+    return WORKSPACE_COUNTER_BYTES + (size_t)tiles(p, b) * (size_t)b->split_k * tile;
+}
+
+static int check_split(const struct problem *p, const struct mma_block *b, struct error *why) {
+    if (b->split_k == 1) return 0;
+    if (b->split_k > p->k / b->tile_k)
+        return error_set(why, "split_k=%d leaves parts without work: K=%d is %d times tile_k=%d", b->split_k, p->k,
+                         p->k / b->tile_k, b->tile_k);
+    if (tiles(p, b) > WORKSPACE_COUNTER_BYTES / 4)
+        return error_set(why, "split_k=%d needs a counter for each of %ld tiles; there are %d", b->split_k, tiles(p, b),
+                         WORKSPACE_COUNTER_BYTES / 4);
+    if (workspace_bytes(p, b) > most_workspace)
+        return error_set(why, "split_k=%d needs a workspace of %zu MiB; at most %zu MiB are used", b->split_k,
+                         workspace_bytes(p, b) >> 20, most_workspace >> 20);
+    return 0;
+}
+
+int mma_legal(const struct device *device, const struct problem *p, const struct mma_block *b, struct error *why) {
+    int threads = mma_threads(b);
+    if (device->compute_capability < 80)
+        return error_set(why, "mma.sync with cp.async needs compute capability 8.0; %s has %d.%d", device->name,
+                         device->compute_capability / 10, device->compute_capability % 10);
+    if (p->k % b->tile_k) return error_set(why, "tile_k=%d does not divide K=%d", b->tile_k, p->k);
+    if (b->tile_k / b->warps_k < 32)
+        return error_set(why, "warps_k=%d leaves a warp %d of tile_k=%d; it needs at least 32", b->warps_k,
+                         b->tile_k / b->warps_k, b->tile_k);
+    if (threads > MOST_THREADS)
+        return error_set(why, "%d threads a block (%d warps); at most %d", threads, threads / WARP_THREADS,
+                         MOST_THREADS);
+    if (registers(b) * threads > SM_REGISTERS)
+        return error_set(why, "%d threads with about %d registers each; an SM has %d", threads, registers(b),
+                         SM_REGISTERS);
+    if (mma_shared_bytes(b) > device->shared_block_bytes)
+        return error_set(why, "%zu bytes of shared memory; a block of %s has at most %zu", mma_shared_bytes(b),
+                         device->name, device->shared_block_bytes);
+    return check_split(p, b, why);
+}
+
+void mma_launch(const struct problem *p, const struct mma_block *b, struct launch *launch) {
+    size_t used = strlen(launch->options);
+    launch->grid[0] = (unsigned)tiles(p, b);
+    launch->grid[1] = (unsigned)b->split_k;
+    launch->grid[2] = 1;
+    launch->block = (unsigned)mma_threads(b);
+    launch->shared_bytes = mma_shared_bytes(b);
+    launch->workspace_bytes = workspace_bytes(p, b);
+    snprintf(launch->options + used, sizeof launch->options - used, "%s-DSHARED_BYTES=%zu", used ? " " : "",
+             launch->shared_bytes);
+}
+
+/* --- the estimate: the longest of memory, L2 and matrix unit, and what is paid once --- */
+
+/* A request takes about this long to come back from memory. */
+static const double latency_us = 0.8;
+/* A launch that does nothing, with filling the pipeline and the last stores. */
+static const double fixed_us = 3.0;
+/* Partial sums, a fence, and the wait for the last block. */
+static const double split_us = 1.0;
+/* What mma.sync reaches of the theoretical matrix rate. */
+static const double mma_share = 0.62;
+/* L2 delivers about this multiple of memory. */
+static const double cache_ratio = 2.0;
+
+static long resident_blocks(const struct device *device, const struct mma_block *b) {
+    long threads = mma_threads(b);
+    long by_shared = (long)(device->shared_sm_bytes / (mma_shared_bytes(b) + RESERVED_BYTES));
+    long by_registers = SM_REGISTERS / (registers(b) * threads), by_threads = SM_THREADS / threads;
+    long least = by_shared < by_registers ? by_shared : by_registers;
+    if (by_threads < least) least = by_threads;
+    return least > 0 ? least : 1;
+}
+
+/* Bytes come at full bandwidth only while enough of them are under way; the last wave has fewer blocks. */
+static double memory_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
+    double blocks = (double)tiles(p, b) * b->split_k;
+    double slots = (double)resident_blocks(device, b) * device->multiprocessors;
+    double under_way = (double)(b->stages - 1) * (double)b->stage_bytes, wanted = device->memory_gbs * 1e3 * latency_us;
+    double us = 0, us_a_block = problem_bytes(p) / blocks / (device->memory_gbs * 1e3);
+    for (double left = blocks; left > 0; left -= slots) {
+        double running = left < slots ? left : slots, share = running * under_way / wanted;
+        if (share > 1 && left > slots) return us + left * us_a_block;
+        us += running * us_a_block / (share < 1 ? share : 1);
+    }
+    return us;
+}
+
+/* What the blocks read again and again, and the partial sums, pass through L2. */
+static double cache_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
+    double stage_loads = (double)tiles(p, b) * (p->k / b->tile_k);
+    double partial = b->split_k > 1 ? 2.0 * (double)workspace_bytes(p, b) : 0;
+    return (stage_loads * (double)b->stage_bytes + partial) / (device->memory_gbs * 1e3 * cache_ratio);
+}
+
+/* The SM with the most blocks decides. Bringing weights into registers costs issue slots, which few tokens
+ * leave uncovered: a step of 16 x 64 weights feeds tokens / 2 multiplications of about 6.5 slots each. */
+static double matrix_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
+    double blocks = (double)tiles(p, b) * b->split_k;
+    double on_one = (double)blocks_up((long)blocks, device->multiprocessors);
+    double flops = 2.0 * b->tile_m * b->tile_n * ((double)p->k / b->split_k);
+    double rate = device->matrix_tflops * 1e6 * mma_share / device->multiprocessors;
+    long resident = resident_blocks(device, b);
+    double warps = (double)mma_threads(b) / WARP_THREADS * (on_one < resident ? on_one : (double)resident);
+    double slots = 6.5 * warp_tokens(b) / 2, cover = warps < 8 ? warps / 8 : 1;
+    return on_one * flops / rate * (1 + b->fragment_slots / slots) / cover;
+}
+
+double mma_estimate(const struct device *device, const struct problem *p, const struct mma_block *b) {
+    double parts[] = {memory_us(device, p, b), cache_us(device, p, b), matrix_us(device, p, b)}, longest = 0, sum = 0;
+    for (int i = 0; i < 3; i++) {
+        if (parts[i] > longest) longest = parts[i];
+        sum += parts[i];
+    }
+    /* They overlap, but not perfectly. */
+    return fixed_us + longest + 0.1 * (sum - longest) + (b->split_k > 1 ? split_us : 0) + 0.1 * (b->warps_k - 1);
+}
