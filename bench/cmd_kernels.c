@@ -53,11 +53,13 @@ struct scope {
     int *m, m_count;
 };
 
+/* 0 or the exit code. A GPU that is not there is a failure, a name that no device can have is wrong usage. */
 static int load_scope(const struct options *options, struct scope *scope, struct error *error) {
-    if (options->device && device_open(options->device, &scope->device, error)) return -1;
+    if (options->device && device_open(options->device, &scope->device, error))
+        return strncmp(options->device, "cuda:", 5) ? 2 : 1;
     if (!options->shapes) return 0;
-    if (shapes_parse(options->shapes, &scope->shapes, error)) return -1;
-    return m_list_parse(options->m, &scope->m, &scope->m_count, error);
+    if (shapes_parse(options->shapes, &scope->shapes, error)) return 2;
+    return m_list_parse(options->m, &scope->m, &scope->m_count, error) ? 2 : 0;
 }
 
 static void free_scope(struct scope *scope) {
@@ -106,14 +108,11 @@ int cmd_kernels(int argc, char **argv) {
     argp_err_exit_status = 2;
     argv[0] = (char *)"tilebook kernels";
     argp_parse(&parser, argc, argv, 0, NULL, &options);
-    if ((options.op && op_parse(options.op, &op, &error)) || load_scope(&options, &scope, &error)) {
-        fprintf(stderr, "tilebook kernels: %s\n", error.text);
-        free_scope(&scope);
-        return 2;
-    }
-    for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++)
+    int code = options.op && op_parse(options.op, &op, &error) ? 2 : load_scope(&options, &scope, &error);
+    if (code) fprintf(stderr, "tilebook kernels: %s\n", error.text);
+    for (const struct kernel *const *kernel = kernel_list(); !code && *kernel; kernel++)
         if ((op == OP_COUNT || (*kernel)->op == op) && (!scope.device || (*kernel)->backend == scope.device->backend))
             print_kernel(&scope, *kernel);
     free_scope(&scope);
-    return 0;
+    return code;
 }

@@ -15,6 +15,7 @@ static const char program[] = "tilebook sweep";
 struct options {
     struct sweep_options sweep;
     const char *device, *table, *csv;
+    bool small; /* nobody chose the shape and there is no GPU */
 };
 
 enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV };
@@ -47,12 +48,12 @@ static const char doc[] =
     "  --benchmark_filter=REGEX      a part of the points\n"
     "  --benchmark_list_tests        their names\n"
     "  --benchmark_repetitions=N     repeat the whole measurement\n"
-    "  --benchmark_min_time=S        least seconds of sampling a point (default 0.3; the limit is ten times that)\n"
+    "  --benchmark_min_time=S        least sampling time of a point (0.3)\n"
     "\n"
     "Examples:\n"
     "  tilebook sweep\n"
     "  tilebook sweep --op marlin_gemm --shapes 5120x7168 --m 1:256:x2 --config all\n"
-    "  tilebook sweep --shapes qwen2.5-14b --table tiles.txt --benchmark_out=sweep.json";
+    "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json";
 
 static void parse_group(const char *text, struct argp_state *state, int *group) {
     static const int groups[] = {32, 64, 128};
@@ -228,6 +229,8 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     sweep->measuring = measuring(line->min_time);
     sweep->repeated = line->repeated;
     if (!line->list) {
+        if (options->small)
+            fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
         fprintf(stderr, "%s: %d points on %s (%s); measuring the ceilings first\n", program, sweep->count,
                 sweep->device->id, sweep->device->name);
         if (measure_ceilings(sweep->device, &sweep->ceilings, &error)) return fail(1, error.text);
@@ -256,8 +259,7 @@ static int load_table(const char *path, const struct device *device, struct tile
 
 static void apply_defaults(struct options *options, const struct device *device) {
     bool gpu = device->backend == BACKEND_CUDA;
-    if (!options->sweep.shapes && !gpu)
-        fprintf(stderr, "%s: no GPU in use: a small default shape; --shapes takes others\n", program);
+    options->small = !options->sweep.shapes && !gpu;
     if (!options->sweep.shapes) options->sweep.shapes = gpu ? "qwen2.5-14b" : "1024x1024";
     if (!options->sweep.m) options->sweep.m = gpu ? "1,16,256" : "1,16";
 }

@@ -232,6 +232,7 @@ static void wrong_usage(void **state) {
 static void failures(void **state) {
     (void)state;
     check_fails("sweep --device cuda:99", 1, "--device cpu");
+    check_fails("kernels --device cuda:99", 1, "--device cpu");
     check_fails(QUICK "--table /nonexistent/tiles.txt", 1, "/nonexistent/tiles.txt");
     check_fails(QUICK "--csv /nonexistent/rows.csv", 1, "/nonexistent/rows.csv");
 }
