@@ -493,8 +493,8 @@ int cmd_decode(int argc, char **argv) {
         "Generate text with a Qwen2 model. The text goes to stdout; what ran, how fast and "
         "in how much memory to stderr.\v"
         "  tilebook decode --model DIR --prompt 'Once upon a time' --max-tokens 64\n"
-        "  tilebook decode --model DIR --chat --prompt-file question.txt --table tiles.txt\n"
-        "  tilebook decode --model qwen2.5-14b --in-memory -q awq_marlin --bench --ctx 4096",
+        "  tilebook decode --model DIR --chat --prompt-file FILE --table tiles.txt\n"
+        "  tilebook decode --model qwen2.5-14b --in-memory -q awq_marlin --bench",
         0,
         0,
         0};

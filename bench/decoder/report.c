@@ -128,7 +128,7 @@ static json_t *json_report(const struct report *report) {
 int report_print_json(const struct report *report, FILE *stream, struct error *error) {
     json_t *object = json_report(report);
     if (!object) return error_set(error, "the figures could not be written as JSON");
-    int status = json_dumpf(object, stream, JSON_COMPACT);
+    int status = json_dumpf(object, stream, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(object);
     if (status || fputc('\n', stream) == EOF || fflush(stream))
         return error_set(error, "the JSON could not be written");

@@ -1,0 +1,229 @@
+/* The decoder on a GPU: its small operations against the CPU's, its tokens against transformers'. */
+#include <unistd.h>
+
+#include "tests/golden.h"
+#include "bench/decoder/ops.h"
+#include "kernels/half.h"
+#include "kernels/reference.h"
+
+/* --- the small operations --- */
+
+/* One description's buffers on one backend. */
+struct side {
+    struct device *device;
+    struct ops ops;
+    void *memory[6];
+    int count;
+};
+
+static void side_open(struct side *side, const char *id, int head_dim) {
+    struct error error = {""};
+    *side = (struct side){0};
+    must(device_open(id, &side->device, &error), &error);
+    must(ops_open(side->device, head_dim, &side->ops, &error), &error);
+}
+
+static void *side_take(struct side *side, size_t bytes) {
+    struct error error = {""};
+    void *memory = side->memory[side->count++] = device_alloc(side->device, bytes, &error);
+    assert_non_null(memory);
+    must(device_fill(side->device, memory, 0xff, bytes, &error), &error); /* NaN in fp16 and fp32 */
+    return memory;
+}
+
+/* `count` fp16 numbers in [-scale, scale], the same on both sides. */
+static uint16_t *side_halves(struct side *side, size_t count, float scale, uint64_t seed) {
+    struct error error = {""};
+    uint16_t *memory = side_take(side, 2 * count);
+    must(reference_fill_half(side->device, memory, count, -scale, scale, seed, &error), &error);
+    return memory;
+}
+
+static float *side_floats(struct side *side, size_t count, float scale) {
+    struct error error = {""};
+    float *host = malloc(count * sizeof *host), *memory = side_take(side, count * sizeof *host);
+    for (size_t i = 0; i < count; i++) host[i] = scale * ((float)(i * 2654435761u % 1000003) / 500001.5f - 1);
+    must(device_write(side->device, memory, host, count * sizeof *host, &error), &error);
+    free(host);
+    return memory;
+}
+
+static uint16_t *side_read(struct side *side, const void *from, size_t count) {
+    struct error error = {""};
+    uint16_t *host = malloc(2 * count);
+    must(device_read(side->device, host, from, 2 * count, &error), &error);
+    return host;
+}
+
+static void side_close(struct side *side) {
+    for (int i = 0; i < side->count; i++) device_free(side->device, side->memory[i]);
+    device_close(side->device);
+}
+
+/* fp16 results of both sides agree to a rounding or two; what neither wrote (NaN) may stay. */
+static void agree(const char *what, struct side sides[2], const void *const y[2], size_t count) {
+    uint16_t *gpu = side_read(&sides[0], y[0], count), *cpu = side_read(&sides[1], y[1], count);
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < count; i++) {
+        double a = half_to_float(gpu[i]), b = half_to_float(cpu[i]);
+        if (isnan(a) && isnan(b)) continue;
+        if (!(fabs(a - b) <= 4e-3 * (fabs(b) + 0.1))) fail_msg("%s: element %zu is %g, not %g", what, i, a, b);
+        difference += (a - b) * (a - b);
+        norm += b * b;
+    }
+    if (!(sqrt(difference / norm) <= 1e-3)) fail_msg("%s: off by %g", what, sqrt(difference / norm));
+    free(gpu);
+    free(cpu);
+}
+
+static void open_both(struct side sides[2], int head_dim) {
+    side_open(&sides[0], "cuda:0", head_dim);
+    side_open(&sides[1], "cpu", head_dim);
+}
+
+static void norms_agree(void **state) {
+    (void)state;
+    for (int with_delta = 0; with_delta < 2; with_delta++) {
+        struct side sides[2];
+        const void *y[2], *residual[2];
+        enum { ROWS = 3, WIDTH = 5120 };
+        open_both(sides, 128);
+        for (int i = 0; i < 2; i++) {
+            struct error error = {""};
+            struct ops_rms_norm a = {side_floats(&sides[i], ROWS * WIDTH, 9),
+                                     side_halves(&sides[i], ROWS * WIDTH, 2, 1),
+                                     side_floats(&sides[i], WIDTH, 1),
+                                     side_take(&sides[i], 2 * ROWS * WIDTH),
+                                     ROWS,
+                                     WIDTH,
+                                     1e-6f};
+            if (!with_delta) a.delta = NULL;
+            must(sides[i].ops.functions->rms_norm(&sides[i].ops, &a, &error), &error);
+            y[i] = a.y;
+            residual[i] = a.residual;
+        }
+        agree("rms_norm", sides, y, ROWS * WIDTH);
+        uint16_t *gpu = side_read(&sides[0], residual[0], 2 * ROWS * WIDTH);
+        uint16_t *cpu = side_read(&sides[1], residual[1], 2 * ROWS * WIDTH);
+        assert_memory_equal(gpu, cpu, 4 * ROWS * WIDTH);
+        free(gpu);
+        free(cpu);
+        for (int i = 0; i < 2; i++) side_close(&sides[i]);
+    }
+}
+
+/* Rotates and attends on both sides, with a cache that is full up to `position`. */
+static void attention_agrees(int head_dim, int heads, int kv_heads, int tokens, int position) {
+    struct side sides[2];
+    const void *keys[2], *values[2], *qkv[2], *y[2];
+    int context = position + tokens + 3;
+    size_t all = (size_t)(heads + 2 * kv_heads) * (size_t)head_dim;
+    size_t cached = (size_t)kv_heads * (size_t)context * (size_t)head_dim;
+    size_t outputs = (size_t)tokens * (size_t)heads * (size_t)head_dim;
+    open_both(sides, head_dim);
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        struct side *s = &sides[i];
+        struct ops_cache cache = {
+            side_halves(s, cached, 2, 3), side_halves(s, cached, 2, 4), kv_heads, context, head_dim, position};
+        struct ops_rope rope = {cache,
+                                side_halves(s, (size_t)tokens * all, 2, 5),
+                                side_floats(s, all, 1),
+                                side_floats(s, (size_t)head_dim / 2, 1),
+                                tokens,
+                                heads};
+        struct ops_attention attention = {cache, rope.qkv, side_take(s, 2 * outputs), tokens, heads};
+        must(s->ops.functions->rope(&s->ops, &rope, &error), &error);
+        must(s->ops.functions->attention(&s->ops, &attention, &error), &error);
+        keys[i] = cache.keys, values[i] = cache.values, qkv[i] = rope.qkv, y[i] = attention.y;
+    }
+    agree("rope, keys", sides, keys, cached);
+    agree("rope, values", sides, values, cached);
+    agree("rope, queries", sides, qkv, (size_t)tokens * all);
+    agree("attention", sides, y, outputs);
+    for (int i = 0; i < 2; i++) side_close(&sides[i]);
+}
+
+static void attention_agrees_everywhere(void **state) {
+    (void)state;
+    attention_agrees(128, 40, 8, 1, 0);
+    attention_agrees(128, 40, 8, 1, 4095);
+    attention_agrees(128, 10, 2, 7, 31);
+    attention_agrees(128, 2, 1, 64, 0);
+    attention_agrees(128, 2, 2, 4, 1000);
+    attention_agrees(64, 14, 2, 3, 200);
+    attention_agrees(64, 4, 4, 33, 5);
+}
+
+static void silu_and_gather_agree(void **state) {
+    (void)state;
+    struct side sides[2];
+    enum { ROWS = 5, WIDTH = 640 };
+    const void *silu[2], *gathered[2];
+    int32_t columns[WIDTH];
+    for (int i = 0; i < WIDTH; i++) columns[i] = i * 7 % WIDTH;
+    open_both(sides, 128);
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        struct side *s = &sides[i];
+        struct ops_silu_mul a = {side_halves(s, 2 * ROWS * WIDTH, 8, 6), side_take(s, 2 * ROWS * WIDTH), ROWS, WIDTH};
+        int32_t *perm = side_take(s, sizeof columns);
+        must(device_write(s->device, perm, columns, sizeof columns, &error), &error);
+        struct ops_gather b = {a.y, perm, side_take(s, 2 * ROWS * WIDTH), ROWS, WIDTH};
+        must(s->ops.functions->silu_mul(&s->ops, &a, &error), &error);
+        must(s->ops.functions->gather(&s->ops, &b, &error), &error);
+        silu[i] = a.y, gathered[i] = b.y;
+    }
+    agree("silu_mul", sides, silu, ROWS * WIDTH);
+    agree("gather", sides, gathered, ROWS * WIDTH);
+    for (int i = 0; i < 2; i++) side_close(&sides[i]);
+}
+
+/* --- the model --- */
+
+static void every_method_gives_transformers_tokens(void **state) {
+    (void)state;
+    golden_check("cuda:0", "tiny-qwen2", METHOD_NONE, 512, NULL);
+    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ, 512, NULL);
+    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, NULL);
+    golden_check("cuda:0", "tiny-qwen2-gptq", METHOD_GPTQ, 512, NULL);
+    golden_check("cuda:0", "tiny-qwen2-gptq", METHOD_GPTQ_MARLIN, 512, NULL);
+    golden_check("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ, 512, NULL);
+    golden_check("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
+}
+
+static void chunks_do_not_matter(void **state) {
+    (void)state;
+    golden_check("cuda:0", "tiny-qwen2", METHOD_NONE, 5, NULL);
+    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 1, NULL);
+}
+
+static void a_table_changes_configurations_not_tokens(void **state) {
+    (void)state;
+    struct tile_table table;
+    struct subject subject;
+    struct error error = {""};
+    char path[] = "/tmp/decode-table-XXXXXX";
+    int all, id = 1;
+    close(mkstemp(path));
+    golden_table("cuda:0", path, &table);
+    golden_check("cuda:0", "tiny-qwen2", METHOD_NONE, 512, &table);
+    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ, 512, &table);
+    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    subject_open(&subject, "cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    must(model_forward(subject.model, &id, 1, 0, NULL, &error), &error);
+    assert_int_equal(golden_plans(subject.model, " tuned", &all), 4);
+    assert_int_equal(all, 4);
+    subject_close(&subject);
+    tiles_free(&table);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(norms_agree),           cmocka_unit_test(attention_agrees_everywhere),
+        cmocka_unit_test(silu_and_gather_agree), cmocka_unit_test(every_method_gives_transformers_tokens),
+        cmocka_unit_test(chunks_do_not_matter),  cmocka_unit_test(a_table_changes_configurations_not_tokens),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
