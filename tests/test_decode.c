@@ -207,7 +207,7 @@ static void refuses(const char *arguments, int status, const char *const *words)
 static json_t *decode_json(const char *arguments) {
     const struct result *result = decode(arguments);
     if (result->status) fail_msg("%s: %s", arguments, result->err);
-    json_t *object = json_loads(result->out, 0, NULL);
+    json_t *object = json_loads(result->out, JSON_ALLOW_NUL, NULL);
     if (!json_is_object(object)) fail_msg("%s: not one JSON object: %s", arguments, result->out);
     return object;
 }

@@ -461,6 +461,7 @@ static int report(const struct session *s, struct error *error) {
         .prompt_count = s->prompt_count,
         .generation = &s->generation,
         .text = s->stream.text ? s->stream.text : "",
+        .text_bytes = s->stream.length,
     };
     if (!o->json) report_print(&report, o->bench ? stdout : stderr);
     return o->json ? report_print_json(&report, stdout, error) : 0;

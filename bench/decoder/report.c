@@ -55,7 +55,7 @@ static void print_memory(const struct report *report, FILE *stream) {
         fprintf(stream, "         the embedding, %.3f GiB, stays mapped on the host\n", gib(memory.embedding));
 }
 
-/* The plans' lines, each behind `indent`. */
+/* What model_print_plans prints; the caller frees. */
 static char *plan_lines(const struct report *report) {
     char *lines = NULL;
     size_t bytes;
@@ -114,15 +114,15 @@ static json_t *json_memory(const struct report *report) {
 static json_t *json_report(const struct report *report) {
     struct figures f = figures_of(report);
     const struct generation *g = report->generation;
-    return json_pack("{s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:o, s:s, s:o, "
+    return json_pack("{s:o, s:o, s:s%, s:s, s:s, s:s, s:s, s:b, s:i, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:o, s:s, s:o, "
                      "s:s}",
                      "prompt_ids", json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count),
-                     "text", report->text, "stop", g->stop, "method", method_name(report->method), "device",
-                     report->device->id, "device_name", report->device->name, "synthetic_weights", report->synthetic,
-                     "context", report->context, "prefill_ms", f.prefill_ms, "prefill_tok_s", f.prefill_tok_s,
-                     "decode_steps", f.steps, "tok_s", f.tok_s, "ms_per_token", f.p50_ms, "ms_per_token_p99", f.p99_ms,
-                     "gb_s", f.gbs, "memory", json_memory(report), "tiles", report->table, "configurations",
-                     json_plans(report), "logits_fnv1a64", f.hash);
+                     "text", report->text, report->text_bytes, "stop", g->stop, "method", method_name(report->method),
+                     "device", report->device->id, "device_name", report->device->name, "synthetic_weights",
+                     report->synthetic, "context", report->context, "prefill_ms", f.prefill_ms, "prefill_tok_s",
+                     f.prefill_tok_s, "decode_steps", f.steps, "tok_s", f.tok_s, "ms_per_token", f.p50_ms,
+                     "ms_per_token_p99", f.p99_ms, "gb_s", f.gbs, "memory", json_memory(report), "tiles", report->table,
+                     "configurations", json_plans(report), "logits_fnv1a64", f.hash);
 }
 
 int report_print_json(const struct report *report, FILE *stream, struct error *error) {

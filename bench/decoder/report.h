@@ -17,7 +17,8 @@ struct report {
     const int *prompt;
     int prompt_count;
     const struct generation *generation;
-    const char *text; /* "" without a tokenizer */
+    const char *text; /* "" without a tokenizer; may hold NUL bytes */
+    size_t text_bytes;
 };
 
 /* tok/s, ms/token, GB/s, memory by part, the configurations that ran, a hash of the last logits. */
