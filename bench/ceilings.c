@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "bench/measure.h"
+#include "kernels/reference.h"
 
 /* A ceiling is the best of a few passes: what the memory can do, not what it does on average. */
 enum {
@@ -69,7 +70,7 @@ static size_t gpu_bytes_wanted(struct device *device) {
 static int gpu_passes(struct device *device, struct gpu_memory *memory, struct ceilings *ceilings,
                       struct error *error) {
     double read_us, copy_us;
-    if (device_fill(device, memory->buffer, 0, memory->bytes + sizeof *memory->sink, error)) return -1;
+    if (reference_fill_bits(device, memory->buffer, memory->bytes, 1, error)) return -1;
     if (time_pass(device, read_pass, memory, &read_us, error)) return -1;
     if (time_pass(device, copy_pass, memory, &copy_us, error)) return -1;
     ceilings->read_gbs = (double)memory->bytes / read_us / 1e3;

@@ -17,8 +17,8 @@ extern "C" __global__ void __launch_bounds__(1024) ceiling_read(read_arguments a
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) v[i] = __ldcs(a.from + at + (unsigned long long)i * blockDim.x + threadIdx.x);
 #pragma unroll
-        for (int i = 0; i < IN_FLIGHT; i++) seen |= v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
+        for (int i = 0; i < IN_FLIGHT; i++) seen ^= v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
     }
-    // The memory is zero: this never happens, but the compiler cannot know.
-    if (seen) *a.sink = seen;
+    // The data are random: this hardly ever happens, but the compiler cannot leave the loads out.
+    if (seen == 0x7113b00c) *a.sink = seen;
 }
