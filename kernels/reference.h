@@ -14,8 +14,8 @@ int reference_fill_half(struct device *device, void *to, size_t count, float low
 /* Uniform random bits: int4 codes and zero points of any layout. */
 int reference_fill_bits(struct device *device, void *to, size_t bytes, uint64_t seed, struct error *error);
 
-/* y[problem_outputs] as fp32, from the operands as the op lays them out; each product exact or rounded
- * once, sums in double. operands->y is not used. */
+/* y[problem_outputs] as fp32, from the operands as the op lays them out; sums in double; on a GPU of
+ * runs of 64 products, each run summed in fp32. operands->y is not used. */
 int reference_run(struct device *device, const struct problem *problem, const struct operands *operands, float *y,
                   struct error *error);
 
