@@ -1,17 +1,17 @@
 /* tilebook decode: the end-to-end benchmark, and the way to see that tables and kernels give text. */
 #include <argp.h>
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "bench/decoder/generate.h"
+#include "bench/decoder/prompt.h"
 #include "bench/decoder/report.h"
 #include "tuner/commands.h"
 
-enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128, MAX_PROMPT_FILE = 64 << 20 };
+enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128 };
 
 struct decode_options {
     const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *logits;
@@ -92,7 +92,8 @@ static const struct argp_option option_list[] = {
     {"json", OPTION_JSON, 0, 0, "One JSON object on stdout: prompt_ids, ids, text and the figures", 0},
     {"logits", OPTION_LOGITS, "FILE", 0,
      "Write the logits of the last position that ran, raw fp32 (--max-tokens 1: the prompt's last)", 0},
-    {"bench", OPTION_BENCH, 0, 0, "Time decoding at the end of a full --ctx, with made-up ids and no end of text", 0},
+    {"bench", OPTION_BENCH, 0, 0,
+     "Time decoding at the end of a full --ctx, with made-up ids and no end of text; the figures go to stdout", 0},
     {0}};
 
 static int whole_number(struct argp_state *state, const char *name, const char *text, long low) {
@@ -222,68 +223,6 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
 
 /* --- the prompt --- */
 
-static int parse_ids(struct session *s, const char *text, struct error *error) {
-    s->prompt = malloc((strlen(text) + 1) * sizeof *s->prompt);
-    if (!s->prompt) return error_set(error, "out of memory");
-    for (const char *at = text;; at++) {
-        char *end;
-        errno = 0;
-        long id = strtol(at, &end, 10);
-        if (end == at || (*end && *end != ',') || errno || id < 0 || id >= s->config.vocab)
-            return error_set(error, "--prompt-ids: '%.20s' does not begin with an id from 0 to %d", at,
-                             s->config.vocab - 1);
-        s->prompt[s->prompt_count++] = (int)id;
-        if (!*(at = end)) return 0;
-    }
-}
-
-/* The whole file; the caller frees. */
-static char *read_file(const char *path, size_t *bytes, struct error *error) {
-    FILE *file = fopen(path, "rb");
-    char *text = file ? malloc(MAX_PROMPT_FILE) : NULL;
-    *bytes = text ? fread(text, 1, MAX_PROMPT_FILE, file) : 0;
-    if (!text || ferror(file) || *bytes == MAX_PROMPT_FILE) {
-        error_set(error, "--prompt-file %s: %s", path,
-                  *bytes == MAX_PROMPT_FILE ? "64 MiB or more; shorter prompts are accepted" : strerror(errno));
-        free(text);
-        text = NULL;
-    }
-    if (file) fclose(file);
-    return text;
-}
-
-/* Qwen2's chat: a system turn, the user's, and the beginning of the answer. */
-static char *chat_turns(const char *text, size_t bytes, size_t *size) {
-    static const char before[] = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
-                                 "assistant.<|im_end|>\n<|im_start|>user\n";
-    static const char after[] = "<|im_end|>\n<|im_start|>assistant\n";
-    char *chat = malloc(sizeof before + bytes + sizeof after);
-    if (!chat) return NULL;
-    memcpy(chat, before, sizeof before - 1);
-    memcpy(chat + sizeof before - 1, text, bytes);
-    memcpy(chat + sizeof before - 1 + bytes, after, sizeof after);
-    *size = sizeof before - 1 + bytes + sizeof after - 1;
-    return chat;
-}
-
-/* A tokenizer that spells <|im_start|> out was not made for this chat. */
-static int check_chat(struct session *s, struct error *error) {
-    int *ids = NULL, count = 0;
-    if (tokenizer_encode(s->tokenizer, "<|im_start|>", 12, &ids, &count, error)) return -1;
-    free(ids);
-    return count == 1 ? 0 : error_set(error, "--chat: %s/tokenizer.json has no token <|im_start|>", s->options->model);
-}
-
-static int encode_text(struct session *s, const char *text, size_t bytes, struct error *error) {
-    if (!s->options->chat) return tokenizer_encode(s->tokenizer, text, bytes, &s->prompt, &s->prompt_count, error);
-    if (check_chat(s, error)) return -1;
-    char *chat = chat_turns(text, bytes, &bytes);
-    if (!chat) return error_set(error, "out of memory");
-    int status = tokenizer_encode(s->tokenizer, chat, bytes, &s->prompt, &s->prompt_count, error);
-    free(chat);
-    return status;
-}
-
 /* Ids spread over the vocabulary, the same for every run. */
 static int make_ids(struct session *s, int count, struct error *error) {
     s->prompt = malloc((size_t)count * sizeof *s->prompt);
@@ -299,11 +238,12 @@ static int read_text(struct session *s, struct error *error) {
         return error_set(error, "%s has no tokenizer.json, so a text cannot become tokens; give --prompt-ids 1,2,3",
                          o->model);
     size_t bytes = o->prompt ? strlen(o->prompt) : 0;
-    char *file = o->prompt ? NULL : read_file(o->prompt_file, &bytes, error);
+    char *file = o->prompt ? NULL : prompt_read(o->prompt_file, &bytes, error);
     if (!o->prompt && !file) return -1;
-    int status = encode_text(s, o->prompt ? o->prompt : file, bytes, error);
+    int status =
+        prompt_encode(s->tokenizer, o->prompt ? o->prompt : file, bytes, o->chat, &s->prompt, &s->prompt_count, error);
     free(file);
-    return status ? error_prefix(error, "the prompt") : 0;
+    return status;
 }
 
 /* --ctx, or as much as this run can use. */
@@ -326,7 +266,9 @@ static int choose_context(struct session *s, struct error *error) {
 
 static int make_prompt(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
-    if (o->prompt_ids ? parse_ids(s, o->prompt_ids, error) : !o->bench && read_text(s, error)) return -1;
+    if (o->prompt_ids ? prompt_ids(o->prompt_ids, s->config.vocab, &s->prompt, &s->prompt_count, error)
+                      : !o->bench && read_text(s, error))
+        return -1;
     if (choose_context(s, error)) return -1;
     if (!o->bench) return 0;
     if (o->max_tokens < 2 || o->max_tokens >= s->context)

@@ -27,13 +27,11 @@ static int step(struct run *run, const int *ids, int count, int position, double
     double start = now();
     struct generation *out = run->out;
     if (model_forward(run->model, ids, count, position, out->logits, run->error)) return -1;
-    if (run->options->max_tokens == 0) {
-        *seconds = now() - start;
-        return 0;
+    if (run->options->max_tokens > 0) {
+        int id = sampler_next(run->sampler, out->logits, run->error);
+        if (id < 0) return error_prefix(run->error, "position %d", position + count - 1);
+        out->ids[out->count++] = id;
     }
-    int id = sampler_next(run->sampler, out->logits, run->error);
-    if (id < 0) return error_prefix(run->error, "position %d", position + count - 1);
-    out->ids[out->count++] = id;
     *seconds = now() - start;
     return 0;
 }

@@ -241,25 +241,24 @@ static int check_symmetric(struct loader *loader, const struct tensor *zeros) {
     return 0;
 }
 
+/* One part into its columns of the fused matrix. */
 static int load_part(struct loader *loader, int layer, const char *name, const struct repack *repack,
                      struct linear *linear) {
     struct device *device = loader->weights->device;
-    int k = repack->k, n = repack->n;
+    int k = repack->k, n = repack->n, groups = repack->groups;
     bool awq = repack->from == FORMAT_AWQ;
-    const struct tensor *words = get(loader, layer, name, "qweight", 1 << DTYPE_I32, awq ? k : k / 8, awq ? n / 8 : n);
-    const struct tensor *scales = words ? get(loader, layer, name, "scales", FLOATS, repack->groups, n) : NULL;
-    const struct tensor *zeros =
-        scales ? get(loader, layer, name, "qzeros", 1 << DTYPE_I32, repack->groups, n / 8) : NULL;
-    if (!zeros) return -1;
-    if (write_raw(loader, words) || repack_weights(device, repack, loader->raw, linear->weights, loader->error))
+    const struct tensor *words, *scales, *zeros;
+    if (!(words = get(loader, layer, name, "qweight", 1 << DTYPE_I32, awq ? k : k / 8, awq ? n / 8 : n)) ||
+        !(scales = get(loader, layer, name, "scales", FLOATS, groups, n)) ||
+        !(zeros = get(loader, layer, name, "qzeros", 1 << DTYPE_I32, groups, n / 8)))
         return -1;
-    if (write_half(loader, scales, (size_t)repack->groups * (size_t)n, loader->raw) ||
+    if (write_raw(loader, words) || repack_weights(device, repack, loader->raw, linear->weights, loader->error) ||
+        write_half(loader, scales, (size_t)groups * (size_t)n, loader->raw) ||
         repack_scales(device, repack, loader->raw, linear->scales, loader->error))
         return -1;
     if (!linear->zeros) return check_symmetric(loader, zeros);
-    return write_raw(loader, zeros) || repack_zeros(device, repack, loader->raw, linear->zero_points, loader->error)
-               ? -1
-               : 0;
+    if (write_raw(loader, zeros)) return -1;
+    return repack_zeros(device, repack, loader->raw, linear->zero_points, loader->error);
 }
 
 static bool groups_in_order(const int32_t *g_idx, int k, int group) {
@@ -339,17 +338,13 @@ static int load_int4(struct loader *loader, int layer, const struct fusion *fusi
 
 /* --- synthetic weights: uniform, scaled so that each product keeps the size of its input --- */
 
-static float uniform_bound(int k) {
-    return sqrtf(3.0f / (float)k);
-}
-
 static int fill_linear(struct loader *loader, struct linear *linear) {
     struct device *device = loader->weights->device;
     struct problem problem = linear_problem(linear, 1);
     struct operand_bytes bytes = problem_operand_bytes(&problem);
     uint64_t seed = loader->seed;
     loader->seed += 3;
-    float bound = uniform_bound(linear->k);
+    float bound = sqrtf(3.0f / (float)linear->k);
     if (linear->op == OP_FP16_GEMM)
         return reference_fill_half(device, linear->weights, bytes.weights / 2, -bound, bound, seed, loader->error);
     /* A code minus its zero point deviates by 6.5: the scales bring that to 1 / sqrt(K). */
