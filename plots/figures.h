@@ -1,0 +1,35 @@
+/* The figures: what each needs, and the plain data files that its gnuplot script reads. */
+#ifndef TILEBOOK_PLOTS_FIGURES_H
+#define TILEBOOK_PLOTS_FIGURES_H
+
+#include <stdbool.h>
+
+#include "plots/results.h"
+
+struct figure_input {
+    const struct results_sweep *sweep;
+    const struct results_trials *trials;
+    const char *device; /* for titles */
+    const char *x, *y;  /* the heat map's parameters; NULL: those that matter most */
+};
+
+/* What a script gets besides the data files DIRECTORY/NAME-1.dat ... NAME-PANELS.dat. */
+struct figure_text {
+    char title[256], subtitle[256];
+    int panels;
+};
+
+struct figure {
+    const char *name; /* of the script, too */
+    const char *help;
+    bool trials; /* reads trials.csv, not sweep.json */
+    /* Writes the data files into `directory`. 1 and why if the input does not hold what the figure shows, -1 on
+     * failure. */
+    int (*write)(const struct figure_input *input, const char *directory, struct figure_text *text,
+                 struct error *error);
+};
+
+extern const struct figure figures[];
+extern const int figure_count;
+
+#endif

@@ -1,0 +1,250 @@
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plots/results.h"
+
+/* Room for one more element of an array that doubles. */
+static void *grow(void *array, int count, size_t size) {
+    if (count & (count - 1)) return array;
+    void *grown = reallocarray(array, count ? 2 * (size_t)count : 1, size);
+    if (!grown) abort();
+    return grown;
+}
+
+/* --- sweep.json --- */
+
+static const char *context_text(const json_t *context, const char *key) {
+    const char *text = json_string_value(json_object_get(context, key));
+    return text ? text : "";
+}
+
+static double context_number(const json_t *context, const char *key) {
+    double value = strtod(context_text(context, key), NULL);
+    return isfinite(value) && value > 0 ? value : 0;
+}
+
+static void read_context(const json_t *context, struct results_sweep *sweep) {
+    const char *device = context_text(context, "device"), *architecture = context_text(context, "architecture");
+    const char *cache = context_text(context, "cache"), *launch = context_text(context, "launch");
+    snprintf(sweep->device, sizeof sweep->device, "%.100s%s%.40s%s", *device ? device : "unnamed device",
+             *architecture ? " (" : "", architecture, *architecture ? ")" : "");
+    snprintf(sweep->regime, sizeof sweep->regime, "%s%.60s%s%s%.60s", *cache ? "cache " : "", cache,
+             *cache && *launch ? ", " : "", *launch ? "launch " : "", launch);
+    sweep->read_gbs = context_number(context, "read_gbs");
+    sweep->matrix_tflops = context_number(context, "matrix_tflops");
+}
+
+static int find_layer(struct results_sweep *sweep, const char *name, int k, int n) {
+    for (int i = 0; i < sweep->layer_count; i++) {
+        const struct results_layer *layer = &sweep->layers[i];
+        if (layer->k == k && layer->n == n && !strcmp(layer->name, name)) return i;
+    }
+    sweep->layers = grow(sweep->layers, sweep->layer_count, sizeof *sweep->layers);
+    struct results_layer *layer = &sweep->layers[sweep->layer_count];
+    *layer = (struct results_layer){.k = k, .n = n};
+    snprintf(layer->name, sizeof layer->name, "%s", name);
+    return sweep->layer_count++;
+}
+
+static void add_point(struct results_sweep *sweep, struct results_point point) {
+    for (int i = 0; i < sweep->count; i++) {
+        struct results_point *other = &sweep->points[i];
+        const struct problem *a = &point.problem, *b = &other->problem;
+        if (other->layer != point.layer || a->m != b->m || a->group != b->group || a->zeros != b->zeros ||
+            strcmp(other->kernel, point.kernel))
+            continue;
+        other->us = fmin(other->us, point.us);
+        return;
+    }
+    point.order = sweep->count;
+    sweep->points = grow(sweep->points, sweep->count, sizeof point);
+    sweep->points[sweep->count++] = point;
+}
+
+/* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M/... */
+static int read_name(const char *name, struct results_sweep *sweep, struct results_point *point, struct error *error) {
+    char op[24], kernel[32], layer[40];
+    int zeros;
+    struct problem *p = &point->problem;
+    if (sscanf(name, "%23[^/]/%31[^/]/%39[^/]/k:%d/n:%d/g:%d/z:%d/m:%d/", op, kernel, layer, &p->k, &p->n, &p->group,
+               &zeros, &p->m) != 8)
+        return error_set(error, "the name is not OP/KERNEL/LAYER/k:K/n:N/g:G/z:Z/m:M/CONFIGURATION");
+    p->zeros = zeros != 0;
+    if (op_parse(op, &p->op, error) || problem_check(p, error)) return -1;
+    snprintf(point->kernel, sizeof point->kernel, "%s/%s", op, kernel);
+    point->layer = find_layer(sweep, layer, p->k, p->n);
+    return 0;
+}
+
+static int read_benchmark(const json_t *benchmark, struct results_sweep *sweep, struct error *error) {
+    const char *name = json_string_value(json_object_get(benchmark, "name"));
+    const char *type = json_string_value(json_object_get(benchmark, "run_type"));
+    struct results_point point = {.us = json_number_value(json_object_get(benchmark, "us"))};
+    if (!name) return error_set(error, "a benchmark has no name");
+    if (json_is_true(json_object_get(benchmark, "error_occurred")) || (type && strcmp(type, "iteration"))) return 0;
+    if (read_name(name, sweep, &point, error)) return error_prefix(error, "%.200s", name);
+    if (!(point.us > 0 && isfinite(point.us)))
+        return error_set(error, "%.200s: the field us is missing or not a positive number", name);
+    add_point(sweep, point);
+    return 0;
+}
+
+static int by_m(const void *a, const void *b) {
+    const struct results_point *p = a, *q = b;
+    return p->problem.m != q->problem.m ? p->problem.m - q->problem.m : p->order - q->order;
+}
+
+int results_read_sweep(const char *path, struct results_sweep *sweep, struct error *error) {
+    *sweep = (struct results_sweep){.count = 0};
+    json_error_t where;
+    json_t *root = json_load_file(path, 0, &where), *benchmark;
+    if (!root) return error_set(error, "%s:%d: not the JSON of a sweep: %s", path, where.line, where.text);
+    const json_t *benchmarks = json_object_get(root, "benchmarks");
+    int status = 0;
+    size_t i;
+    if (!json_is_array(benchmarks)) status = error_set(error, "there is no array 'benchmarks'");
+    read_context(json_object_get(root, "context"), sweep);
+    json_array_foreach(benchmarks, i, benchmark) {
+        if (!status) status = read_benchmark(benchmark, sweep, error);
+    }
+    json_decref(root);
+    if (status) {
+        results_free_sweep(sweep);
+        return error_prefix(error, "%s", path);
+    }
+    if (sweep->count) qsort(sweep->points, (size_t)sweep->count, sizeof *sweep->points, by_m);
+    return 0;
+}
+
+void results_free_sweep(struct results_sweep *sweep) {
+    free(sweep->layers);
+    free(sweep->points);
+    *sweep = (struct results_sweep){.count = 0};
+}
+
+/* --- trials.csv --- */
+
+enum column { OP, K, N, GROUP, M, KERNEL, CONFIGURATION, ORDER, STATUS, US, COLUMNS };
+static const char *const column_names[COLUMNS] = {"op",    "k",      "n", "group", "m", "kernel", "configuration",
+                                                  "order", "status", "us"};
+enum { MAX_FIELDS = 64 };
+
+static int split(char *line, char *fields[MAX_FIELDS]) {
+    int count = 0;
+    line[strcspn(line, "\r\n")] = 0;
+    while (line && count < MAX_FIELDS) fields[count++] = strsep(&line, ",");
+    return count;
+}
+
+/* Which field of a line holds each column; the number of fields, or -1. */
+static int read_header(char *line, int place[COLUMNS], struct error *error) {
+    char *fields[MAX_FIELDS];
+    int count = split(line, fields);
+    for (int c = 0; c < COLUMNS; c++) {
+        place[c] = -1;
+        for (int f = 0; f < count; f++)
+            if (!strcmp(fields[f], column_names[c])) place[c] = f;
+        if (place[c] < 0) return error_set(error, "the header has no column '%s'", column_names[c]);
+    }
+    return count;
+}
+
+static int read_int(const char *text, enum column column, int *value, struct error *error) {
+    char *end;
+    errno = 0;
+    long number = strtol(text, &end, 10);
+    if (end == text || *end || errno || number < 0 || number > 0x7fffffff)
+        return error_set(error, "%s is '%.40s', not a whole number", column_names[column], text);
+    *value = (int)number;
+    return 0;
+}
+
+static int read_text(const char *text, enum column column, char *value, size_t size, struct error *error) {
+    if (!*text || strlen(text) >= size)
+        return error_set(error, "%s has %zu characters; 1 to %zu are possible", column_names[column], strlen(text),
+                         size - 1);
+    memcpy(value, text, strlen(text) + 1);
+    return 0;
+}
+
+static int read_trial(char **fields, const int place[COLUMNS], struct results_trial *trial, struct error *error) {
+    const struct {
+        enum column column;
+        int *value;
+    } numbers[] = {{K, &trial->k}, {N, &trial->n}, {GROUP, &trial->group}, {M, &trial->m}, {ORDER, &trial->order}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (read_int(fields[place[numbers[i].column]], numbers[i].column, numbers[i].value, error)) return -1;
+    if (read_text(fields[place[OP]], OP, trial->op, sizeof trial->op, error) ||
+        read_text(fields[place[KERNEL]], KERNEL, trial->kernel, sizeof trial->kernel, error) ||
+        read_text(fields[place[CONFIGURATION]], CONFIGURATION, trial->configuration, sizeof trial->configuration,
+                  error))
+        return -1;
+    if (strcmp(fields[place[STATUS]], "ok")) return 0;
+    trial->us = strtod(fields[place[US]], NULL);
+    if (!(trial->us > 0 && isfinite(trial->us)))
+        return error_set(error, "us is '%.40s', not a positive number", fields[place[US]]);
+    return 0;
+}
+
+static int read_lines(FILE *file, struct results_trials *trials, int *line_number, struct error *error) {
+    char *line = NULL, *fields[MAX_FIELDS];
+    size_t size = 0;
+    int place[COLUMNS], columns = 0, status = 0;
+    while (!status && getline(&line, &size, file) > 0) {
+        struct results_trial trial = {.us = 0};
+        if (++*line_number == 1) {
+            columns = read_header(line, place, error);
+            status = columns < 0 ? -1 : 0;
+            continue;
+        }
+        int count = split(line, fields);
+        status = count == columns ? read_trial(fields, place, &trial, error)
+                                  : error_set(error, "%d columns; the header has %d", count, columns);
+        trials->list = grow(trials->list, trials->count, sizeof trial);
+        trials->list[trials->count++] = trial;
+    }
+    free(line);
+    return status;
+}
+
+static int compare_problems(const struct results_trial *p, const struct results_trial *q) {
+    int op = strcmp(p->op, q->op);
+    if (op) return op;
+    if (p->k != q->k) return p->k < q->k ? -1 : 1;
+    if (p->n != q->n) return p->n < q->n ? -1 : 1;
+    if (p->group != q->group) return p->group < q->group ? -1 : 1;
+    return (p->m > q->m) - (p->m < q->m);
+}
+
+static int by_problem(const void *a, const void *b) {
+    const struct results_trial *p = a, *q = b;
+    int problem = compare_problems(p, q);
+    return problem ? problem : (p->order > q->order) - (p->order < q->order);
+}
+
+bool results_same_problem(const struct results_trial *a, const struct results_trial *b) {
+    return !compare_problems(a, b);
+}
+
+int results_read_trials(const char *path, struct results_trials *trials, struct error *error) {
+    *trials = (struct results_trials){.count = 0};
+    FILE *file = fopen(path, "r");
+    if (!file) return error_set(error, "%s: %s", path, strerror(errno));
+    int line = 0, status = read_lines(file, trials, &line, error);
+    fclose(file);
+    if (status) {
+        results_free_trials(trials);
+        return error_prefix(error, "%s:%d", path, line);
+    }
+    if (trials->count) qsort(trials->list, (size_t)trials->count, sizeof *trials->list, by_problem);
+    return 0;
+}
+
+void results_free_trials(struct results_trials *trials) {
+    free(trials->list);
+    *trials = (struct results_trials){.count = 0};
+}

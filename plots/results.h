@@ -1,0 +1,55 @@
+/* Reads what sweep and tune leave behind, for the figures. */
+#ifndef TILEBOOK_PLOTS_RESULTS_H
+#define TILEBOOK_PLOTS_RESULTS_H
+
+#include <stddef.h>
+
+#include "kernels/error.h"
+#include "kernels/kernel.h"
+
+/* The best configuration of one kernel on one problem. */
+struct results_point {
+    struct problem problem;
+    char kernel[64]; /* "marlin_gemm/mma" */
+    int layer;       /* index into results_sweep.layers */
+    int order;       /* as found in the file */
+    double us;       /* median */
+};
+
+struct results_layer {
+    char name[40];
+    int k, n;
+};
+
+struct results_sweep {
+    char device[160];               /* "NVIDIA H100 80GB HBM3 (sm_90a)" */
+    char regime[160];               /* "cache cold, launch stream" */
+    double read_gbs, matrix_tflops; /* measured ceilings; 0 if the file has none */
+    struct results_layer *layers;   /* in the file's order */
+    int layer_count;
+    struct results_point *points; /* by m, then in the file's order */
+    int count;
+};
+
+/* The JSON of `tilebook sweep`. Failed benchmarks and aggregates are left out; of several configurations the
+ * fastest stays. Errors name the file, the benchmark and the field. */
+int results_read_sweep(const char *path, struct results_sweep *sweep, struct error *error);
+void results_free_sweep(struct results_sweep *sweep);
+
+struct results_trial {
+    char op[24], kernel[64], configuration[MAX_CONFIG_TEXT];
+    int k, n, group, m, order;
+    double us; /* 0 unless the trial's status is "ok" */
+};
+
+struct results_trials {
+    struct results_trial *list; /* by op, k, n, group, m, then order */
+    int count;
+};
+
+/* trials.csv of `tilebook tune`; its columns may come in any order. Errors name the file and the line. */
+int results_read_trials(const char *path, struct results_trials *trials, struct error *error);
+void results_free_trials(struct results_trials *trials);
+bool results_same_problem(const struct results_trial *a, const struct results_trial *b);
+
+#endif

@@ -1,0 +1,268 @@
+/* `tilebook plot` on a small made-up set of results: what it writes, skips and refuses. */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "tests/model_dir.h"
+#include "kernels/kernel.h"
+#include "plots/figures.h"
+
+#define FIXTURE "tests/fixtures/plots"
+
+static const char *const names[] = {"speedup", "tflops", "roofline", "heatmap", "convergence"};
+enum { FIGURES = sizeof names / sizeof *names };
+
+/* Runs the program with `arguments` (split at blanks) and an optional PATH; its stderr goes to `words`. */
+static int run_path(const char *search, const char *arguments, char words[8192]) {
+    char copy[1024], *rest = copy, *argv[32] = {getenv("TILEBOOK"), "plot"};
+    int count = 2, ends[2], status;
+    assert_non_null(argv[0]);
+    snprintf(copy, sizeof copy, "%s", arguments);
+    for (char *part; (part = strsep(&rest, " "));)
+        if (*part) argv[count++] = part;
+    argv[count] = NULL;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (!child) {
+        dup2(ends[1], STDERR_FILENO);
+        dup2(open("/dev/null", O_WRONLY), STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        if (search) setenv("PATH", search, 1);
+        execv(argv[0], argv);
+        _exit(99);
+    }
+    close(ends[1]);
+    size_t used = 0;
+    for (ssize_t got; (got = read(ends[0], words + used, 8191 - used)) > 0;) used += (size_t)got;
+    words[used] = 0;
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static int run(const char *arguments, char words[8192]) {
+    return run_path(NULL, arguments, words);
+}
+
+static size_t read_file(const char *directory, const char *name, const char *ending, char *text, size_t size) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s%s", directory, name, ending);
+    FILE *file = fopen(path, "rb");
+    if (!file) return 0;
+    size_t length = fread(text, 1, size - 1, file);
+    text[length] = 0;
+    fclose(file);
+    return length;
+}
+
+static bool is_drawn(const char *directory, const char *name) {
+    static char text[1 << 20];
+    bool png = read_file(directory, name, ".png", text, sizeof text) > 4000 && !memcmp(text, "\x89PNG\r\n\x1a\n", 8);
+    size_t length = read_file(directory, name, ".svg", text, sizeof text);
+    return png && length > 2000 && strstr(text, "<svg") && strstr(text, "</svg>");
+}
+
+static int count_files(const char *directory) {
+    int count = 0;
+    DIR *list = opendir(directory);
+    assert_non_null(list);
+    for (struct dirent *entry; (entry = readdir(list));) count += *entry->d_name != '.';
+    closedir(list);
+    return count;
+}
+
+static void copy_fixture(const char *directory, const char *name) {
+    char text[16384];
+    assert_true(read_file(FIXTURE, name, "", text, sizeof text) > 0);
+    model_dir_text(directory, name, text);
+}
+
+static void test_all(void **state) {
+    (void)state;
+    char directory[64], arguments[256], words[8192], text[65536];
+    model_dir_make(directory);
+    snprintf(arguments, sizeof arguments, "--results " FIXTURE " --out %s", directory);
+    assert_int_equal(run(arguments, words), 0);
+    assert_string_equal(words, "");
+    for (int i = 0; i < FIGURES; i++)
+        if (!is_drawn(directory, names[i])) fail_msg("%s was not drawn", names[i]);
+    assert_int_equal(count_files(directory), 2 * FIGURES);
+    assert_true(read_file(directory, "speedup", ".svg", text, sizeof text) > 0);
+    assert_says(text, "Test CPU (avx2)|qkv: K = 256, N = 512|marlin_gemm/cpu, group 128, zeros|M (tokens)");
+    assert_true(read_file(directory, "roofline", ".svg", text, sizeof text) > 0);
+    assert_says(text, "12.5 GB/s|0.08 TFLOP/s|FLOP/byte");
+    model_dir_remove(directory);
+}
+
+static void test_one_figure(void **state) {
+    (void)state;
+    char directory[64], arguments[256], words[8192];
+    model_dir_make(directory);
+    snprintf(arguments, sizeof arguments, "-r " FIXTURE " -o %s -f heatmap --x threads --y block", directory);
+    assert_int_equal(run(arguments, words), 0);
+    assert_true(is_drawn(directory, "heatmap"));
+    assert_int_equal(count_files(directory), 2);
+    snprintf(arguments, sizeof arguments, "-r " FIXTURE " -o %s -f heatmap --x stages", directory);
+    assert_int_equal(run(arguments, words), 1);
+    assert_says(words, "stages|block=16 unroll=4 threads=1");
+    model_dir_remove(directory);
+}
+
+static void test_missing(void **state) {
+    (void)state;
+    char directory[64], arguments[256], words[8192];
+    model_dir_make(directory);
+    snprintf(arguments, sizeof arguments, "-r %s", directory);
+    assert_int_equal(run(arguments, words), 1);
+    assert_says(words, "no sweep.json|tilebook sweep --benchmark_out=|no trials.csv|tilebook tune|no figure was drawn");
+    copy_fixture(directory, "trials.csv");
+    assert_int_equal(run(arguments, words), 0);
+    assert_says(words, "speedup skipped|tflops skipped|roofline skipped");
+    assert_null(strstr(words, "heatmap"));
+    assert_true(is_drawn(directory, "heatmap") && is_drawn(directory, "convergence"));
+    assert_int_equal(count_files(directory), 5);
+    model_dir_remove(directory);
+}
+
+static void test_usage(void **state) {
+    (void)state;
+    char words[8192];
+    assert_int_equal(run("--figure pie", words), 2);
+    assert_says(words, "'pie'|speedup, tflops, roofline, heatmap, convergence");
+    assert_int_equal(run("--nonsense", words), 2);
+    assert_int_equal(run("leftover", words), 2);
+    assert_says(words, "'leftover'|--results");
+    assert_int_equal(run("--x a --y a", words), 2);
+    assert_int_equal(run("--results /nowhere/at/all", words), 1);
+    assert_says(words, "/nowhere/at/all|No such file");
+}
+
+static void test_no_gnuplot(void **state) {
+    (void)state;
+    char directory[64], arguments[256], words[8192];
+    model_dir_make(directory);
+    snprintf(arguments, sizeof arguments, "-r " FIXTURE " -o %s", directory);
+    assert_int_equal(run_path("/nowhere", arguments, words), 1);
+    assert_says(words, "gnuplot is not installed|apt-get install gnuplot-nox");
+    assert_int_equal(count_files(directory), 0);
+    model_dir_remove(directory);
+}
+
+/* Names with all that a shell or gnuplot could trip over: they must come out as text and run nothing. */
+static void test_hostile_names(void **state) {
+    (void)state;
+    static const char sweep[] =
+        "{\"context\": {\"device\": \"`touch HACKED` $(touch HACKED) '\\\"; system('touch HACKED') #\\n%s {/Bold x}\","
+        " \"read_gbs\": \"10\", \"matrix_tflops\": \"0.1\"}, \"benchmarks\": [\n"
+        "{\"name\": \"fp16_gemm/`touch HACKED`/a\\\"b\\\\c\\n|x/k:256/n:512/g:0/z:0/m:1/-\", \"us\": 10.0},\n"
+        "{\"name\": \"marlin_gemm/$(touch HACKED)/a\\\"b\\\\c\\n|x/k:256/n:512/g:128/z:1/m:1/-\", \"us\": 5.0}]}";
+    char directory[64], arguments[256], words[8192], text[65536];
+    model_dir_make(directory);
+    model_dir_text(directory, "sweep.json", sweep);
+    snprintf(arguments, sizeof arguments, "-r %s -f speedup -f tflops -f roofline", directory);
+    if (run(arguments, words)) fail_msg("%s", words);
+    assert_true(is_drawn(directory, "speedup") && is_drawn(directory, "tflops") && is_drawn(directory, "roofline"));
+    assert_int_equal(count_files(directory), 7);
+    assert_true(read_file(directory, "speedup", ".svg", text, sizeof text) > 0);
+    assert_says(text, "marlin_gemm/$(touch HACKED), group 128, zeros|>a'b'c'");
+    assert_int_not_equal(access("plots/HACKED", F_OK), 0);
+    assert_int_not_equal(access("HACKED", F_OK), 0);
+    model_dir_remove(directory);
+}
+
+#define HEADER "op,k,n,group,m,kernel,configuration,order,elapsed_s,status,us,p20_us,p80_us,gbs,tflops,is_default\n"
+
+static void test_bad_files(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *text, *says;
+    } cases[] = {
+        {"sweep.json", "", "sweep.json:1|not the JSON of a sweep"},
+        {"sweep.json", "{\"benchmarks\": [", "not the JSON of a sweep"},
+        {"sweep.json", "[1]", "no array 'benchmarks'"},
+        {"sweep.json", "{\"benchmarks\": [7]}", "has no name"},
+        {"sweep.json", "{\"benchmarks\": [{\"name\": \"BM_Sort/1024\", \"us\": 1}]}", "BM_Sort/1024|OP/KERNEL/LAYER"},
+        {"sweep.json", "{\"benchmarks\": [{\"name\": \"conv/cpu/q/k:256/n:512/g:0/z:0/m:1/-\", \"us\": 1}]}", "conv"},
+        {"sweep.json", "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:0/n:512/g:0/z:0/m:1/-\", \"us\": 1}]}",
+         "0x512"},
+        {"sweep.json", "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/-\", \"us\": -1}]}",
+         "field us"},
+        {"sweep.json", "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/-\"}]}", "field us"},
+        {"sweep.json", "{\"benchmarks\": []}", "no figure was drawn"},
+        {"trials.csv", "op,k,n\n", "trials.csv:1|no column 'group'"},
+        {"trials.csv", HEADER "marlin_gemm,256\n", "trials.csv:2|2 columns; the header has 16"},
+        {"trials.csv", HEADER "marlin_gemm,many,512,128,1,x,a=1,1,0,ok,5,,,,,1\n", "trials.csv:2|k is 'many'"},
+        {"trials.csv", HEADER "marlin_gemm,256,512,128,1,x,a=1,1,0,ok,fast,,,,,1\n", "trials.csv:2|us is 'fast'"},
+        {"trials.csv", HEADER "marlin_gemm,256,512,128,1,,a=1,1,0,ok,5,,,,,1\n",
+         "trials.csv:2|kernel has 0 characters"},
+        {"trials.csv", HEADER "marlin_gemm,256,512,128,1,x,a=1,1,0,wrong,,,,,,1\n", "no trial has succeeded"},
+        {"trials.csv", "", "no figure was drawn"},
+    };
+    char directory[64], arguments[256], words[8192];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        model_dir_make(directory);
+        model_dir_text(directory, cases[i].file, cases[i].text);
+        snprintf(arguments, sizeof arguments, "-r %s", directory);
+        assert_int_equal(run(arguments, words), 1);
+        assert_says(words, cases[i].says);
+        assert_int_equal(count_files(directory), 1);
+        model_dir_remove(directory);
+    }
+}
+
+/* A table that cannot be read costs the device's name and a line, not the figures. */
+static void test_bad_table(void **state) {
+    (void)state;
+    char directory[64], arguments[256], words[8192];
+    model_dir_make(directory);
+    copy_fixture(directory, "trials.csv");
+    model_dir_text(directory, "tiles.txt", "not a table\n");
+    snprintf(arguments, sizeof arguments, "-r %s -f convergence", directory);
+    assert_int_equal(run(arguments, words), 0);
+    assert_says(words, "tiles.txt");
+    assert_true(is_drawn(directory, "convergence"));
+    model_dir_remove(directory);
+}
+
+static void test_numbers(void **state) {
+    (void)state;
+    struct results_sweep sweep;
+    struct results_trials trials;
+    struct error error;
+    char directory[64], text[16384];
+    assert_int_equal(results_read_sweep(FIXTURE "/sweep.json", &sweep, &error), 0);
+    assert_int_equal(results_read_trials(FIXTURE "/trials.csv", &trials, &error), 0);
+    /* 2 layers x (1 dequant + 3 M x 2 products); the failed benchmark and the aggregate do not count */
+    assert_int_equal(sweep.count, 14);
+    assert_int_equal(sweep.layer_count, 2);
+    assert_int_equal(trials.count, 24);
+    const struct figure_input input = {&sweep, &trials, "Test", NULL, NULL};
+    model_dir_make(directory);
+    for (int i = 0; i < figure_count; i++) {
+        struct figure_text title = {.panels = 0};
+        if (figures[i].write(&input, directory, &title, &error)) fail_msg("%s: %s", figures[i].name, error.text);
+        assert_true(title.panels > 0 && *title.title);
+    }
+    read_file(directory, "speedup-1.dat", "", text, sizeof text);
+    assert_says(text, "\n1 2.91667\n|\n16 1.38889\n|\n1 0.688525\n"); /* 21/(8*.9), 60/(48*.9), 21/(21+9.5) */
+    read_file(directory, "tflops-1.dat", "", text, sizeof text);
+    assert_says(text, "\n1 0.012483\n"); /* 2*256*512/21 us */
+    read_file(directory, "convergence-1.dat", "", text, sizeof text);
+    assert_says(text, "\"fp16_gemm: median of 2 problems\"|\n1 2.4623|\n6 1\n"); /* (64/16)^.4 * sqrt(2) */
+    read_file(directory, "heatmap-1.dat", "", text, sizeof text);
+    assert_says(text, "\"block\" \"threads\"|0 1 16 2 NaN NaN|2 1 64 2 23.335 1\n");
+    model_dir_remove(directory);
+    results_free_sweep(&sweep);
+    results_free_trials(&trials);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers),       cmocka_unit_test(test_all),       cmocka_unit_test(test_one_figure),
+        cmocka_unit_test(test_missing),       cmocka_unit_test(test_usage),     cmocka_unit_test(test_no_gnuplot),
+        cmocka_unit_test(test_hostile_names), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_bad_table),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
