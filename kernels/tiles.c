@@ -18,6 +18,8 @@ enum {
     MAX_FILE = 64 << 20,
 };
 
+static const double largest = 1e11; /* of times and rates */
+
 static const char *const column_names[COLUMNS] = {"op", "k",    "n",   "g",         "m", "kernel", "configuration",
                                                   "us", "GB/s", "tie", "default_us"};
 
@@ -128,10 +130,10 @@ static int read_decimal(const struct reader *reader, struct span s, int column, 
             break;
         }
     }
-    if (bad || !count || count > 15)
-        return fail_at(reader, "%s is '%.*s'; accepted: a decimal number like 12.34 of at most 15 digits",
-                       column_names[column], QUOTE(s));
     *value = (double)digits / (double)scale;
+    if (bad || !count || count > 15 || *value > largest)
+        return fail_at(reader, "%s is '%.*s'; accepted: a decimal number like 12.34, up to 1e11, of at most 15 digits",
+                       column_names[column], QUOTE(s));
     return 0;
 }
 
@@ -380,7 +382,7 @@ enum { CELL = 160 };
 /* A decimal in the C locale; what no table holds comes out as text that the reader refuses. */
 static void print_decimal(char cell[CELL], double value, int decimals) {
     long long scale = decimals == 2 ? 100 : 10;
-    if (!(value >= 0 && value < 1e11)) {
+    if (!(value >= 0 && value <= largest)) {
         snprintf(cell, CELL, "%f", value);
         return;
     }

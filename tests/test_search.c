@@ -1,0 +1,317 @@
+/* The search on surfaces that are known: no clock, no device. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "tuner/search.h"
+
+static const struct device device = {.backend = BACKEND_CPU, .id = "test"};
+
+/* A convex surface over 10 x 10 x 10 values with its least time at (5, 7, 2). */
+static double surface(const struct config *c) {
+    double a = c->value[0] - 5, b = c->value[1] - 7, d = c->value[2] - 2;
+    return 10 + a * a + 2 * b * b + 3 * d * d;
+}
+
+static double estimate_far_off(const struct device *d, const struct problem *p, const struct config *c) {
+    (void)d, (void)p;
+    return c->value[0] + c->value[1] + 10 * c->value[2]; /* believes in (0, 0, 0) */
+}
+
+static double estimate_true(const struct device *d, const struct problem *p, const struct config *c) {
+    (void)d, (void)p;
+    return surface(c);
+}
+
+static int legal_even(const struct device *d, const struct problem *p, const struct config *c, struct error *why) {
+    (void)d;
+    if (p->m < 8 && c->value[0] > 4) return error_set(why, "a above 4 needs m from 8");
+    return c->value[1] % 2 ? error_set(why, "b is odd") : 0;
+}
+
+static int never_run(const struct plan *plan, const struct operands *operands, struct error *error) {
+    (void)plan, (void)operands;
+    return error_set(error, "not for running");
+}
+
+#define DIGITS                                                                                                         \
+    { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 }
+#define PARAMETERS                                                                                                     \
+    {                                                                                                                  \
+        {"a", "-", 10, DIGITS}, {"b", "-", 10, DIGITS}, {                                                              \
+            "c", "-", 10, DIGITS                                                                                       \
+        }                                                                                                              \
+    }
+
+static const struct kernel misled = {.op = OP_MARLIN_GEMM,
+                                     .backend = BACKEND_CPU,
+                                     .name = "misled",
+                                     .parameter_count = 3,
+                                     .parameters = PARAMETERS,
+                                     .estimate = estimate_far_off,
+                                     .run = never_run};
+static const struct kernel knowing = {.op = OP_MARLIN_GEMM,
+                                      .backend = BACKEND_CPU,
+                                      .name = "knowing",
+                                      .parameter_count = 3,
+                                      .parameters = PARAMETERS,
+                                      .estimate = estimate_true,
+                                      .run = never_run};
+static const struct kernel picky = {.op = OP_MARLIN_GEMM,
+                                    .backend = BACKEND_CPU,
+                                    .name = "picky",
+                                    .parameter_count = 3,
+                                    .parameters = PARAMETERS,
+                                    .legal = legal_even,
+                                    .estimate = estimate_far_off,
+                                    .run = never_run};
+static const struct kernel plain = {
+    .op = OP_MARLIN_GEMM, .backend = BACKEND_CPU, .name = "plain", .estimate = estimate_far_off, .run = never_run};
+static const struct kernel elsewhere = {
+    .op = OP_FP16_GEMM, .backend = BACKEND_CPU, .name = "elsewhere", .estimate = estimate_far_off, .run = never_run};
+
+/* What the trials answer. */
+struct oracle {
+    double (*time)(const struct config *config);
+    double noise;   /* +- share of the time, different at each trial */
+    double seconds; /* cost of a trial */
+    int calls, stop_after;
+    bool (*fails)(const struct config *config);
+};
+
+static int ask(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
+               struct trial_result *result) {
+    struct oracle *oracle = context;
+    assert_int_equal(kernel->op, problem->op);
+    if (oracle->stop_after && oracle->calls == oracle->stop_after) return 5;
+    double wave = (double)(oracle->calls++ * 7919 % 201 - 100) / 100;
+    *result = (struct trial_result){.seconds = oracle->seconds};
+    if (oracle->fails && oracle->fails(config)) {
+        result->status = TRIAL_WRONG;
+        result->us = 0.001; /* a wrong kernel may be fast */
+        return 0;
+    }
+    result->us = (kernel->parameter_count ? oracle->time(config) : 50) * (1 + wave * oracle->noise);
+    double spread = result->us * (oracle->noise > 0 ? oracle->noise : 0.001);
+    result->low_us = result->p20_us = result->us - spread;
+    result->high_us = result->p80_us = result->us + spread;
+    return 0;
+}
+
+static struct search make(const struct kernel *const *kernels, struct oracle *oracle, int trials) {
+    return (struct search){.device = &device,
+                           .kernels = kernels,
+                           .problem = {OP_MARLIN_GEMM, 16, 64, 128, 128, true},
+                           .m_low = 1,
+                           .trials = trials,
+                           .trial = ask,
+                           .context = oracle};
+}
+
+static void expect_config(const struct trial *trial, int a, int b, int c) {
+    if (trial->config.value[0] != a || trial->config.value[1] != b || trial->config.value[2] != c)
+        fail_msg("found (%d, %d, %d) and not (%d, %d, %d)", trial->config.value[0], trial->config.value[1],
+                 trial->config.value[2], a, b, c);
+}
+
+static void test_finds_the_optimum_in_spite_of_the_estimate(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&elsewhere, &misled, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 160);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 160);
+    assert_true(result.trials[0].is_default);
+    assert_int_equal(result.baseline, 0);
+    expect_config(&result.trials[result.best], 5, 7, 2);
+    assert_int_equal(result.ties, 0);
+    search_result_free(&result);
+}
+
+static void test_a_good_estimate_needs_one_trial(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&knowing, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 1);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 1);
+    expect_config(&result.trials[result.best], 5, 7, 2);
+    search_result_free(&result);
+}
+
+static void test_baselines_come_first_whatever_the_limit(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, &knowing, &plain, NULL};
+    struct oracle oracle = {.time = surface, .seconds = 9};
+    struct search search = make(kernels, &oracle, 1);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 2);
+    assert_ptr_equal(result.trials[0].kernel, &misled);
+    assert_ptr_equal(result.trials[1].kernel, &plain);
+    assert_false(result.trials[1].is_default);
+    assert_ptr_equal(result.trials[result.best].kernel, &plain);
+    search_result_free(&result);
+}
+
+static double flat(const struct config *config) {
+    (void)config;
+    return 100;
+}
+
+static void test_noise_does_not_replace_the_default(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    for (int percent = 1; percent <= 20; percent++) {
+        struct oracle oracle = {.time = flat, .noise = percent / 100.0, .calls = percent};
+        struct search search = make(kernels, &oracle, 200);
+        struct search_result result;
+        assert_int_equal(search_run(&search, &result, NULL), 0);
+        assert_int_equal(result.best, 0);
+        assert_true(result.trials[0].is_default);
+        assert_int_equal(result.ties, 199);
+        search_result_free(&result);
+    }
+}
+
+static void test_faster_needs_more_than_the_noise(void **state) {
+    (void)state;
+    struct trial_result slow = {.us = 100, .p20_us = 98, .p80_us = 102, .low_us = 99, .high_us = 101};
+    struct trial_result fast = {.us = 97.5, .p20_us = 96, .p80_us = 98.5, .low_us = 97, .high_us = 98};
+    assert_true(trial_faster(&fast, &slow));
+    assert_false(trial_faster(&slow, &fast));
+    fast.high_us = 99.5;
+    assert_false(trial_faster(&fast, &slow));
+    fast.p80_us = 97.9;
+    assert_true(trial_faster(&fast, &slow));
+    fast.us = 99.5; /* apart, but by less than two runs of the same code differ */
+    assert_false(trial_faster(&fast, &slow));
+}
+
+static bool best_is_wrong(const struct config *c) {
+    return c->value[0] == 5 && c->value[1] == 7;
+}
+
+static bool all_wrong(const struct config *c) {
+    (void)c;
+    return true;
+}
+
+static void test_failures_are_recorded_and_never_win(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&knowing, NULL};
+    struct oracle oracle = {.time = surface, .fails = best_is_wrong};
+    struct search search = make(kernels, &oracle, 100);
+    struct search_result result;
+    int wrong = 0;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    for (int i = 0; i < result.count; i++) wrong += result.trials[i].result.status == TRIAL_WRONG;
+    assert_true(wrong > 0);
+    assert_int_equal(result.trials[result.baseline].result.status, TRIAL_WRONG);
+    assert_true(result.best > 0);
+    assert_int_equal(result.trials[result.best].result.status, TRIAL_OK);
+    assert_true(result.trials[result.best].result.us == 11);
+    search_result_free(&result);
+    oracle = (struct oracle){.time = surface, .fails = all_wrong};
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 100);
+    assert_int_equal(result.best, -1);
+    search_result_free(&result);
+}
+
+static void test_only_legal_configurations_of_the_whole_range(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&picky, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 0);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 5 * 5 * 10);
+    expect_config(&result.trials[result.best], 4, 6, 2);
+    search_result_free(&result);
+    search.m_low = 8;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 10 * 5 * 10);
+    for (int i = 0; i < result.count; i++)
+        for (int j = 0; j < i; j++)
+            assert_memory_not_equal(&result.trials[i].config, &result.trials[j].config, sizeof(struct config));
+    search_result_free(&result);
+}
+
+static void test_time_limit(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct oracle oracle = {.time = surface, .seconds = 0.5};
+    struct search search = make(kernels, &oracle, 0);
+    search.seconds = 10;
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 20);
+    assert_true(result.trials[19].elapsed_s == 10 && result.trials[0].elapsed_s == 0.5);
+    search_result_free(&result);
+}
+
+static void test_same_results_same_path(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, &plain, NULL};
+    struct search_result first, second;
+    struct oracle oracle = {.time = surface, .noise = 0.05};
+    struct search search = make(kernels, &oracle, 60);
+    assert_int_equal(search_run(&search, &first, NULL), 0);
+    oracle.calls = 0;
+    assert_int_equal(search_run(&search, &second, NULL), 0);
+    assert_int_equal(first.count, second.count);
+    for (int i = 0; i < first.count; i++)
+        assert_memory_equal(&first.trials[i].config, &second.trials[i].config, sizeof(struct config));
+    assert_int_equal(first.best, second.best);
+    search_result_free(&first);
+    search_result_free(&second);
+}
+
+static void test_stopping_keeps_what_was_found(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct oracle oracle = {.time = surface, .stop_after = 7};
+    struct search search = make(kernels, &oracle, 60);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 5);
+    assert_int_equal(result.count, 7);
+    assert_true(result.best >= 0);
+    search_result_free(&result);
+}
+
+static void test_no_kernel(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&elsewhere, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 10);
+    struct search_result result;
+    struct error error;
+    assert_int_equal(search_run(&search, &result, &error), -1);
+    assert_non_null(strstr(error.text, "no kernel computes marlin_gemm on test"));
+    assert_int_equal(result.best, -1);
+    search_result_free(&result);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_finds_the_optimum_in_spite_of_the_estimate),
+        cmocka_unit_test(test_a_good_estimate_needs_one_trial),
+        cmocka_unit_test(test_baselines_come_first_whatever_the_limit),
+        cmocka_unit_test(test_noise_does_not_replace_the_default),
+        cmocka_unit_test(test_faster_needs_more_than_the_noise),
+        cmocka_unit_test(test_failures_are_recorded_and_never_win),
+        cmocka_unit_test(test_only_legal_configurations_of_the_whole_range),
+        cmocka_unit_test(test_time_limit),
+        cmocka_unit_test(test_same_results_same_path),
+        cmocka_unit_test(test_stopping_keeps_what_was_found),
+        cmocka_unit_test(test_no_kernel),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
