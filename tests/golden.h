@@ -23,6 +23,9 @@
 
 enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152 };
 
+/* Prompts of each variant that are checked; a slow tool that watches the suite may set fewer. */
+static size_t golden_prompts = SIZE_MAX;
+
 /* A checkpoint opened for one method. */
 struct subject {
     struct device *device;
@@ -118,7 +121,9 @@ static inline void golden_check(const char *device, const char *name, enum metho
     json_t *root, *entry, *entries = golden_entries(name, &root);
     size_t index;
     subject_open(&subject, device, name, method, chunk, table);
-    json_array_foreach(entries, index, entry) golden_check_entry(&subject, entry);
+    json_array_foreach(entries, index, entry) {
+        if (index < golden_prompts) golden_check_entry(&subject, entry);
+    }
     subject_close(&subject);
     json_decref(root);
 }

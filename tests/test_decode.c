@@ -1,8 +1,10 @@
 /* The decoder on the CPU: against transformers, against itself, and its command. */
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/golden.h"
+#include "tests/model_dir.h"
 #ifdef TILEBOOK_CUDA
 #include "kernels/cuda/driver.h"
 #endif
@@ -306,6 +308,29 @@ static void models_in_memory_say_synthetic(void **state) {
     json_decref(object);
 }
 
+static void made_checkpoints_say_synthetic(void **state) {
+    (void)state;
+    char directory[64], command[512];
+    model_dir_make(directory);
+    for (int i = 0; i < 3; i++) {
+        static const char *const quantization[] = {"none", "awq", "gptq"};
+        snprintf(command, sizeof command, "%s model make --like " PLAIN " --quantization %s %s >/dev/null 2>&1",
+                 getenv("TILEBOOK"), quantization[i], directory);
+        assert_int_equal(system(command), 0);
+        model_dir_delete(directory, "tokenizer.json");
+        snprintf(command, sizeof command, "--device cpu --temperature 0 -n 3 --prompt-ids 1,2,3 --model %s", directory);
+        const struct result *result = decode(command);
+        if (result->status) fail_msg("%s: %s", quantization[i], result->err);
+        assert_string_equal(result->out, "");
+        assert_says(result->err, "synthetic weights|stopped  length, 3 tokens");
+        snprintf(command, sizeof command, "--device cpu --prompt x --model %s", directory);
+        REFUSES(command, 1, "tokenizer.json", "--prompt-ids");
+        model_dir_remove(directory);
+        assert_int_equal(mkdir(directory, 0700), 0);
+    }
+    model_dir_remove(directory);
+}
+
 static void methods_the_checkpoint_has_not(void **state) {
     (void)state;
     REFUSES("--device cpu --prompt x -q awq --model " PLAIN, 1, "--quantization awq", "not quantised", "config.json",
@@ -383,6 +408,7 @@ int main(void) {
         cmocka_unit_test(logits_are_written_raw),
         cmocka_unit_test(sampling_follows_its_seed),
         cmocka_unit_test(models_in_memory_say_synthetic),
+        cmocka_unit_test(made_checkpoints_say_synthetic),
         cmocka_unit_test(methods_the_checkpoint_has_not),
         cmocka_unit_test(wrong_usage_exits_2),
         cmocka_unit_test(what_cannot_run_exits_1),
