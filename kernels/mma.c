@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,16 +108,18 @@ void mma_launch(const struct problem *p, const struct mma_block *b, struct launc
              launch->shared_bytes);
 }
 
-/* --- the estimate: the longest of memory, L2 and matrix unit, and what is paid once --- */
+/* --- the estimate: memory, L2, requests under way and matrix unit overlap; some things are paid once --- */
 
 /* A request takes about this long to come back from memory. */
 static const double latency_us = 0.8;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
 static const double fixed_us = 3.0;
-/* Partial sums, a fence, and the wait for the last block. */
+/* A fence, and the wait for the last block. */
 static const double split_us = 1.0;
 /* What mma.sync reaches of the theoretical matrix rate. */
 static const double mma_share = 0.62;
+/* An SM draws at most this multiple of its part of the memory's rate. */
+static const double sm_share = 1.5;
 /* L2 delivers about this multiple of memory. */
 static const double cache_ratio = 2.0;
 
@@ -129,46 +132,61 @@ static long resident_blocks(const struct device *device, const struct mma_block 
     return least > 0 ? least : 1;
 }
 
-/* Bytes come at full bandwidth only while enough of them are under way; the last wave has fewer blocks. */
+static double block_count(const struct problem *p, const struct mma_block *b) {
+    return (double)tiles(p, b) * b->split_k;
+}
+
+/* The share of the memory's rate that so many blocks at a time draw: there must be enough weights under way,
+ * and enough SMs, each of which takes little more than its part. */
+static double memory_share(const struct device *device, const struct mma_block *b, double blocks) {
+    double weights = (double)b->stage_bytes - 2.0 * b->tile_m * b->tile_k;
+    double under_way = blocks * (b->stages - 1) * weights / (device->memory_gbs * 1e3 * latency_us);
+    double share = fmin(1, sm_share * blocks / device->multiprocessors);
+    return fmin(share, under_way);
+}
+
+/* Whole waves of blocks, then what is left. */
 static double memory_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
-    double blocks = (double)tiles(p, b) * b->split_k;
-    double slots = (double)resident_blocks(device, b) * device->multiprocessors;
-    double under_way = (double)(b->stages - 1) * (double)b->stage_bytes, wanted = device->memory_gbs * 1e3 * latency_us;
-    double us = 0, us_a_block = problem_bytes(p) / blocks / (device->memory_gbs * 1e3);
-    for (double left = blocks; left > 0; left -= slots) {
-        double running = left < slots ? left : slots, share = running * under_way / wanted;
-        if (share > 1 && left > slots) return us + left * us_a_block;
-        us += running * us_a_block / (share < 1 ? share : 1);
-    }
-    return us;
+    double slots = (double)resident_blocks(device, b) * device->multiprocessors, blocks = block_count(p, b);
+    double us_a_block = problem_bytes(p) / blocks / (device->memory_gbs * 1e3);
+    double whole = floor(blocks / slots) * slots, left = blocks - whole;
+    double us = whole * us_a_block / memory_share(device, b, slots);
+    return left > 0 ? us + left * us_a_block / memory_share(device, b, left) : us;
 }
 
 /* What the blocks read again and again, and the partial sums, pass through L2. */
 static double cache_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
-    double stage_loads = (double)tiles(p, b) * (p->k / b->tile_k);
+    double loads = (double)tiles(p, b) * (p->k / b->tile_k);
     double partial = b->split_k > 1 ? 2.0 * (double)workspace_bytes(p, b) : 0;
-    return (stage_loads * (double)b->stage_bytes + partial) / (device->memory_gbs * 1e3 * cache_ratio);
+    return (loads * (double)b->stage_bytes + partial) / (device->memory_gbs * 1e3 * cache_ratio);
+}
+
+/* Blocks that an SM, the one with the most, runs one after the other. */
+static double rounds(const struct device *device, const struct problem *p, const struct mma_block *b) {
+    return ceil(block_count(p, b) / ((double)resident_blocks(device, b) * device->multiprocessors));
+}
+
+/* A block cannot go faster than its stages come back. */
+static double latency_bound_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
+    return rounds(device, p, b) * p->k / b->tile_k / b->split_k * latency_us / (b->stages - 1);
 }
 
 /* The SM with the most blocks decides. Bringing weights into registers costs issue slots, which few tokens
- * leave uncovered: a step of 16 x 64 weights feeds tokens / 2 multiplications of about 6.5 slots each. */
+ * leave uncovered: 16 x 64 weights feed tokens / 2 multiplications of about 6.5 slots each. */
 static double matrix_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
-    double blocks = (double)tiles(p, b) * b->split_k;
-    double on_one = (double)blocks_up((long)blocks, device->multiprocessors);
+    double on_one = ceil(block_count(p, b) / device->multiprocessors), resident = (double)resident_blocks(device, b);
     double flops = 2.0 * b->tile_m * b->tile_n * ((double)p->k / b->split_k);
     double rate = device->matrix_tflops * 1e6 * mma_share / device->multiprocessors;
-    long resident = resident_blocks(device, b);
-    double warps = (double)mma_threads(b) / WARP_THREADS * (on_one < resident ? on_one : (double)resident);
+    double warps = (double)mma_threads(b) / WARP_THREADS * (on_one < resident ? on_one : resident);
     double slots = 6.5 * warp_tokens(b) / 2, cover = warps < 8 ? warps / 8 : 1;
     return on_one * flops / rate * (1 + b->fragment_slots / slots) / cover;
 }
 
+/* The fourth power lets the longest part decide and two equal ones disturb each other. */
 double mma_estimate(const struct device *device, const struct problem *p, const struct mma_block *b) {
-    double parts[] = {memory_us(device, p, b), cache_us(device, p, b), matrix_us(device, p, b)}, longest = 0, sum = 0;
-    for (int i = 0; i < 3; i++) {
-        if (parts[i] > longest) longest = parts[i];
-        sum += parts[i];
-    }
-    /* They overlap, but not perfectly. */
-    return fixed_us + longest + 0.1 * (sum - longest) + (b->split_k > 1 ? split_us : 0) + 0.1 * (b->warps_k - 1);
+    const double parts[] = {memory_us(device, p, b), cache_us(device, p, b), latency_bound_us(device, p, b),
+                            matrix_us(device, p, b)};
+    double sum = 0;
+    for (int i = 0; i < 4; i++) sum += pow(parts[i], 4);
+    return fixed_us + pow(sum, 0.25) + (b->split_k > 1 ? split_us : 0) + 0.1 * (b->warps_k - 1);
 }

@@ -1,0 +1,185 @@
+/* The descriptions of the mma.sync kernels without a GPU: what is legal and why not, what is launched, and
+ * whether the defaults are sane. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "kernels/kernel.h"
+
+static const struct device h100 = {.backend = BACKEND_CUDA,
+                                   .name = "H100",
+                                   .compute_capability = 90,
+                                   .multiprocessors = 132,
+                                   .cache_bytes = 50 << 20,
+                                   .shared_block_bytes = 232448,
+                                   .shared_sm_bytes = 233472,
+                                   .memory_gbs = 3352,
+                                   .matrix_tflops = 989};
+static const struct device l4 = {.backend = BACKEND_CUDA,
+                                 .name = "L4",
+                                 .compute_capability = 89,
+                                 .multiprocessors = 58,
+                                 .cache_bytes = 48 << 20,
+                                 .shared_block_bytes = 101376,
+                                 .shared_sm_bytes = 102400,
+                                 .memory_gbs = 300,
+                                 .matrix_tflops = 121};
+
+static const struct kernel *get(const char *name) {
+    const struct kernel *kernel = kernel_find(name);
+    if (!kernel) fail_msg("no kernel %s", name);
+    return kernel;
+}
+
+static struct config parse(const struct kernel *kernel, const char *text) {
+    struct config config;
+    struct error error;
+    if (config_parse(kernel, text, &config, &error)) fail_msg("%s", error.text);
+    return config;
+}
+
+static const char marlin[] = "marlin_gemm/mma", fp16[] = "fp16_gemm/mma", awq[] = "awq_dequant/tiled";
+
+static void refuses_with_the_rule(void **state) {
+    (void)state;
+    static const struct {
+        const char *kernel, *configuration, *message;
+        int m, n, k;
+    } cases[] = {
+        {marlin, "tile_m=8 tile_n=64 tile_k=256 warps_k=2 stages=2 split_k=1", "tile_k=256 does not divide K=640", 1,
+         64, 640},
+        {marlin, "tile_m=8 tile_n=64 tile_k=64 warps_k=4 stages=2 split_k=1", "warps_k=4 leaves a warp 16", 1, 64, 640},
+        {marlin, "tile_m=128 tile_n=256 tile_k=256 warps_k=4 stages=2 split_k=1", "at most 512", 1, 64, 1024},
+        {marlin, "tile_m=128 tile_n=256 tile_k=128 warps_k=2 stages=2 split_k=1", "registers", 1, 64, 640},
+        {marlin, "tile_m=128 tile_n=256 tile_k=128 warps_k=1 stages=6 split_k=1", "shared memory", 1, 64, 640},
+        {marlin, "tile_m=8 tile_n=64 tile_k=128 warps_k=2 stages=2 split_k=8", "split_k=8 leaves parts", 1, 64, 640},
+        {marlin, "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=2 split_k=2", "counter", 8, 64 * 16385, 640},
+        {fp16, "tile_m=128 tile_n=256 tile_k=64 warps_k=1 stages=4 split_k=8", "MiB", 4096, 4096, 4096},
+        {awq, "tile_k=64 tile_n=64 threads=128", "work for 64 threads", 1, 64, 640},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct kernel *kernel = get(cases[i].kernel);
+        struct problem problem = {.op = kernel->op, .m = cases[i].m, .n = cases[i].n, .k = cases[i].k};
+        struct config config = parse(kernel, cases[i].configuration);
+        struct error why = {""};
+        if (kernel->op != OP_FP16_GEMM) problem.group = 128;
+        assert_int_equal(config_legal(&h100, kernel, &problem, &config, &why), -1);
+        if (!strstr(why.text, cases[i].message)) fail_msg("'%s' lacks '%s'", why.text, cases[i].message);
+    }
+}
+
+static void needs_ampere(void **state) {
+    (void)state;
+    struct device old = h100;
+    old.compute_capability = 75;
+    static const char *const names[] = {marlin, fp16, awq};
+    for (size_t i = 0; i < 3; i++) {
+        const struct kernel *kernel = get(names[i]);
+        struct problem problem = {.op = kernel->op, .m = 1, .n = 64, .k = 128, .group = i == 1 ? 0 : 128};
+        struct config config = config_at(kernel, config_space(kernel) / 2);
+        struct error why = {""};
+        assert_int_equal(kernel->legal(&old, &problem, &config, &why), -1);
+        assert_non_null(strstr(why.text, "7.5"));
+    }
+}
+
+/* By hand: x 16 x 128 fp16, codes 128 x 128 / 2 bytes, one group's scales and zero points; ten tiles of n,
+ * two of m. */
+static void launches_what_it_says(void **state) {
+    (void)state;
+    const struct kernel *kernel = get(marlin);
+    struct problem problem = {.op = OP_MARLIN_GEMM, .m = 17, .n = 1216, .k = 1024, .group = 128, .zeros = true};
+    struct config config = parse(kernel, "tile_m=16 tile_n=128 tile_k=128 warps_k=2 stages=3 split_k=4");
+    struct launch launch = {0};
+    kernel->launch(&h100, &problem, &config, &launch);
+    size_t stage = 16 * 128 * 2 + 128 * 128 / 2 + 128 * 2 + 128 / 2;
+    stage = (stage + 127) / 128 * 128;
+    assert_string_equal(launch.source, "marlin_gemm/mma.cu");
+    assert_string_equal(launch.entry, "marlin_gemm");
+    assert_int_equal(launch.grid[0], 20);
+    assert_int_equal(launch.grid[1], 4);
+    assert_int_equal(launch.grid[2], 1);
+    assert_int_equal(launch.block, 32 * 2 * 2);
+    assert_int_equal(launch.shared_bytes, 3 * stage);
+    assert_int_equal(launch.workspace_bytes, WORKSPACE_COUNTER_BYTES + 20 * 4 * 16 * 128 * 4);
+    char expected[64];
+    snprintf(expected, sizeof expected, "-DGROUP=128 -DZEROS=1 -DSHARED_BYTES=%zu", 3 * stage);
+    assert_string_equal(launch.options, expected);
+    problem.group = problem.k, problem.zeros = false;
+    launch = (struct launch){0};
+    kernel->launch(&h100, &problem, &config, &launch);
+    assert_int_equal(launch.shared_bytes, 3 * (16 * 128 * 2 + 128 * 128 / 2));
+    assert_non_null(strstr(launch.options, "-DGROUP=0 -DZEROS=0"));
+}
+
+/* What the hardware and the interfaces bound, for every legal configuration; returns their number. */
+static int check_launches(const struct device *device, const struct kernel *kernel, const struct problem *problem) {
+    int legal = 0;
+    for (long i = 0; i < config_space(kernel); i++) {
+        struct config config = config_at(kernel, i);
+        struct launch launch = {0};
+        if (config_legal(device, kernel, problem, &config, NULL)) continue;
+        kernel->launch(device, problem, &config, &launch);
+        assert_true(launch.block % 32 == 0 && launch.block >= 32 && launch.block <= 1024);
+        assert_true(launch.grid[0] >= 1 && launch.grid[1] >= 1 && launch.grid[1] <= 65535 && launch.grid[2] == 1);
+        assert_true(launch.shared_bytes <= device->shared_block_bytes);
+        assert_true(launch.workspace_bytes == 0 || launch.workspace_bytes > WORKSPACE_COUNTER_BYTES);
+        assert_true(strlen(launch.options) + 1 < sizeof launch.options);
+        double estimate = kernel->estimate(device, problem, &config);
+        assert_true(isfinite(estimate) && estimate > 0);
+        legal++;
+    }
+    return legal;
+}
+
+static void launches_within_limits(void **state) {
+    (void)state;
+    static const char *const names[] = {marlin, fp16, awq};
+    static const int ms[] = {1, 17, 129, 8192};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t m = 0; m < (i == 2 ? 1 : 4); m++) {
+            const struct kernel *kernel = get(names[i]);
+            struct problem problem = {.op = kernel->op, .m = ms[m], .n = 320, .k = 640};
+            if (kernel->op != OP_FP16_GEMM) problem.group = 32, problem.zeros = true;
+            int on_h100 = check_launches(&h100, kernel, &problem), on_l4 = check_launches(&l4, kernel, &problem);
+            assert_true(on_h100 > 10 && on_l4 > 10 && on_l4 <= on_h100);
+        }
+}
+
+/* What config_default picks must be able to keep memory busy at one token and the matrix unit at many. */
+static void defaults_are_sane(void **state) {
+    (void)state;
+    static const char *const names[] = {marlin, fp16};
+    static const int shapes[][2] = {{5120, 7168}, {5120, 5120}, {5120, 27648}, {13824, 5120}};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t s = 0; s < 4; s++) {
+            const struct kernel *kernel = get(names[i]);
+            struct problem problem = {.op = kernel->op, .m = 1, .k = shapes[s][0], .n = shapes[s][1]};
+            struct config one, many;
+            struct error error;
+            if (i == 0) problem.group = 128, problem.zeros = true;
+            if (config_default(&h100, kernel, &problem, &one, &error)) fail_msg("%s", error.text);
+            assert_int_equal(one.value[0], 8);
+            struct launch launch = {0};
+            kernel->launch(&h100, &problem, &one, &launch);
+            assert_in_range(launch.grid[0] * launch.grid[1], 100, 1000);
+            problem.m = 8192;
+            if (config_default(&h100, kernel, &problem, &many, &error)) fail_msg("%s", error.text);
+            assert_true(many.value[0] * many.value[1] >= 128 * 128);
+            assert_true(kernel->estimate(&h100, &problem, &many) < kernel->estimate(&h100, &problem, &one));
+        }
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refuses_with_the_rule), cmocka_unit_test(needs_ampere),
+        cmocka_unit_test(launches_what_it_says), cmocka_unit_test(launches_within_limits),
+        cmocka_unit_test(defaults_are_sane),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
