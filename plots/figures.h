@@ -19,14 +19,18 @@ struct figure_text {
     int panels;
 };
 
+/* Writes the data files into `directory`. 1 and why if the input does not hold what the figure shows, -1 on
+ * failure. */
+typedef int figure_writer(const struct figure_input *input, const char *directory, struct figure_text *text,
+                          struct error *error);
+figure_writer figure_speedup, figure_tflops, figure_roofline; /* sweep_figures.c */
+figure_writer figure_heatmap, figure_convergence;             /* trial_figures.c */
+
 struct figure {
     const char *name; /* of the script, too */
     const char *help;
     bool trials; /* reads trials.csv, not sweep.json */
-    /* Writes the data files into `directory`. 1 and why if the input does not hold what the figure shows, -1 on
-     * failure. */
-    int (*write)(const struct figure_input *input, const char *directory, struct figure_text *text,
-                 struct error *error);
+    figure_writer *write;
 };
 
 extern const struct figure figures[];

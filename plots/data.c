@@ -1,0 +1,38 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "plots/data.h"
+
+int figure_missing(struct error *error, const char *what) {
+    error_set(error, "%s", what);
+    return 1;
+}
+
+FILE *data_open(const char *directory, const char *name, int number, struct error *error) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s-%d.dat", directory, name, number);
+    FILE *file = fopen(path, "w");
+    if (!file) error_set(error, "%s: %s", path, strerror(errno));
+    return file;
+}
+
+int data_close(FILE *file, const char *name, struct error *error) {
+    bool bad = ferror(file);
+    bad |= fclose(file) != 0;
+    if (bad) return error_set(error, "writing the data of %s: %s", name, strerror(errno));
+    return 0;
+}
+
+/* Names come from result files: quotes and control characters must not end the string. */
+static void put_text(FILE *file, const char *text) {
+    fputc('"', file);
+    for (; *text; text++) fputc(*text == '"' || *text == '\\' || (unsigned char)*text < ' ' ? '\'' : *text, file);
+    fputs("\" ", file);
+}
+
+void data_header(FILE *file, const char *panel, const char *line) {
+    put_text(file, panel);
+    put_text(file, line);
+    fputc('\n', file);
+}
