@@ -80,7 +80,8 @@ static int warm_up(struct run *run) {
 static int prepare(struct run *run) {
     const struct tokenizer *tokenizer = run->tokenizer;
     struct generation *out = run->out;
-    int most = run->options->max_tokens, size = run->config->vocab;
+    int room = run->options->context - run->prompt_count + 1, size = run->config->vocab;
+    int most = run->options->max_tokens < room ? run->options->max_tokens : room;
     if (tokenizer && tokenizer_size(tokenizer) < size) size = tokenizer_size(tokenizer);
     run->sampler = sampler_create(&run->options->sampling, size);
     out->ids = malloc((size_t)(most + 1) * sizeof *out->ids);
