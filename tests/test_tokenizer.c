@@ -127,6 +127,7 @@ static void normalises(void **state) {
     if (open_parts("{\"type\": \"NFC\"}", SPLIT, MERGES, ADDED, NULL)) fail_msg("%s", error.text);
     ENCODES("e\xcc\x81", 0xc3, 0xa9);
     ENCODES("e\xcc\x81!", 302);
+    ENCODES("a\xcc\x81\xcc\xa7", 0xc3, 0xa1, 0xcc, 0xa7);
     if (open_parts("null", SPLIT, MERGES, ADDED, NULL)) fail_msg("%s", error.text);
     ENCODES("e\xcc\x81", 'e', 0xcc, 0x81);
     ENCODES("\xc3\xa9!", 302);
@@ -241,6 +242,14 @@ static void encodes_long_texts(void **state) {
     memset(text, ' ', LENGTH);
     assert_int_equal(tokenizer_encode(tokenizer, text, LENGTH, &ids, &count, &error), 0);
     assert_int_equal(count, LENGTH);
+    free(ids);
+    /* One run of combining marks, each pair of them in the wrong order. */
+    if (open_parts("{\"type\": \"NFC\"}", SPLIT, MERGES, NULL, NULL)) fail_msg("%s", error.text);
+    for (int i = 0; i < LENGTH; i += 4) memcpy(text + i, "\xcc\x81\xcc\xa7", 4);
+    assert_int_equal(tokenizer_encode(tokenizer, text, LENGTH, &ids, &count, &error), 0);
+    assert_int_equal(count, LENGTH);
+    assert_int_equal(ids[1], 0xa7);
+    assert_int_equal(ids[LENGTH - 1], 0x81);
     free(ids);
     free(text);
 }

@@ -9,6 +9,7 @@
 
 #include "bench/decoder/bpe.h"
 #include "bench/decoder/jsonfile.h"
+#include "bench/decoder/nfc.h"
 
 enum { FILE_BYTES = 256 << 20, MOST_IDS = 1 << 22, MOST_SPLITS = 8, TEXT_BYTES = 1 << 26 };
 
@@ -223,16 +224,6 @@ static int read_model(struct tokenizer *tokenizer, const struct jsonfile *file, 
 
 /* --- reading: added tokens --- */
 
-/* NFC, NUL-terminated; NULL without memory. The text is valid UTF-8. */
-static char *normalize(const char *text, size_t bytes, size_t *normalized_bytes) {
-    utf8proc_uint8_t *normalized = NULL;
-    utf8proc_ssize_t count = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)bytes, &normalized,
-                                          UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (count < 0) return NULL;
-    *normalized_bytes = (size_t)count;
-    return (char *)normalized;
-}
-
 static int by_start(const void *left, const void *right) {
     const struct added *a = left, *b = right;
     int first = (unsigned char)a->text[0] - (unsigned char)b->text[0];
@@ -253,7 +244,7 @@ static int add_added(struct added_list *added, const char *text, int id, bool nf
     struct added *list = realloc(added->list, (added->count + 1) * sizeof *list);
     if (!list) return -1;
     added->list = list;
-    char *copy = nfc ? normalize(text, length, &length) : strdup(text);
+    char *copy = nfc ? nfc_normalize(text, length, &length) : strdup(text);
     if (!copy) return -1;
     list[added->count++] = (struct added){copy, length, id};
     return 0;
@@ -573,7 +564,7 @@ static int encode_normalized(struct encoding *encoding, const char *text, size_t
     const struct added_list *added = &encoding->tokenizer->normalized;
     if (!bytes) return 0;
     if (!encoding->tokenizer->nfc || is_ascii(text, bytes)) return cut_added(encoding, added, text, bytes);
-    char *normalized = normalize(text, bytes, &bytes);
+    char *normalized = nfc_normalize(text, bytes, &bytes);
     if (!normalized) return error_set(encoding->error, "out of memory normalising %zu bytes", bytes);
     int status = cut_added(encoding, added, normalized, bytes);
     free(normalized);
