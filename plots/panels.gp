@@ -24,7 +24,7 @@ do for [p = 1:panels] {
 }
 
 set logscale x 2
-if (columns > 2) { set xtics 1, 16 }
+if (columns > 2 && last[1] > 500 * first[1]) { set xtics 1, 16 }
 if (logarithmic) {
     set logscale y
     set yrange [lowest / 1.4:highest * 1.4]
