@@ -1,6 +1,8 @@
 // The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
 // BLOCK: threads of a block; HEAD_DIM: 64 or 128; ROWS: neighbouring tokens that one attention block serves.
 
+#include "cuda/ptx.cuh"
+
 typedef unsigned short half_word;
 
 struct rms_norm_arguments {
@@ -44,18 +46,9 @@ struct gather_arguments {
     int rows, width;
 };
 
-// An fp16 word as a float.
-__device__ inline float to_float(half_word h) {
-    float f;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
-    return f;
-}
-
 // A float rounded to an fp16 word.
-__device__ inline half_word to_half(float f) {
-    half_word h;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
-    return h;
+__device__ inline half_word half_from_float(float value) {
+    return (half_word)half2_from_floats(value, 0);
 }
 
 // The sum over a warp, in every lane.
@@ -82,11 +75,12 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(struct rms_norm_arg
     float squares = 0;
     for (int i = threadIdx.x; i < a.width; i += BLOCK) {
         float value = residual[i];
-        if (a.delta) residual[i] = value += to_float(a.delta[start + i]);
+        if (a.delta) residual[i] = value += half_to_float(a.delta[start + i]);
         squares += value * value;
     }
     float scale = 1 / sqrtf(block_sum(squares) / a.width + a.epsilon);
-    for (int i = threadIdx.x; i < a.width; i += BLOCK) a.y[start + i] = to_half(residual[i] * scale * a.weight[i]);
+    for (int i = threadIdx.x; i < a.width; i += BLOCK)
+        a.y[start + i] = half_from_float(residual[i] * scale * a.weight[i]);
 }
 
 // One block a (head, token), heads counted through q, k and v; one thread a pair.
@@ -96,15 +90,15 @@ extern "C" __global__ void rope(struct rope_arguments a) {
     int position = c.position + token, cached = head - a.heads;
     half_word *from = a.qkv + ((size_t)token * gridDim.x + head) * HEAD_DIM, *to = from;
     const float *bias = a.bias + head * HEAD_DIM;
-    float low = to_float(from[i]) + bias[i], high = to_float(from[i + HEAD_DIM / 2]) + bias[i + HEAD_DIM / 2];
+    float low = half_to_float(from[i]) + bias[i], high = half_to_float(from[i + HEAD_DIM / 2]) + bias[i + HEAD_DIM / 2];
     float cosine = 1, sine = 0;
     if (cached < c.kv_heads) sincosf((float)position * a.frequency[i], &sine, &cosine);
     if (cached >= c.kv_heads)
         to = c.values + ((size_t)(cached - c.kv_heads) * c.context + position) * HEAD_DIM;
     else if (cached >= 0)
         to = c.keys + ((size_t)cached * c.context + position) * HEAD_DIM;
-    to[i] = to_half(low * cosine - high * sine);
-    to[i + HEAD_DIM / 2] = to_half(high * cosine + low * sine);
+    to[i] = half_from_float(low * cosine - high * sine);
+    to[i + HEAD_DIM / 2] = half_from_float(high * cosine + low * sine);
 }
 
 // Attention. A block serves ROWS neighbouring tokens of one head. Its threads form teams of 8 lanes:
@@ -124,11 +118,8 @@ extern "C" __global__ void rope(struct rope_arguments a) {
 __device__ inline void load_lane(const half_word *head, int lane, float values[PER_LANE]) {
     for (int run = 0; run < PER_LANE / 8; run++) {
         uint4 words = *(const uint4 *)(head + 64 * run + 8 * lane);
-        const unsigned word[4] = {words.x, words.y, words.z, words.w};
-        for (int i = 0; i < 4; i++) {
-            values[8 * run + 2 * i] = to_float((half_word)word[i]);
-            values[8 * run + 2 * i + 1] = to_float((half_word)(word[i] >> 16));
-        }
+        const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
+        for (int i = 0; i < 4; i++) half2_to_floats(pairs[i], values[8 * run + 2 * i], values[8 * run + 2 * i + 1]);
     }
 }
 
@@ -218,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_a
             total += weight * sum[r][w];
             weighted += weight * value[r][w][i];
         }
-        a.y[((size_t)(first + r) * a.heads + head) * HEAD_DIM + i] = to_half(weighted / total);
+        a.y[((size_t)(first + r) * a.heads + head) * HEAD_DIM + i] = half_from_float(weighted / total);
     }
 }
 
@@ -227,11 +218,12 @@ extern "C" __global__ void __launch_bounds__(BLOCK) silu_mul(struct silu_mul_arg
     int pair = blockIdx.x * BLOCK + threadIdx.x;
     if (2 * pair >= a.width) return;
     const unsigned *gate = (const unsigned *)(a.gate_up + (size_t)blockIdx.y * 2 * a.width);
-    unsigned g = gate[pair], u = gate[a.width / 2 + pair];
-    float low = to_float((half_word)g), high = to_float((half_word)(g >> 16));
-    low = low / (1 + expf(-low)) * to_float((half_word)u);
-    high = high / (1 + expf(-high)) * to_float((half_word)(u >> 16));
-    ((unsigned *)(a.y + (size_t)blockIdx.y * a.width))[pair] = to_half(low) | (unsigned)to_half(high) << 16;
+    float low, high, up_low, up_high;
+    half2_to_floats(gate[pair], low, high);
+    half2_to_floats(gate[a.width / 2 + pair], up_low, up_high);
+    low = low / (1 + expf(-low)) * up_low;
+    high = high / (1 + expf(-high)) * up_high;
+    ((unsigned *)(a.y + (size_t)blockIdx.y * a.width))[pair] = half2_from_floats(low, high);
 }
 
 // One thread one column of one row.
