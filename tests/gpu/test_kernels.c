@@ -43,8 +43,8 @@ static void check_counters(const struct plan *plan, const struct operands *opera
 
 /* 0 if the configuration is not legal for this problem. */
 static int check(const struct kernel *kernel, const struct problem *problem, const struct config *config) {
-    struct plan *plan;
-    struct instance *instance;
+    struct plan *plan = NULL;
+    struct instance *instance = NULL;
     char configuration[MAX_CONFIG_TEXT], text[128];
     if (config_legal(gpu, kernel, problem, config, NULL)) return 0;
     if (plan_create(gpu, kernel, problem, config, &plan, &error) ||

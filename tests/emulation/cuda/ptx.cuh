@@ -1,0 +1,206 @@
+/* kernels/cuda/ptx.cuh for the host: the same functions, on fibers (emulate.cc). */
+#ifndef TILEBOOK_EMULATION_PTX_CUH
+#define TILEBOOK_EMULATION_PTX_CUH
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "half.h"
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __grid_constant__
+/* All fibers run on one thread of the host: what is local to it, they share. */
+#define __shared__ thread_local
+
+using std::min;
+using std::size_t;
+
+struct uint4 {
+    unsigned x, y, z, w;
+};
+struct float4 {
+    float x, y, z, w;
+};
+struct index3 {
+    unsigned x, y, z;
+};
+static inline float4 make_float4(float x, float y, float z, float w) {
+    return {x, y, z, w};
+}
+
+struct operands {
+    const void *x, *weights, *scales, *zeros;
+    void *y, *workspace;
+};
+struct arguments {
+    struct operands operands;
+    int m, n, k, group;
+};
+constexpr int WORKSPACE_COUNTER_BYTES = 65536;
+
+/* --- the fiber that runs --- */
+
+struct copy {
+    unsigned to;
+    const void *from;
+    bool inside;
+};
+struct exchange {
+    unsigned words[6];
+};
+extern index3 threadIdx, blockIdx;
+extern thread_local uint4 shared_memory[];
+extern bool copies_late; /* asynchronous copies happen when waited for; else at once */
+extern long bank_conflicts;
+
+void rest_at_barrier();
+bool rest_at_barrier_or(bool value);
+/* Publishes six words to the warp, waits for all of it, and returns what its 32 lanes published. */
+const struct exchange *exchange_words(const struct exchange &own);
+/* Waits until the warp has read them. */
+void rest_in_warp();
+std::vector<std::vector<copy>> &copy_groups(); /* the last is open */
+
+[[noreturn]] static inline void broken(const char *what) {
+    fprintf(stderr, "emulation: %s in thread %u of block %u,%u\n", what, threadIdx.x, blockIdx.x, blockIdx.y);
+    abort();
+}
+
+static inline void __syncthreads() {
+    rest_at_barrier();
+}
+static inline bool __syncthreads_or(bool value) {
+    return rest_at_barrier_or(value);
+}
+
+static inline unsigned shared_address(const void *pointer) {
+    return (unsigned)((const char *)pointer - (const char *)shared_memory);
+}
+static inline char *shared_at(unsigned address, unsigned bytes) {
+    if (address % bytes) broken("misaligned shared address");
+    if (address + bytes > SHARED_BYTES) broken("address behind the shared memory of the launch");
+    return (char *)shared_memory + address;
+}
+
+/* --- fp16 (half_to_float is half.h's) --- */
+
+static inline unsigned half2_from_floats(float low, float high) {
+    return half_from_float(low) | (unsigned)half_from_float(high) << 16;
+}
+static inline void half2_to_floats(unsigned pair, float &low, float &high) {
+    low = half_to_float((uint16_t)pair), high = half_to_float((uint16_t)(pair >> 16));
+}
+static inline unsigned half2_fma(unsigned a, unsigned b, unsigned c) {
+    float low[3], high[3];
+    half2_to_floats(a, low[0], high[0]), half2_to_floats(b, low[1], high[1]), half2_to_floats(c, low[2], high[2]);
+    return half2_from_floats(low[0] * low[1] + low[2], high[0] * high[1] + high[2]);
+}
+static inline unsigned half2_sub(unsigned a, unsigned b) {
+    return half2_fma(b, 0xbc00bc00, a);
+}
+static inline unsigned half2_mul(unsigned a, unsigned b) {
+    return half2_fma(a, b, 0);
+}
+
+static inline unsigned and_or(unsigned a, unsigned b, unsigned c) {
+    return (a & b) | c;
+}
+static inline unsigned low_halves(unsigned a, unsigned b) {
+    return (a & 0xffff) | b << 16;
+}
+static inline unsigned high_halves(unsigned a, unsigned b) {
+    return a >> 16 | (b & 0xffff0000);
+}
+
+/* --- copies --- */
+
+static inline void perform(const struct copy &copy) {
+    char *to = shared_at(copy.to, 16);
+    if (copy.inside)
+        memcpy(to, copy.from, 16);
+    else
+        memset(to, 0, 16);
+}
+static inline void copy_async(unsigned to, const void *from, bool inside, unsigned long long = 0) {
+    if (inside && (size_t)from % 16) broken("misaligned source of a copy");
+    struct copy copy = {to, from, inside};
+    if (copies_late)
+        copy_groups().back().push_back(copy);
+    else
+        perform(copy);
+}
+static inline unsigned long long cache_policy(bool) {
+    return 0;
+}
+static inline void copy_async_commit() {
+    copy_groups().push_back({});
+}
+template <int PENDING> static inline void copy_async_wait() {
+    auto &groups = copy_groups();
+    while ((int)groups.size() - 1 > PENDING) {
+        for (const struct copy &copy : groups.front()) perform(copy);
+        groups.erase(groups.begin());
+    }
+}
+
+/* --- shared memory and the matrix unit --- */
+
+static inline unsigned load_shared(unsigned address) {
+    unsigned word;
+    memcpy(&word, shared_at(address, 4), 4);
+    return word;
+}
+static inline uint4 load_shared4(unsigned address) {
+    uint4 words;
+    memcpy(&words, shared_at(address, 16), 16);
+    return words;
+}
+
+static inline void load_matrices(unsigned address, unsigned (&pairs)[4]) {
+    const unsigned lane = threadIdx.x % 32;
+    shared_at(address, 16);
+    const struct exchange *lanes = exchange_words({{address}});
+    for (unsigned i = 0; i < 4; i++) {
+        memcpy(&pairs[i], shared_at(lanes[8 * i + lane / 4].words[0], 16) + 4 * (lane % 4), 4);
+        unsigned banks = 0;
+        for (unsigned row = 0; row < 8; row++) banks |= 1u << lanes[8 * i + row].words[0] / 16 % 8;
+        bank_conflicts += lane == 0 && banks != 0xff;
+    }
+    rest_in_warp();
+}
+
+/* The half of `pair` that `odd` says. */
+static inline float pick(unsigned pair, unsigned odd) {
+    return half_to_float((uint16_t)(odd ? pair >> 16 : pair));
+}
+
+static inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    const unsigned lane = threadIdx.x % 32;
+    const struct exchange *lanes = exchange_words({{a[0], a[1], a[2], a[3], b0, b1}});
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        double sum = c[i];
+        for (unsigned k = 0; k < 16; k++)
+            sum += (double)pick(lanes[row % 8 * 4 + k % 8 / 2].words[row / 8 + k / 8 * 2], k % 2) *
+                   pick(lanes[column * 4 + k % 8 / 2].words[4 + k / 8], k % 2);
+        c[i] = (float)sum;
+    }
+    rest_in_warp();
+}
+
+/* --- between blocks, which run one after the other --- */
+
+static inline unsigned count_arrival(unsigned *counter) {
+    return (*counter)++;
+}
+static inline float4 load_published(const float4 *from) {
+    return *from;
+}
+
+#endif

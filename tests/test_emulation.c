@@ -1,0 +1,159 @@
+/* The device code of the CUDA kernels, run on the host (tests/emulation) exactly as their descriptions launch
+ * it: right on poisoned output, the same bits whatever the order of warps, blocks and copies, and counters
+ * left at zero. */
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "bench/instance.h"
+#include "kernels/reference.h"
+
+typedef long emulate_function(const struct arguments *, const unsigned[3], unsigned, bool, unsigned);
+
+static const struct device h100 = {.backend = BACKEND_CUDA,
+                                   .name = "H100",
+                                   .compute_capability = 90,
+                                   .multiprocessors = 132,
+                                   .shared_block_bytes = 232448,
+                                   .shared_sm_bytes = 233472,
+                                   .memory_gbs = 3352,
+                                   .matrix_tflops = 989};
+static struct device *cpu;
+static struct error error;
+
+static int open_cpu(void **state) {
+    (void)state;
+    return device_open("cpu", &cpu, &error);
+}
+
+static int close_cpu(void **state) {
+    (void)state;
+    device_close(cpu);
+    return 0;
+}
+
+/* Compiles the launch for the host and loads it. */
+static void *load(const struct launch *launch, const char *options, emulate_function **emulate) {
+    char path[] = "/tmp/tilebook-emulation-XXXXXX", command[1024];
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    snprintf(command, sizeof command,
+             "c++ -std=c++17 -O1 -w -shared -fPIC -Itests/emulation -Ikernels -DSOURCE='\"%s\"' -DENTRY=%s %s "
+             "tests/emulation/emulate.cc -o %s",
+             launch->source, launch->entry, options, path);
+    int status = system(command);
+    void *library = status ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    unlink(path);
+    if (!library) fail_msg("%s: %s", command, status ? "failed" : dlerror());
+    *emulate = (emulate_function *)dlsym(library, "emulate");
+    assert_non_null(*emulate);
+    return library;
+}
+
+static void check_output(const struct instance *instance, const char *what) {
+    size_t count = problem_outputs(&instance->problem);
+    struct comparison comparison;
+    float *reference = malloc(count * sizeof *reference);
+    assert_non_null(reference);
+    assert_int_equal(reference_run(cpu, &instance->problem, instance->copies, reference, &error), 0);
+    assert_int_equal(reference_compare(cpu, instance->copies->y, reference, count, &comparison, &error), 0);
+    free(reference);
+    if (comparison.bad || !(comparison.relative_error <= INSTANCE_TOLERANCE))
+        fail_msg("%s: relative error %g, %zu bad from %zu on", what, comparison.relative_error, comparison.bad,
+                 comparison.first_bad);
+}
+
+static void check(const char *name, const char *configuration, struct problem problem) {
+    const struct kernel *kernel = kernel_find(name);
+    struct config config;
+    struct launch launch = {0};
+    struct instance *instance;
+    char options[LAUNCH_OPTIONS], what[512], text[128];
+    emulate_function *emulate;
+    snprintf(what, sizeof what, "%s %s, %s", name, configuration, problem_text(&problem, text));
+    if (config_parse(kernel, configuration, &config, &error) ||
+        config_legal(&h100, kernel, &problem, &config, &error) ||
+        instance_create(cpu, &problem, 1, false, &instance, &error))
+        fail_msg("%s: %s", what, error.text);
+    kernel->launch(&h100, &problem, &config, &launch);
+    launch_options(kernel, &config, &launch, options);
+    void *library = load(&launch, options, &emulate);
+    size_t bytes = 2 * problem_outputs(&problem);
+    uint16_t *y = instance->copies->y, *first = malloc(bytes);
+    unsigned *workspace = aligned_alloc(256, launch.workspace_bytes + 256);
+    assert_true(first && workspace);
+    struct arguments arguments = {instance->copies[0], problem.m, problem.n, problem.k, problem.group};
+    arguments.operands.workspace = workspace;
+    memset(workspace, 0xff, launch.workspace_bytes);
+    memset(workspace, 0, launch.workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
+    for (unsigned run = 0; run < 2; run++) {
+        memset(y, 0xff, bytes);
+        assert_int_equal(emulate(&arguments, launch.grid, launch.block, run == 0, run), 0);
+        check_output(instance, what);
+        if (run == 0) memcpy(first, y, bytes);
+        if (memcmp(first, y, bytes)) fail_msg("%s: another order gave other bits", what);
+        for (size_t i = 0; launch.workspace_bytes && i < WORKSPACE_COUNTER_BYTES / 4; i++)
+            if (workspace[i]) fail_msg("%s: counter %zu is left at %u", what, i, workspace[i]);
+    }
+    dlclose(library);
+    free(first);
+    free(workspace);
+    instance_destroy(instance);
+}
+
+static void marlin_gemm_few_tokens(void **state) {
+    (void)state;
+    check("marlin_gemm/mma", "tile_m=8 tile_n=64 tile_k=128 warps_k=4 stages=3 split_k=2",
+          (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true});
+    check("marlin_gemm/mma", "tile_m=16 tile_n=128 tile_k=256 warps_k=2 stages=2 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 17, 192, 256, 32, false});
+}
+
+static void marlin_gemm_many_tokens(void **state) {
+    (void)state;
+    check("marlin_gemm/mma", "tile_m=128 tile_n=128 tile_k=64 warps_k=1 stages=4 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 129, 64, 256, 128, true});
+    check("marlin_gemm/mma", "tile_m=32 tile_n=64 tile_k=128 warps_k=2 stages=6 split_k=4",
+          (struct problem){OP_MARLIN_GEMM, 33, 128, 640, 64, false});
+}
+
+static void marlin_gemm_one_group(void **state) {
+    (void)state;
+    check("marlin_gemm/mma", "tile_m=8 tile_n=128 tile_k=64 warps_k=2 stages=2 split_k=4",
+          (struct problem){OP_MARLIN_GEMM, 5, 192, 640, 640, true});
+}
+
+static void fp16_gemm(void **state) {
+    (void)state;
+    check("fp16_gemm/mma", "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=6 split_k=2",
+          (struct problem){OP_FP16_GEMM, 3, 128, 320, 0, false});
+    check("fp16_gemm/mma", "tile_m=128 tile_n=64 tile_k=128 warps_k=4 stages=2 split_k=1",
+          (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false});
+}
+
+static void awq_dequant(void **state) {
+    (void)state;
+    check("awq_dequant/tiled", "tile_k=64 tile_n=128 threads=128",
+          (struct problem){OP_AWQ_DEQUANT, 1, 320, 640, 128, true});
+    check("awq_dequant/tiled", "tile_k=256 tile_n=256 threads=512",
+          (struct problem){OP_AWQ_DEQUANT, 1, 192, 128, 128, false});
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(marlin_gemm_few_tokens),
+        cmocka_unit_test(marlin_gemm_many_tokens),
+        cmocka_unit_test(marlin_gemm_one_group),
+        cmocka_unit_test(fp16_gemm),
+        cmocka_unit_test(awq_dequant),
+    };
+    return cmocka_run_group_tests(tests, open_cpu, close_cpu);
+}
