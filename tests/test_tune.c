@@ -1,0 +1,427 @@
+/* `tilebook tune` and `tilebook table` as they are called, on the CPU with a tiny shape. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <jansson.h>
+#include <sqlite3.h>
+#include <cmocka.h>
+
+#include "kernels/tiles.h"
+#include "kernels/kernel.h"
+#include "tuner/lint.h"
+
+static char folder[64], output[16384];
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/tilebook-tune-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    return system(command);
+}
+
+/* Runs "tilebook ARGUMENTS" with @ standing for the test's folder; the exit code. Both streams go to `output`. */
+static int tilebook(const char *arguments) {
+    char command[2048];
+    const char *program = getenv("TILEBOOK");
+    int used = snprintf(command, sizeof command, "%s ", program ? program : "build/tilebook");
+    for (; *arguments; arguments++)
+        used += snprintf(command + used, sizeof command - (size_t)used, *arguments == '@' ? "%s" : "%.1s",
+                         *arguments == '@' ? folder : arguments);
+    snprintf(command + used, sizeof command - (size_t)used, " 2>&1");
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    output[fread(output, 1, sizeof output - 1, pipe)] = 0;
+    int status = pclose(pipe);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void expect(int code, const char *arguments, const char *text) {
+    int found = tilebook(arguments);
+    if (found != code || !strstr(output, text))
+        fail_msg("tilebook %s: exit code %d, expected %d and '%s' in:\n%s", arguments, found, code, text, output);
+}
+
+static const char *in_folder(const char *name) {
+    static char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static long stored_trials(void) {
+    sqlite3 *database;
+    sqlite3_stmt *statement = NULL;
+    long count = 0;
+    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
+        sqlite3_prepare_v2(database, "SELECT count(*) FROM trials", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        count = sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(database);
+    return count;
+}
+
+#define TUNE "tune --shapes 128x128 --device cpu --m 1,4 --trials 2 --out @/tiles.txt"
+
+static void test_tunes_lints_and_resumes(void **state) {
+    (void)state;
+    expect(0, TUNE, "5 problems, 10 trials, 10 of them new");
+    assert_non_null(strstr(output, "[5/5] fp16_gemm m=4"));
+    struct tile_table table;
+    char message[TILES_MESSAGE];
+    if (tiles_read(in_folder("tiles.txt"), &table, message)) fail_msg("%s", message);
+    assert_non_null(tiles_find(&table, "awq_dequant", 128, 128, 128, 1));
+    assert_non_null(tiles_find(&table, "marlin_gemm", 128, 128, 128, 3));
+    const struct tile_row *row = tiles_find(&table, "fp16_gemm", 128, 128, 0, 4);
+    assert_non_null(row);
+    assert_true(row->us > 0 && row->us <= row->default_us && row->m_high == 4);
+    tiles_free(&table);
+    expect(0, "table lint @/tiles.txt", "0 findings");
+    expect(0, "table lint --device cpu @/tiles.txt", "0 findings");
+    expect(0, TUNE, "10 trials, 0 of them new");
+    expect(0, "tune --shapes 128x128 --device cpu --m 1,4 --trials 3 --out @/tiles.txt", "15 trials, 5 of them new");
+    expect(0, TUNE " --fresh", "10 trials, 10 of them new");
+}
+
+static void test_budget_and_trials_file(void **state) {
+    (void)state;
+    static const char tune[] = "tune --shapes 128x128 --device cpu --m 1 --budget 1s --op fp16_gemm --out @/tiles.txt";
+    expect(0, tune, "1 problems");
+    expect(0, tune, " 0 of them new");
+    FILE *file = fopen(in_folder("trials.csv"), "r");
+    assert_non_null(file);
+    char line[512];
+    assert_non_null(fgets(line, sizeof line, file));
+    assert_string_equal(line, "op,k,n,group,m,kernel,configuration,order,elapsed_s,status,us,p20_us,p80_us,gbs,tflops,"
+                              "is_default\n");
+    assert_non_null(fgets(line, sizeof line, file));
+    assert_int_equal(strncmp(line, "fp16_gemm,128,128,0,1,fp16_gemm/cpu,", 36), 0);
+    assert_string_equal(line + strlen(line) - 3, ",1\n");
+    int rows = 1;
+    while (fgets(line, sizeof line, file)) rows++;
+    fclose(file);
+    assert_int_equal(rows, stored_trials());
+}
+
+static void test_rows_of_other_shapes_stay(void **state) {
+    (void)state;
+    expect(0, "tune --shapes 128x128,256x128 --device cpu --m 1 --trials 1 --op fp16_gemm --out @/tiles.txt", "2 rows");
+    expect(0, "tune --shapes 128x128 --device cpu --m 1,8 --trials 1 --op fp16_gemm --out @/tiles.txt", "rows in");
+    struct tile_table table;
+    char message[TILES_MESSAGE];
+    assert_int_equal(tiles_read(in_folder("tiles.txt"), &table, message), 0);
+    assert_int_equal(tiles_find(&table, "fp16_gemm", 256, 128, 0, 1)->m_high, 1);
+    assert_int_equal(tiles_find(&table, "fp16_gemm", 128, 128, 0, 8)->m_high, 8);
+    tiles_free(&table);
+}
+
+/* Starts a long tuning, sends `signal` once a few trials are stored, and returns how the process ended. */
+static int tune_and_signal(int signal, const char *m) {
+    pid_t child = fork();
+    if (!child) {
+        char out[128];
+        const char *program = getenv("TILEBOOK");
+        snprintf(out, sizeof out, "%s", in_folder("tiles.txt"));
+        if (!freopen(in_folder("log"), "w", stderr)) _exit(99);
+        execl(program ? program : "build/tilebook", "tilebook", "tune", "--shapes", "128x128", "--device", "cpu", "--m",
+              m, "--op", "fp16_gemm", "--trials", "12", "--out", out, (char *)NULL);
+        _exit(99);
+    }
+    int status = 0;
+    while (stored_trials() < 2 && !waitpid(child, &status, WNOHANG)) usleep(20000);
+    kill(child, signal);
+    waitpid(child, &status, 0);
+    return status;
+}
+
+static void test_kill_then_resume(void **state) {
+    (void)state;
+    int status = tune_and_signal(SIGKILL, "1,4");
+    assert_true(WIFSIGNALED(status));
+    long stored = stored_trials();
+    char expected[96];
+    assert_true(stored >= 2 && stored < 24);
+    assert_int_not_equal(access(in_folder("tiles.txt"), F_OK), 0);
+    snprintf(expected, sizeof expected, "24 trials, %ld of them new", 24 - stored);
+    expect(0, "tune --shapes 128x128 --device cpu --m 1,4 --op fp16_gemm --trials 12 --out @/tiles.txt", expected);
+    expect(0, "table lint @/tiles.txt", "0 findings");
+}
+
+static void test_interrupt_says_how_to_go_on(void **state) {
+    (void)state;
+    int status = tune_and_signal(SIGINT, "1,4");
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    assert_int_not_equal(access(in_folder("tiles.txt"), F_OK), 0);
+    FILE *file = fopen(in_folder("log"), "r");
+    output[fread(output, 1, sizeof output - 1, file)] = 0;
+    fclose(file);
+    assert_non_null(strstr(output, "the same command resumes"));
+    /* In the last problem everything has a row: the table is written. */
+    remove(in_folder("trials.sqlite"));
+    status = tune_and_signal(SIGINT, "1");
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    expect(0, "table lint @/tiles.txt", "0 findings");
+}
+
+static void test_refuses(void **state) {
+    (void)state;
+    expect(2, "tune", "Give --model qwen2.5-14b or --shapes KxN");
+    expect(2, "tune --model qwen9", "qwen9");
+    expect(2, "tune --shapes 128x128 --model qwen2.5-14b", "not together");
+    expect(2, "tune --shapes 128x128 --budget soon", "--budget: 'soon' is not a time");
+    expect(2, "tune --shapes 128x128 --budget 0s", "is not a time");
+    expect(2, "tune --shapes 128x128 --op marlin_gemm,gemm", "unknown op 'gemm'");
+    expect(2, "tune --shapes 128x128 --m 0", "'0'");
+    expect(2, "tune --shapes 128x128 --trials none", "--trials: 'none'");
+    expect(2, "tune --shapes 100x128 --device cpu --out @/t", "found K=100");
+    expect(2, "tune --shapes 128x128 --device cpu --group 5 --out @/t", "group size 5 is not supported");
+    expect(1, "tune --shapes 128x128 --device tpu --out @/t", "unknown device 'tpu'");
+    expect(1, "tune --shapes 128x128 --device cpu --out LICENSE/tiles.txt", "Not a directory");
+    expect(1, "tune --shapes 128x128 --device cpu --out /proc/tiles.txt", "name another table with --out");
+    expect(1, "tune --shapes 128x128 --device cpu --out LICENSE --store @/s", "in the way of the new table");
+    expect(1, "tune --shapes 128x128 --device cpu --out @/t --store LICENSE", "no SQLite database");
+    expect(0, "tune --help", "--budget");
+    expect(2, "table", "give an action");
+    expect(2, "table prove @/t", "unknown action 'prove'");
+    expect(2, "table export --format xml @/t", "not one of table, json, csv, c");
+    expect(2, "table show --format csv @/t", "belong to export");
+    expect(1, "table show @/missing", "No such file");
+    expect(1, "table lint LICENSE", "LICENSE:1:");
+}
+
+/* --- export and lint of a made-up table --- */
+
+enum { MANY = 60 };
+
+static unsigned seed = 1;
+
+static long roll(long count) {
+    seed = seed * 1664525u + 1013904223u;
+    return (long)(seed >> 8) % count;
+}
+
+/* A table with several ranges for each key and odd text in its header. */
+static void make_table(struct tile_table *table) {
+    char message[TILES_MESSAGE];
+    *table = (struct tile_table){.multiprocessors = 3};
+    strcpy(table->device, "A \"quoted\" \\ device?\?/, 3 GHz");
+    strcpy(table->architecture, "sm_90a");
+    strcpy(table->software, "driver 1");
+    strcpy(table->kernels, "01234567");
+    strcpy(table->regime, "cold, stream");
+    table->rows = calloc(MANY, sizeof *table->rows);
+    long low = 1;
+    for (int i = 0; i < MANY; i++) {
+        struct tile_row *row = &table->rows[table->count++];
+        if (i % 4 == 0) low = 1 + roll(2);
+        *row = (struct tile_row){.k = 64 * (1 + i / 16),
+                                 .n = 64 * (1 + i / 8 % 2),
+                                 .group = i / 4 % 2 * 128,
+                                 .m_low = low,
+                                 .m_high = low + roll(50),
+                                 .us = (double)(1 + roll(99999)) / 100,
+                                 .gbs = 7.5,
+                                 .tie = i,
+                                 .default_us = 1000};
+        strcpy(row->op, i < MANY / 2 ? "fp16_gemm" : "marlin_gemm");
+        snprintf(row->kernel, sizeof row->kernel, "%s/mma", row->op);
+        snprintf(row->configuration, sizeof row->configuration, i % 5 ? "tile_m=%d stages=4" : "-", i);
+        low = row->m_high + 1;
+    }
+    assert_int_equal(tiles_write(in_folder("made.txt"), table, message), 0);
+}
+
+static void test_export_json(void **state) {
+    (void)state;
+    struct tile_table table;
+    make_table(&table);
+    expect(0, "table export --format json --out @/made.json @/made.txt", "");
+    json_error_t error;
+    json_t *root = json_load_file(in_folder("made.json"), 0, &error);
+    if (!root) fail_msg("%s", error.text);
+    assert_string_equal(json_string_value(json_object_get(root, "device")), table.device);
+    json_t *rows = json_object_get(root, "rows");
+    assert_int_equal(json_array_size(rows), MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        json_t *row = json_array_get(rows, i), *configuration = json_object_get(row, "configuration");
+        assert_int_equal(json_integer_value(json_object_get(row, "m_high")), table.rows[i].m_high);
+        assert_true(json_real_value(json_object_get(row, "us")) == table.rows[i].us);
+        assert_int_equal(json_object_size(configuration), strcmp(table.rows[i].configuration, "-") ? 2 : 0);
+        if (json_object_size(configuration))
+            assert_int_equal(json_integer_value(json_object_get(configuration, "stages")), 4);
+    }
+    json_decref(root);
+    tiles_free(&table);
+}
+
+static void test_export_table_and_csv(void **state) {
+    (void)state;
+    struct tile_table table;
+    char command[256];
+    make_table(&table);
+    tiles_free(&table);
+    expect(0, "table export --out @/copy.txt @/made.txt", "");
+    snprintf(command, sizeof command, "cmp %s/copy.txt %s/made.txt", folder, folder);
+    assert_int_equal(system(command), 0);
+    expect(0, "table show @/made.txt", "# op");
+    expect(0, "table export --format csv @/made.txt",
+           "op,k,n,group,m_low,m_high,kernel,configuration,us,gbs,tie,default_us\n");
+    int lines = 0;
+    for (const char *c = output; *c; c++) lines += *c == '\n';
+    assert_int_equal(lines, MANY + 1);
+    expect(1, "table export --format c --out /dev/full @/made.txt", "cannot write");
+    expect(1, "table export --format c --out @/no/where @/made.txt", "cannot write");
+}
+
+/* Compiles the header alone and strictly, and asks it the same questions as tiles_find. */
+static void test_c_header_looks_up_the_same_rows(void **state) {
+    (void)state;
+    static const char program[] =
+        "#include \"table.h\"\n#include <stdio.h>\n"
+        "int main(void) {\n    char op[32];\n    long k, n, g, m;\n"
+        "    while (scanf(\"%31s %ld %ld %ld %ld\", op, &k, &n, &g, &m) == 5) {\n"
+        "        const struct tilebook_row *row = tilebook_find(op, k, n, g, m);\n"
+        "        printf(\"%d %s\\n\", row ? row->tie : -1, row ? row->configuration : \"none\");\n"
+        "    }\n    return 0;\n}\n";
+    struct tile_table table;
+    char command[512];
+    make_table(&table);
+    expect(0, "table export --format c --out @/table.h @/made.txt", "");
+    FILE *file = fopen(in_folder("main.c"), "w");
+    fputs(program, file);
+    fclose(file);
+    snprintf(command, sizeof command,
+             "cd %s && cc -std=c11 -Wall -Wextra -pedantic -Werror -fsyntax-only -x c table.h && "
+             "cc -std=c11 -Wall -Wextra -pedantic -Werror main.c -o main",
+             folder);
+    assert_int_equal(system(command), 0);
+    struct tile_row queries[2000];
+    file = fopen(in_folder("queries"), "w");
+    for (int i = 0; i < 2000; i++) {
+        struct tile_row *q = &queries[i];
+        strcpy(q->op, roll(20) ? roll(2) ? "fp16_gemm" : "marlin_gemm" : "other");
+        q->k = 64 * roll(6), q->n = 64 * roll(4), q->group = 128 * roll(2), q->m_low = roll(220);
+        fprintf(file, "%s %ld %ld %ld %ld\n", q->op, q->k, q->n, q->group, q->m_low);
+    }
+    fclose(file);
+    snprintf(command, sizeof command, "cd %s && ./main < queries", folder);
+    FILE *answers = popen(command, "r");
+    int found = 0;
+    for (int i = 0; i < 2000; i++) {
+        char line[256], expected[256];
+        const struct tile_row *q = &queries[i], *row = tiles_find(&table, q->op, q->k, q->n, q->group, q->m_low);
+        snprintf(expected, sizeof expected, "%d %s\n", row ? row->tie : -1, row ? row->configuration : "none");
+        assert_non_null(fgets(line, sizeof line, answers));
+        assert_string_equal(line, expected);
+        found += row != NULL;
+    }
+    assert_int_equal(pclose(answers), 0);
+    assert_true(found > 200 && found < 1900);
+    tiles_free(&table);
+}
+
+static char findings[4096];
+
+static void collect(void *context, const char *line) {
+    (void)context;
+    assert_null(strchr(line, '\n'));
+    strncat(findings, line, sizeof findings - strlen(findings) - 2);
+    strcat(findings, "\n");
+}
+
+static struct tile_row cpu_row(long k, long low, long high) {
+    struct tile_row row = {.op = "fp16_gemm",
+                           .k = k,
+                           .n = 128,
+                           .m_low = low,
+                           .m_high = high,
+                           .kernel = "fp16_gemm/cpu",
+                           .us = 1,
+                           .gbs = 1,
+                           .default_us = 2};
+    struct config config;
+    struct problem problem = {OP_FP16_GEMM, (int)high, 128, 128, 0, false};
+    struct device device = {
+        .backend = BACKEND_CPU, .multiprocessors = 1, .cache_bytes = 1 << 20, .memory_gbs = 1, .matrix_tflops = 1};
+    const struct kernel *kernel = kernel_find("fp16_gemm/cpu");
+    assert_int_equal(config_default(&device, kernel, &problem, &config, NULL), 0);
+    config_text(kernel, &config, row.configuration);
+    return row;
+}
+
+static void expect_finding(struct tile_row *rows, size_t count, const char *text) {
+    struct tile_table table = {
+        .device = "d", .architecture = "avx2", .multiprocessors = 1, .rows = rows, .count = count};
+    findings[0] = 0;
+    int number = lint_table(&table, NULL, collect, NULL);
+    if (!text && number) fail_msg("%d findings: %s", number, findings);
+    if (text && (number < 1 || !strstr(findings, text))) fail_msg("'%s' is not among: %s", text, findings);
+}
+
+static void test_lint_finds(void **state) {
+    (void)state;
+    struct tile_row good[] = {cpu_row(128, 1, 8), cpu_row(128, 9, 16), cpu_row(256, 1, 4)}, rows[3];
+    memcpy(rows, good, sizeof rows);
+    expect_finding(rows, 3, NULL);
+    expect_finding(rows, 0, "no rows");
+    expect_finding(rows + 1, 1, "no row for m below 9");
+    strcpy(rows[0].kernel, "fp16_gemm/none");
+    expect_finding(rows, 3, "no kernel 'fp16_gemm/none'");
+    strcpy(rows[0].kernel, "marlin_gemm/cpu");
+    expect_finding(rows, 3, "no kernel 'marlin_gemm/cpu' for fp16_gemm");
+    memcpy(rows, good, sizeof rows);
+    strcpy(rows[0].configuration, "tile_x=1");
+    expect_finding(rows, 3, "no parameter 'tile_x'");
+    memcpy(rows, good, sizeof rows);
+    rows[0].us = 3;
+    expect_finding(rows, 3, "slower than the default");
+    memcpy(rows, good, sizeof rows);
+    strcpy(rows[2].op, "gemm");
+    expect_finding(rows, 3, "unknown op 'gemm'");
+    memcpy(rows, good, sizeof rows);
+    rows[2].k = 100;
+    expect_finding(rows + 2, 1, "found K=100");
+    memcpy(rows, good, sizeof rows);
+    rows[0] = good[1], rows[1] = good[0];
+    expect_finding(rows, 3, "gives another row");
+    struct device other = {
+        .backend = BACKEND_CPU, .id = "cpu", .name = "e", .architecture = "avx2", .multiprocessors = 1};
+    struct tile_table table = {.device = "d", .architecture = "avx2", .multiprocessors = 1, .rows = good, .count = 1};
+    findings[0] = 0;
+    assert_int_not_equal(lint_table(&table, &other, collect, NULL), 0);
+    assert_non_null(strstr(findings, "device 'd', here 'e'"));
+    strcpy(good[0].kernel, "fp16_gemm/mma");
+    assert_int_not_equal(lint_table(&table, &other, collect, NULL), 0);
+    assert_non_null(strstr(findings, "fp16_gemm/mma does not run on cpu"));
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_tunes_lints_and_resumes),
+        TEST(test_budget_and_trials_file),
+        TEST(test_rows_of_other_shapes_stay),
+        TEST(test_kill_then_resume),
+        TEST(test_interrupt_says_how_to_go_on),
+        TEST(test_refuses),
+        TEST(test_export_json),
+        TEST(test_export_table_and_csv),
+        TEST(test_c_header_looks_up_the_same_rows),
+        TEST(test_lint_finds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
