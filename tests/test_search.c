@@ -274,6 +274,22 @@ static void test_same_results_same_path(void **state) {
     search_result_free(&second);
 }
 
+static void test_a_larger_limit_goes_on(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, &plain, NULL};
+    struct search_result small, large;
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 15);
+    assert_int_equal(search_run(&search, &small, NULL), 0);
+    search.trials = 40;
+    assert_int_equal(search_run(&search, &large, NULL), 0);
+    assert_int_equal(large.count, 40);
+    for (int i = 0; i < small.count; i++)
+        assert_memory_equal(&small.trials[i].config, &large.trials[i].config, sizeof(struct config));
+    search_result_free(&small);
+    search_result_free(&large);
+}
+
 static void test_stopping_keeps_what_was_found(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&misled, NULL};
@@ -310,6 +326,7 @@ int main(void) {
         cmocka_unit_test(test_only_legal_configurations_of_the_whole_range),
         cmocka_unit_test(test_time_limit),
         cmocka_unit_test(test_same_results_same_path),
+        cmocka_unit_test(test_a_larger_limit_goes_on),
         cmocka_unit_test(test_stopping_keeps_what_was_found),
         cmocka_unit_test(test_no_kernel),
     };

@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BAR = 24, MAX_WIDTH = 240 };
+enum { BAR = 20, MAX_WIDTH = 240 };
 
 double progress_now(void) {
     struct timespec now;

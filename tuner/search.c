@@ -6,6 +6,8 @@
 /* Two runs of the same code differ by about this much, whatever the samples of one run say. */
 #define NOISE_FLOOR 0.01
 
+enum { BY_ESTIMATE = 8 }; /* trials before the leader's neighbours are looked at */
+
 struct candidate {
     const struct kernel *kernel;
     struct config config;
@@ -140,11 +142,10 @@ static int run_baselines(struct state *state) {
                      search->device->id);
 }
 
-/* True while less than this share of both limits is used up. */
-static bool within(const struct state *state, double share) {
+static bool within_limits(const struct state *state) {
     const struct search *search = state->search;
-    return (!search->trials || state->result->count < share * search->trials) &&
-           (!search->seconds || state->elapsed_s < share * search->seconds);
+    return (!search->trials || state->result->count < search->trials) &&
+           (!search->seconds || state->elapsed_s < search->seconds);
 }
 
 static const struct candidate *next_by_estimate(struct state *state) {
@@ -182,10 +183,13 @@ static const struct candidate *next_neighbour(const struct state *state, struct 
     return best->kernel ? best : NULL;
 }
 
+/* What comes next depends on the trials alone and not on the limits: a search with a larger limit goes
+ * through the same trials first. */
 static int explore(struct state *state) {
-    while (within(state, 1)) {
+    while (within_limits(state)) {
         struct candidate neighbour;
-        const struct candidate *next = within(state, 0.5) ? NULL : next_neighbour(state, &neighbour);
+        bool near = state->result->count >= BY_ESTIMATE && state->result->count % 2;
+        const struct candidate *next = near ? next_neighbour(state, &neighbour) : NULL;
         if (!next) next = next_by_estimate(state);
         if (!next) return 0;
         int status = run_trial(state, next->kernel, &next->config, false);

@@ -60,9 +60,9 @@ struct search_result {
 };
 
 /* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
- * limits); the legal space in order of the estimate for half of the limits; then legal neighbours of the
- * leader, one parameter a step away, and the estimate's order again where there are none left. The choice
- * depends on nothing but the results, so a search that is fed stored results takes the same path.
+ * limits); the legal space in order of the estimate; from the ninth trial on by turns that and the legal
+ * neighbours of the leader, one parameter a step away. The choice depends on nothing but the results: a
+ * search that is fed stored results takes the same path, and one with larger limits goes on from there.
  * `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 void search_result_free(struct search_result *result);

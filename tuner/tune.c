@@ -72,8 +72,8 @@ static void show(const struct tune *tune) {
     double part = tune->trials ? (double)tune->order / tune->trials : 0;
     double share = (tune->current + (part < 1 ? part : 1)) / tune->count;
     if (tune->budget_s > 0 && tune->spent_s / tune->budget_s > share) share = tune->spent_s / tune->budget_s;
-    int used = snprintf(line, sizeof line, "%s", problem_text(&tune->items[tune->current].problem, text));
-    if (tune->best_us > 0) snprintf(line + used, sizeof line - (size_t)used, "  best %.2f us", tune->best_us);
+    int used = tune->best_us > 0 ? snprintf(line, sizeof line, "best %.2f us: ", tune->best_us) : 0;
+    snprintf(line + used, sizeof line - (size_t)used, "%s", problem_text(&tune->items[tune->current].problem, text));
     progress_show(tune->progress, share, time_left(tune, share), line);
 }
 
