@@ -18,8 +18,8 @@
 
 #define FIXTURES "tests/fixtures/"
 
-/* Measured: 1e-3 to 4e-3, from fp16 activations. */
-#define GOLDEN_TOLERANCE 1e-2
+/* Measured on the CPU: 2e-4 to 7e-4, from fp16 activations. */
+#define GOLDEN_TOLERANCE 2e-3
 
 enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152 };
 
