@@ -85,13 +85,13 @@ static int legal(const struct device *device, const struct problem *problem, con
     return cpu_threads_legal(device, value[THREADS], why);
 }
 
-/* Vector instructions: five a code, fewer where they overlap; a load and a store to gather each word, with a
- * cache miss where a task does not use the whole line of 128 columns. */
+/* Vector instructions: five a code and what `unroll` does not hide; a load and a store to gather each word,
+ * and its share of the lines (128 columns) that a narrow task does not use up; each stretch's scales. */
 static double estimate(const struct device *device, const struct problem *problem, const struct config *config) {
     const int *value = config->value;
     double codes = (double)problem->n * problem->k;
     double convert = codes / cpu_vectors(device)->lanes * (5 + 2.0 / value[UNROLL]);
-    double gather = codes / 8 * (2 + 256.0 / value[TILE_N]);
+    double gather = codes / 8 * (2 + 32.0 / value[TILE_N]);
     double start = 40.0 * codes / 8 / least(value[TILE_K], problem->group);
     return cpu_estimate(device, problem, value[THREADS], tasks(problem, value), convert + gather + start);
 }

@@ -32,8 +32,8 @@ void cpu_parallel(const struct device *device, int threads, int tasks,
 /* 0 if the device has that many usable cores. */
 int cpu_threads_legal(const struct device *device, int threads, struct error *why);
 
-/* Microseconds of `operations` vector instructions, cut into equal tasks: the slower of arithmetic and
- * memory, and what it costs to wake the threads. */
+/* Microseconds of `operations` vector instructions, cut into equal tasks: arithmetic and memory, which
+ * overlap for the most part, and what it costs to wake the threads. */
 double cpu_estimate(const struct device *device, const struct problem *problem, int threads, int tasks,
                     double operations);
 

@@ -144,7 +144,7 @@ static void read_name(char *name, size_t size) {
 }
 
 int cpu_open(struct device *device, struct error *error) {
-    const double ghz = 2.5, core_gbs = 12, most_gbs = 200;
+    const double ghz = 2.5, core_gbs = 20, most_gbs = 200;
     const struct cpu_vectors *vectors = cpu_vectors_find(NULL);
     int cores = usable_cores();
     *device = (struct device){

@@ -102,7 +102,8 @@ static int legal(const struct device *device, const struct problem *problem, con
     return cpu_threads_legal(device, value[THREADS], why);
 }
 
-/* Vector instructions: each weight is converted once for every tile_m rows, each x once a task. */
+/* Vector instructions: each weight is converted once for every tile_m rows, each x once a task. Slower with too
+ * few sums to hide the latency, with more than there are registers, and with x beyond the first cache. */
 static double estimate(const struct device *device, const struct problem *problem, const struct config *config) {
     const int *value = config->value;
     const struct cpu_vectors *vectors = cpu_vectors(device);

@@ -24,7 +24,6 @@ struct scratch {
     float *x;      /* (PANEL, tile_k, SPREAD) */
     float *x_sums; /* (PANEL, tile_k / stretch) */
     float *sums;   /* (PANEL, tile_n), columns by slot */
-    float *end;
 };
 
 static int least(int a, int b) {
@@ -35,11 +34,14 @@ static int stretch_of(const struct problem *problem, int tile_k) {
     return least(problem->group, tile_k);
 }
 
-static struct scratch scratch_at(float *memory, int tile_n, int tile_k, int stretch) {
+static size_t scratch_floats(int tile_n, int tile_k, int stretch) {
+    return (size_t)PANEL * (size_t)(tile_k * SPREAD + tile_k / stretch + tile_n);
+}
+
+static struct scratch scratch_at(float *memory, int tile_k, int stretch) {
     struct scratch s = {.x = memory};
     s.x_sums = s.x + (size_t)PANEL * (size_t)tile_k * SPREAD;
     s.sums = s.x_sums + (size_t)PANEL * (size_t)(tile_k / stretch);
-    s.end = s.sums + (size_t)PANEL * (size_t)tile_n;
     return s;
 }
 
@@ -99,7 +101,7 @@ static void write_row(const struct call *c, const float *sums, int columns, uint
 
 static void task(const void *context, int index, void *memory) {
     const struct call *c = context;
-    struct scratch s = scratch_at(memory, c->tile_n, c->tile_k, c->stretch);
+    struct scratch s = scratch_at(memory, c->tile_k, c->stretch);
     int first = index % c->panels * PANEL, rows = least(PANEL, c->problem->m - first);
     int column = index / c->panels * c->tile_n, columns = least(c->tile_n, c->problem->n - column);
     memset(s.sums, 0, (size_t)(rows * c->tile_n) * sizeof *s.sums);
@@ -144,8 +146,8 @@ static int run(const struct plan *plan, const struct operands *operands, struct 
 
 static int prepare(struct plan *plan, struct error *error) {
     const int *value = plan->config.value;
-    struct scratch end = scratch_at(NULL, value[TILE_N], value[TILE_K], stretch_of(&plan->problem, value[TILE_K]));
-    return cpu_reserve(plan->device, value[THREADS], (size_t)((char *)end.end - (char *)end.x), error);
+    size_t floats = scratch_floats(value[TILE_N], value[TILE_K], stretch_of(&plan->problem, value[TILE_K]));
+    return cpu_reserve(plan->device, value[THREADS], floats * sizeof(float), error);
 }
 
 static int legal(const struct device *device, const struct problem *problem, const struct config *config,
@@ -159,17 +161,18 @@ static int legal(const struct device *device, const struct problem *problem, con
 }
 
 /* Vector instructions: each word is decoded once for every tile_m rows (a shift, then a mask and a conversion
- * for each of 8 nibbles), each x is spread once a task, sums are scaled once a stretch. */
+ * for each of 8 nibbles), each x is spread once a task, sums are scaled once a stretch. Slower with too few
+ * sums to hide the latency, with more than there are registers, and with x beyond the first cache. */
 static double estimate(const struct device *device, const struct problem *problem, const struct config *config) {
     const int *value = config->value;
     const struct cpu_vectors *vectors = cpu_vectors(device);
     double m = problem->m, n = problem->n, k = problem->k;
     double row_tiles = (problem->m + value[TILE_M] - 1) / value[TILE_M];
     int rows = least(value[TILE_M], problem->m), sums = 2 * rows * value[UNROLL];
-    double inner = n * k / vectors->lanes * (m + 2.25 * row_tiles);
+    double inner = n * k / vectors->lanes * (m + 2.25 * row_tiles + 0.75 * m / value[UNROLL]);
     if (sums < 8) inner *= 1 + (8 - sums) / 16.0;
-    if (sums > vectors->registers - 4) inner *= 1.5;
-    if (rows * value[TILE_K] > 2048) inner *= 1.2;
+    if (sums > vectors->registers) inner *= 1.5;
+    if (rows * value[TILE_K] > 2048) inner *= 1.05;
     int count = tasks(problem, value[TILE_N]), stretch = stretch_of(problem, value[TILE_K]);
     double spread = 3 * m * k * ((problem->n + value[TILE_N] - 1) / value[TILE_N]);
     double scale = k / stretch * n * (3 + 2 * m);

@@ -151,11 +151,12 @@ int cpu_threads_legal(const struct device *device, int threads, struct error *wh
 
 double cpu_estimate(const struct device *device, const struct problem *problem, int threads, int tasks,
                     double operations) {
-    const double operations_per_us = 5000, wake_us = 5, each_thread_us = 0.5;
+    const double operations_per_us = 5000, overlap = 0.75, wake_us = 5, each_thread_us = 0.5;
     int rounds = (tasks + threads - 1) / threads;
     double arithmetic = operations / operations_per_us * rounds / tasks;
     double share = device->memory_gbs * threads / device->multiprocessors;
     double memory = problem_bytes(problem) / (share * 1e3);
     double wake = threads > 1 ? wake_us + each_thread_us * threads : 0;
-    return (arithmetic > memory ? arithmetic : memory) + wake;
+    double hidden = overlap * (arithmetic < memory ? arithmetic : memory);
+    return arithmetic + memory - hidden + wake;
 }
