@@ -33,6 +33,11 @@ static int legal_even(const struct device *d, const struct problem *p, const str
     return c->value[1] % 2 ? error_set(why, "b is odd") : 0;
 }
 
+static int legal_never(const struct device *d, const struct problem *p, const struct config *c, struct error *why) {
+    (void)d, (void)p, (void)c;
+    return error_set(why, "no day is a good day");
+}
+
 static int never_run(const struct plan *plan, const struct operands *operands, struct error *error) {
     (void)plan, (void)operands;
     return error_set(error, "not for running");
@@ -302,6 +307,28 @@ static void test_stopping_keeps_what_was_found(void **state) {
     search_result_free(&result);
 }
 
+static void test_nothing_legal(void **state) {
+    (void)state;
+    struct kernel hopeless = misled;
+    hopeless.legal = legal_never;
+    const struct kernel *kernels[] = {&hopeless, NULL, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 10);
+    struct search_result result;
+    struct error error;
+    assert_int_equal(search_run(&search, &result, &error), 0);
+    assert_int_equal(result.count, 0);
+    assert_int_equal(result.best, -1);
+    assert_non_null(strstr(error.text, "no day is a good day"));
+    search_result_free(&result);
+    kernels[1] = &knowing; /* another kernel can: no default to compare with, but a winner */
+    assert_int_equal(search_run(&search, &result, &error), 0);
+    assert_int_equal(result.count, 10);
+    assert_int_equal(result.baseline, -1);
+    expect_config(&result.trials[result.best], 5, 7, 2);
+    search_result_free(&result);
+}
+
 static void test_no_kernel(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&elsewhere, NULL};
@@ -328,6 +355,7 @@ int main(void) {
         cmocka_unit_test(test_same_results_same_path),
         cmocka_unit_test(test_a_larger_limit_goes_on),
         cmocka_unit_test(test_stopping_keeps_what_was_found),
+        cmocka_unit_test(test_nothing_legal),
         cmocka_unit_test(test_no_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -214,11 +214,9 @@ static int find_paths(const struct choices *c, const struct device *device, stru
 
 /* Before hours of tuning: can the table be written, and is what lies there a table? Rows of an old table
  * that still hold go to `before`. */
-static int check_output(const struct paths *paths, const struct tune *tune, struct tile_table *before,
+static int check_output(const struct paths *paths, const struct device *d, struct tile_table *before,
                         struct error *error) {
     char message[TILES_MESSAGE], probe[PATH + 8];
-    const struct device *d = tune->device;
-    size_t regime = strlen(tune->scope.regime);
     *before = (struct tile_table){.count = 0};
     snprintf(probe, sizeof probe, "%s.probe", paths->csv);
     FILE *file = fopen(probe, "w");
@@ -230,12 +228,10 @@ static int check_output(const struct paths *paths, const struct tune *tune, stru
     if (tiles_read(paths->table, before, message))
         return error_set(error, "%s; it is in the way of the new table: remove it, or name another with --out",
                          message);
-    if (tiles_match(before, d->name, d->architecture, d->multiprocessors, d->kernels, message) ||
-        strncmp(before->regime, tune->scope.regime, regime) || before->regime[regime] != ',') {
-        fprintf(stderr, "tilebook: %s: the rows there were measured elsewhere or with other kernels and are replaced\n",
-                paths->table);
-        tiles_free(before);
-    }
+    if (!tiles_match(before, d->name, d->architecture, d->multiprocessors, d->kernels, message)) return 0;
+    fprintf(stderr, "tilebook: %s: the rows there were measured elsewhere or with other kernels and are replaced\n",
+            paths->table);
+    tiles_free(before);
     return 0;
 }
 
@@ -300,7 +296,7 @@ static int search_and_write(struct tune *tune, const struct choices *c, const st
                             struct error *error) {
     struct tile_table before;
     int status = -1;
-    if (check_output(paths, tune, &before, error)) return -1;
+    if (check_output(paths, tune->device, &before, error)) return -1;
     if (store_open(paths->store, &tune->store, error) || (c->fresh && forget(tune, error))) {
         tiles_free(&before);
         return -1;

@@ -125,19 +125,19 @@ static int run_trial(struct state *state, const struct kernel *kernel, const str
 /* The built-in default and what has no parameters: the figures that every other one is held against. */
 static int run_baselines(struct state *state) {
     const struct search *search = state->search;
-    bool have_default = false;
+    bool first = true;
     for (int i = 0; search->kernels[i]; i++) {
         const struct kernel *kernel = search->kernels[i];
         struct config config = {{0}};
         if (!relevant(search, kernel)) continue;
-        if (have_default && (kernel->parameter_count || !legal(search, kernel, &config))) continue;
-        if (!have_default && config_default(search->device, kernel, &search->problem, &config, state->error)) return -1;
-        int status = run_trial(state, kernel, &config, !have_default);
+        bool wanted = first ? !config_default(search->device, kernel, &search->problem, &config, state->error)
+                            : !kernel->parameter_count && legal(search, kernel, &config);
+        int status = wanted ? run_trial(state, kernel, &config, first) : 0;
         if (status) return status;
-        if (!have_default) state->result->baseline = 0;
-        have_default = true;
+        if (first && wanted) state->result->baseline = 0;
+        first = false;
     }
-    if (have_default) return 0;
+    if (!first) return 0;
     return error_set(state->error, "no kernel computes %s on %s; see `tilebook kernels`", op_name(search->problem.op),
                      search->device->id);
 }

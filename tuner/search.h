@@ -55,7 +55,7 @@ struct search_result {
     struct trial *trials; /* in the order they ran */
     int count, capacity;
     int best;     /* index of the winner; -1 if nothing worked */
-    int baseline; /* index of the built-in default; -1 if it has not been tried */
+    int baseline; /* index of the built-in default; -1 if there is none, or none yet */
     int ties;     /* other trials within the noise of the winner */
 };
 
@@ -63,7 +63,8 @@ struct search_result {
  * limits); the legal space in order of the estimate; from the ninth trial on by turns that and the legal
  * neighbours of the leader, one parameter a step away. The choice depends on nothing but the results: a
  * search that is fed stored results takes the same path, and one with larger limits goes on from there.
- * `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem. */
+ * `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with
+ * no trials if no configuration of any is legal, and `error` says which rule the default's kernel broke. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 void search_result_free(struct search_result *result);
 

@@ -109,6 +109,12 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
     return 0;
 }
 
+/* Microseconds of the built-in default; 0 if it is not legal or failed. */
+static double default_us(const struct search_result *result) {
+    if (result->baseline < 0 || result->trials[result->baseline].result.status != TRIAL_OK) return 0;
+    return result->trials[result->baseline].result.us;
+}
+
 static void report(const struct tune *tune, const struct tune_item *item) {
     char problem[128], name[64], config[MAX_CONFIG_TEXT];
     const struct search_result *result = &item->result;
@@ -120,11 +126,11 @@ static void report(const struct tune *tune, const struct tune_item *item) {
         progress_line(tune->progress, "[%d/%d] %s: none of %d trials worked; the first: %s", number, tune->count,
                       problem, result->count, result->trials[0].result.message);
     if (result->best < 0) return;
-    const struct trial *best = &result->trials[result->best], *baseline = &result->trials[result->baseline];
+    const struct trial *best = &result->trials[result->best];
     kernel_full_name(best->kernel, name);
     config_text(best->kernel, &best->config, config);
     char was[32] = "failed";
-    if (baseline->result.status == TRIAL_OK) snprintf(was, sizeof was, "%.2f us", baseline->result.us);
+    if (default_us(result) > 0) snprintf(was, sizeof was, "%.2f us", default_us(result));
     progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %s, %d trials: %s %s", number, tune->count, problem,
                   best->result.us, was, result->count, name, config);
 }
@@ -147,6 +153,7 @@ static int search_item(struct tune *tune, struct tune_item *item) {
     tune->order = 0;
     tune->best_us = 0;
     int status = search_run(&search, &item->result, &tune->error);
+    if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
     if (status == 0 || status == STOP_SKIPPED) report(tune, item);
     return status == STOP_SKIPPED ? 0 : status;
 }
@@ -174,7 +181,7 @@ static double gigabytes_per_second(const struct problem *problem, double us) {
 static struct tile_row make_row(const struct tune_item *item, int m_low) {
     const struct problem *p = &item->problem;
     const struct search_result *result = &item->result;
-    const struct trial *best = &result->trials[result->best], *baseline = &result->trials[result->baseline];
+    const struct trial *best = &result->trials[result->best];
     struct tile_row row = {
         .k = p->k,
         .n = p->n,
@@ -184,7 +191,7 @@ static struct tile_row make_row(const struct tune_item *item, int m_low) {
         .us = best->result.us,
         .gbs = gigabytes_per_second(p, best->result.us),
         .tie = result->ties,
-        .default_us = baseline->result.us,
+        .default_us = default_us(result),
     };
     snprintf(row.op, sizeof row.op, "%s", op_name(p->op));
     kernel_full_name(best->kernel, row.kernel);
@@ -251,7 +258,7 @@ int tune_table(const struct tune *tune, const struct tile_table *before, struct 
         add_row(table, item, m_low);
         m_low = item->problem.m + 1;
     }
-    if (before) keep_others(tune, before, table);
+    if (before && !strcmp(before->regime, table->regime)) keep_others(tune, before, table);
     return 0;
 }
 
@@ -282,8 +289,8 @@ double tune_speedup(const struct tune *tune) {
     int count = 0;
     for (int i = 0; i < tune->count; i++) {
         const struct search_result *r = &tune->items[i].result;
-        if (r->best < 0 || r->trials[r->baseline].result.status != TRIAL_OK) continue;
-        sum += log(r->trials[r->baseline].result.us / r->trials[r->best].result.us);
+        if (r->best < 0 || !(default_us(r) > 0)) continue;
+        sum += log(default_us(r) / r->trials[r->best].result.us);
         count++;
     }
     return count ? exp(sum / count) : 1;

@@ -57,8 +57,8 @@ enum { TUNE_DONE, TUNE_INTERRUPTED };
 /* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
 int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
- * for other (op, k, n, group) are kept. *missing counts the items without a winner; the next larger m covers
- * them, or nothing does. */
+ * for other (op, k, n, group) are kept if they were measured in the same regime. *missing counts the items without a
+ * winner; the next larger m covers them, or nothing does. */
 int tune_table(const struct tune *tune, const struct tile_table *before, struct tile_table *table, int *missing,
                struct error *error);
 /* One line a trial, with a header line; configurations as in the table. */
