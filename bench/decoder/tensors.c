@@ -71,8 +71,8 @@ static int check_words(const struct model_config *config, struct error *error) {
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++) {
         int unit = i == 3 ? 8 : step; /* nothing reads the keys and values as input features */
         if (config->quant != QUANT_NONE && sides[i].features % unit)
-            return error_set(error, "%s: found %d; accepted with 4-bit groups of %d: multiples of %d", sides[i].name,
-                             sides[i].features, config->group, unit);
+            return error_set(error, "%s: found %d; accepted at 4 bits with this group: multiples of %d", sides[i].name,
+                             sides[i].features, unit);
     }
     return 0;
 }
