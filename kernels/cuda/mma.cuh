@@ -28,8 +28,9 @@ static_assert(THREADS % (TILE_K / 8) == 0, "every thread has one chunk of a row"
 
 /* Rows of y in shared memory are 16 bytes longer, which spreads a warp's stores over the banks. */
 constexpr int Y_PITCH = TILE_N + 8;
+constexpr int STAGED_BYTES = 2 * TILE_M * Y_PITCH;
 constexpr int REDUCTION_BYTES = WARPS_K / 2 * TILE_M * TILE_N * 4;
-constexpr int EPILOGUE_BYTES = REDUCTION_BYTES > TILE_M *Y_PITCH * 2 ? REDUCTION_BYTES : TILE_M *Y_PITCH * 2;
+constexpr int EPILOGUE_BYTES = REDUCTION_BYTES > STAGED_BYTES ? REDUCTION_BYTES : STAGED_BYTES;
 
 extern __shared__ uint4 shared_memory[];
 
