@@ -71,11 +71,36 @@ static void check_output(const struct instance *instance, const char *what) {
                  comparison.first_bad);
 }
 
+/* Runs the launch twice, in other orders. */
+static void check_runs(const struct instance *instance, const struct launch *launch, emulate_function *emulate,
+                       const char *what) {
+    const struct problem *p = &instance->problem;
+    size_t bytes = 2 * problem_outputs(p);
+    uint16_t *y = instance->copies->y, *first = malloc(bytes);
+    unsigned *workspace = aligned_alloc(256, launch->workspace_bytes + 256);
+    assert_true(first && workspace);
+    struct arguments arguments = {instance->copies[0], p->m, p->n, p->k, p->group};
+    arguments.operands.workspace = workspace;
+    memset(workspace, 0xff, launch->workspace_bytes);
+    memset(workspace, 0, launch->workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
+    for (unsigned run = 0; run < 2; run++) {
+        memset(y, 0xff, bytes);
+        assert_int_equal(emulate(&arguments, launch->grid, launch->block, run == 0, run), 0);
+        check_output(instance, what);
+        if (run == 0) memcpy(first, y, bytes);
+        if (memcmp(first, y, bytes)) fail_msg("%s: another order gave other bits", what);
+        for (size_t i = 0; launch->workspace_bytes && i < WORKSPACE_COUNTER_BYTES / 4; i++)
+            if (workspace[i]) fail_msg("%s: counter %zu is left at %u", what, i, workspace[i]);
+    }
+    free(first);
+    free(workspace);
+}
+
 static void check(const char *name, const char *configuration, struct problem problem) {
     const struct kernel *kernel = kernel_find(name);
     struct config config;
     struct launch launch = {0};
-    struct instance *instance;
+    struct instance *instance = NULL;
     char options[LAUNCH_OPTIONS], what[512], text[128];
     emulate_function *emulate;
     snprintf(what, sizeof what, "%s %s, %s", name, configuration, problem_text(&problem, text));
@@ -86,26 +111,8 @@ static void check(const char *name, const char *configuration, struct problem pr
     kernel->launch(&h100, &problem, &config, &launch);
     launch_options(kernel, &config, &launch, options);
     void *library = load(&launch, options, &emulate);
-    size_t bytes = 2 * problem_outputs(&problem);
-    uint16_t *y = instance->copies->y, *first = malloc(bytes);
-    unsigned *workspace = aligned_alloc(256, launch.workspace_bytes + 256);
-    assert_true(first && workspace);
-    struct arguments arguments = {instance->copies[0], problem.m, problem.n, problem.k, problem.group};
-    arguments.operands.workspace = workspace;
-    memset(workspace, 0xff, launch.workspace_bytes);
-    memset(workspace, 0, launch.workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
-    for (unsigned run = 0; run < 2; run++) {
-        memset(y, 0xff, bytes);
-        assert_int_equal(emulate(&arguments, launch.grid, launch.block, run == 0, run), 0);
-        check_output(instance, what);
-        if (run == 0) memcpy(first, y, bytes);
-        if (memcmp(first, y, bytes)) fail_msg("%s: another order gave other bits", what);
-        for (size_t i = 0; launch.workspace_bytes && i < WORKSPACE_COUNTER_BYTES / 4; i++)
-            if (workspace[i]) fail_msg("%s: counter %zu is left at %u", what, i, workspace[i]);
-    }
+    check_runs(instance, &launch, emulate, what);
     dlclose(library);
-    free(first);
-    free(workspace);
     instance_destroy(instance);
 }
 
