@@ -80,8 +80,7 @@ __device__ __forceinline__ unsigned chunk_offset(int row, int chunk) {
 /* Requests rows first..first+ROWS-1, columns k0..k0+TILE_K-1 of the matrix `from`, fp16 (rows, k); rows
  * behind its end become zero. A thread keeps its chunk and strides over rows: one address is all it holds. */
 template <int ROWS>
-__device__ __forceinline__ void request_rows(unsigned to, const void *from, int first, int rows, int k, int k0,
-                                             unsigned long long policy) {
+__device__ __forceinline__ void request_rows(unsigned to, const void *from, int first, int rows, int k, int k0) {
     constexpr int CHUNKS = TILE_K / 8, STRIDE = THREADS / CHUNKS;
     const int row0 = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
     const unsigned short *source = (const unsigned short *)from + (size_t)(first + row0) * k + k0 + 8 * chunk;
@@ -89,7 +88,7 @@ __device__ __forceinline__ void request_rows(unsigned to, const void *from, int 
     for (int i = 0; i < ROWS; i += STRIDE, source += (size_t)STRIDE * k) {
         const int row = row0 + i;
         if (ROWS % STRIDE && row >= ROWS) break;
-        copy_async(to + chunk_offset(row, chunk), source, first + row < rows, policy);
+        copy_async(to + chunk_offset(row, chunk), source, first + row < rows);
     }
 }
 

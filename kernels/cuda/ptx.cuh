@@ -85,25 +85,12 @@ __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) {
 
 /* --- from memory to shared memory, asynchronously --- */
 
-/* How long a line stays in L2: evicted first for what is read once, else as usual. */
-__device__ __forceinline__ unsigned long long cache_policy(bool read_once) {
-    unsigned long long first, normal;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(first));
-    asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(normal));
-    return read_once ? first : normal;
-}
-
-/* 16 bytes, both addresses aligned to 16; zeros, and nothing read, unless `inside`. */
+/* 16 bytes, both addresses aligned to 16; zeros, and nothing read, unless `inside`. Without a cache hint: where
+ * the shared address is uniform in part, ptxas 13.0 gives cp.async with L2::cache_hint an invalid encoding on
+ * sm_90a, which stops the kernel with an illegal instruction. */
 __device__ __forceinline__ void copy_async(unsigned to, const void *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
                  "r"(inside ? 16 : 0)
-                 : "memory");
-}
-
-/* The same under a cache_policy. */
-__device__ __forceinline__ void copy_async(unsigned to, const void *from, bool inside, unsigned long long policy) {
-    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to),
-                 "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0), "l"(policy)
                  : "memory");
 }
 

@@ -38,15 +38,14 @@ __device__ __forceinline__ void add_stage(struct sums &sums, const struct place 
 extern "C" __global__ void __launch_bounds__(THREADS) fp16_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
     const unsigned memory = shared_address(shared_memory);
-    const unsigned long long x_policy = cache_policy(false), weights_policy = cache_policy(a.m <= TILE_M);
     struct sums sums = {};
     run_pipeline(
         p.k_stages,
         [&](int i, int stage) {
             const unsigned to = memory + stage * STAGE_BYTES;
             const int k0 = (p.k_first + i) * TILE_K;
-            request_rows<TILE_N>(to + X_BYTES, a.operands.weights, p.n0, a.n, a.k, k0, weights_policy);
-            request_rows<TILE_M>(to, a.operands.x, p.m0, a.m, a.k, k0, x_policy);
+            request_rows<TILE_N>(to + X_BYTES, a.operands.weights, p.n0, a.n, a.k, k0);
+            request_rows<TILE_M>(to, a.operands.x, p.m0, a.m, a.k, k0);
         },
         [&](int stage) { add_stage(sums, p, memory + stage * STAGE_BYTES); });
     reduce_warps(sums, p);

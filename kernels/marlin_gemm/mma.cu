@@ -129,15 +129,14 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct columns &col
 /* Requests ROWS rows of a matrix that lies in blocks of BYTES for every 64 columns, from row `first` and the
  * tile's first column on; columns behind n become zero. */
 template <int ROWS, int BYTES>
-__device__ __forceinline__ void request_blocks(unsigned to, const void *from, int first, int n0, int n,
-                                               unsigned long long policy) {
+__device__ __forceinline__ void request_blocks(unsigned to, const void *from, int first, int n0, int n) {
     constexpr int BLOCK = BYTES / 16, CHUNKS = BLOCK * WARPS_N, STRIDE = THREADS / CHUNKS;
     const int row0 = threadIdx.x / CHUNKS, chunk = n0 / 64 * BLOCK + threadIdx.x % CHUNKS, chunks = n / 64 * BLOCK;
     const uint4 *source = (const uint4 *)from + (size_t)(first + row0) * chunks + chunk;
 #pragma unroll
     for (int i = 0; i < ROWS; i += STRIDE, source += (size_t)STRIDE * chunks) {
         if (ROWS % STRIDE && row0 + i >= ROWS) break;
-        copy_async(to + (i * CHUNKS + threadIdx.x) * 16, source, chunk < chunks, policy);
+        copy_async(to + (i * CHUNKS + threadIdx.x) * 16, source, chunk < chunks);
     }
 }
 
@@ -170,7 +169,6 @@ __device__ __forceinline__ void start_columns(struct columns &columns, const str
 extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
     const unsigned memory = shared_address(shared_memory);
-    const unsigned long long x_policy = cache_policy(false), weights_policy = cache_policy(a.m <= TILE_M);
     struct sums sums = {};
     struct columns columns;
     start_columns(columns, p, a.operands.zeros, a.n);
@@ -179,11 +177,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_c
         [&](int i, int stage) {
             const unsigned to = memory + stage * STAGE_BYTES;
             const int k0 = (p.k_first + i) * TILE_K;
-            request_blocks<TILE_K / 16, 512>(to + CODES, a.operands.weights, k0 / 16, p.n0, a.n, weights_policy);
-            request_rows<TILE_M>(to, a.operands.x, p.m0, a.m, a.k, k0, x_policy);
-            request_blocks<GROUPS, 128>(to + SCALES, a.operands.scales, k0 / GROUP_ROWS, p.n0, a.n, weights_policy);
-            request_blocks<GROUPS * ZEROS, 32>(to + ZERO_POINTS, a.operands.zeros, k0 / GROUP_ROWS, p.n0, a.n,
-                                               weights_policy);
+            request_blocks<TILE_K / 16, 512>(to + CODES, a.operands.weights, k0 / 16, p.n0, a.n);
+            request_rows<TILE_M>(to, a.operands.x, p.m0, a.m, a.k, k0);
+            request_blocks<GROUPS, 128>(to + SCALES, a.operands.scales, k0 / GROUP_ROWS, p.n0, a.n);
+            request_blocks<GROUPS * ZEROS, 32>(to + ZERO_POINTS, a.operands.zeros, k0 / GROUP_ROWS, p.n0, a.n);
         },
         [&](int stage) { add_stage(sums, columns, p, memory + stage * STAGE_BYTES); });
     reduce_warps(sums, p);

@@ -127,16 +127,13 @@ static inline void perform(const struct copy &copy) {
     else
         memset(to, 0, 16);
 }
-static inline void copy_async(unsigned to, const void *from, bool inside, unsigned long long = 0) {
+static inline void copy_async(unsigned to, const void *from, bool inside) {
     if (inside && (size_t)from % 16) broken("misaligned source of a copy");
     struct copy copy = {to, from, inside};
     if (copies_late)
         copy_groups().back().push_back(copy);
     else
         perform(copy);
-}
-static inline unsigned long long cache_policy(bool) {
-    return 0;
 }
 static inline void copy_async_commit() {
     copy_groups().push_back({});
