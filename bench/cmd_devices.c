@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "kernels/device.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 static const struct argp parser = {
     .doc = "Lists what can run kernels here: one line a device with its id (for --device), name, architecture, "

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "bench/shapes.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 struct options {
     const char *op, *device, *shapes, *m;

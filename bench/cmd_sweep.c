@@ -6,7 +6,7 @@
 #include "bench/cbench.h"
 #include "bench/cupti.h"
 #include "bench/sweep.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 static const char program[] = "tilebook sweep";
 

@@ -9,7 +9,7 @@
 
 #include "kernels/tiles.h"
 #include "plots/gnuplot.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 enum { PATH = 2048 };
 

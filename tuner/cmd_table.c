@@ -3,7 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "tuner/commands.h"
+#include "bench/commands.h"
 #include "tuner/export.h"
 #include "tuner/lint.h"
 

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tuner/commands.h"
+#include "bench/commands.h"
 #include "tuner/tune.h"
 
 enum { PATH = 512, GPU_TRIALS = 32, CPU_TRIALS = 16, HEAD_M = 256 };

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "kernels/kernel.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 struct command {
     const char *name;

@@ -9,7 +9,7 @@
 #include "bench/decoder/generate.h"
 #include "bench/decoder/prompt.h"
 #include "bench/decoder/report.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128 };
 

@@ -12,7 +12,7 @@
 #include "bench/decoder/tensors.h"
 #include "bench/decoder/tokenizer.h"
 #include "bench/shapes.h"
-#include "tuner/commands.h"
+#include "bench/commands.h"
 
 static int fail(const struct error *error) {
     fflush(stdout);
