@@ -150,6 +150,25 @@ static void test_a_good_estimate_needs_one_trial(void **state) {
     search_result_free(&result);
 }
 
+static void test_a_hint_comes_behind_the_default(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    const struct trial winner = {.kernel = &misled, .config = {{5, 7, 2}}}, stranger = {.kernel = &elsewhere};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 2);
+    struct search_result result;
+    search.hint = &winner;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_true(result.trials[0].is_default);
+    expect_config(&result.trials[1], 5, 7, 2);
+    assert_int_equal(result.best, 1);
+    search_result_free(&result);
+    search.hint = &stranger;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_ptr_equal(result.trials[1].kernel, &misled);
+    search_result_free(&result);
+}
+
 static void test_baselines_come_first_whatever_the_limit(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&misled, &knowing, &plain, NULL};
@@ -346,6 +365,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_finds_the_optimum_in_spite_of_the_estimate),
         cmocka_unit_test(test_a_good_estimate_needs_one_trial),
+        cmocka_unit_test(test_a_hint_comes_behind_the_default),
         cmocka_unit_test(test_baselines_come_first_whatever_the_limit),
         cmocka_unit_test(test_noise_does_not_replace_the_default),
         cmocka_unit_test(test_faster_needs_more_than_the_noise),

@@ -142,6 +142,14 @@ static int run_baselines(struct state *state) {
                      search->device->id);
 }
 
+/* What won nearby is often right here: the estimate knows less than a measurement. */
+static int run_hint(struct state *state) {
+    const struct search *search = state->search;
+    const struct trial *hint = search->hint;
+    if (!hint || !relevant(search, hint->kernel) || !legal(search, hint->kernel, &hint->config)) return 0;
+    return run_trial(state, hint->kernel, &hint->config, false);
+}
+
 static bool within_limits(const struct state *state) {
     const struct search *search = state->search;
     return (!search->trials || state->result->count < search->trials) &&
@@ -215,6 +223,7 @@ int search_run(const struct search *search, struct search_result *result, struct
     *result = (struct search_result){.best = -1, .baseline = -1};
     struct state state = {.search = search, .result = result, .error = error};
     int status = run_baselines(&state);
+    if (!status && within_limits(&state)) status = run_hint(&state);
     if (!status) status = enumerate(&state);
     if (!status) status = explore(&state);
     choose(search, result);

@@ -42,9 +42,10 @@ struct search {
     const struct device *device;
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
     struct problem problem;
-    int m_low;      /* the winner must be legal from here up to problem.m */
-    int trials;     /* at most; 0 for no limit */
-    double seconds; /* no trial starts when the costs add up to this; 0 for no limit */
+    const struct trial *hint; /* the winner of a problem like this one, to be tried early; NULL without */
+    int m_low;                /* the winner must be legal from here up to problem.m */
+    int trials;               /* at most; 0 for no limit */
+    double seconds;           /* no trial starts when the costs add up to this; 0 for no limit */
     /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
     int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result);
@@ -60,7 +61,7 @@ struct search_result {
 };
 
 /* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
- * limits); the legal space in order of the estimate; from the ninth trial on by turns that and the legal
+ * limits); the hint; the legal space in order of the estimate; from the ninth trial on by turns that and the legal
  * neighbours of the leader, one parameter a step away. The choice depends on nothing but the results: a
  * search that is fed stored results takes the same path, and one with larger limits goes on from there.
  * `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with
