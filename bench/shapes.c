@@ -11,17 +11,6 @@
 
 enum { DEFAULT_GROUP = 128, MAX_LIST = 4096 };
 
-/* The models known by name: what their config.json says, and nothing that follows from it. */
-static const struct known_model {
-    const char *name;
-    struct model_config config;
-} known_models[] = {
-    {"qwen2.5-14b",
-     {.hidden = 5120, .intermediate = 13824, .heads = 40, .kv_heads = 8, .head_dim = 128, .vocab = 152064}},
-};
-
-enum { KNOWN_MODELS = sizeof known_models / sizeof *known_models };
-
 /* --- numbers --- */
 
 /* A positive decimal int at *cursor, which is left behind it. */
@@ -91,9 +80,9 @@ static int add_plain(struct shapes *shapes, const char *text, struct error *erro
         if (parse_positive(&cursor, &k) || *cursor++ != 'x' || parse_positive(&cursor, &n) ||
             (*cursor && *cursor != ','))
             return error_set(error,
-                             "shapes: '%s' is not a model (%s), a directory with config.json, or KxN,KxN,... with "
-                             "positive numbers",
-                             text, known_models[0].name);
+                             "shapes: '%s' is not a model (qwen2.5-14b), a directory with config.json, or "
+                             "KxN,KxN,... with positive numbers",
+                             text);
         snprintf(layer, sizeof layer, "%dx%d", k, n);
         if (add_shape(shapes, layer, k, n, true, error)) return -1;
         if (!*cursor++) return 0;
@@ -102,11 +91,11 @@ static int add_plain(struct shapes *shapes, const char *text, struct error *erro
 
 static int add_any(struct shapes *shapes, const char *text, struct error *error) {
     struct stat status;
-    for (int i = 0; i < KNOWN_MODELS; i++)
-        if (!strcmp(text, known_models[i].name)) {
-            snprintf(shapes->model, sizeof shapes->model, "%s", text);
-            return add_model(shapes, &known_models[i].config, error);
-        }
+    struct model_config config;
+    if (!model_config_named(text, &config, NULL)) {
+        snprintf(shapes->model, sizeof shapes->model, "%s", text);
+        return add_model(shapes, &config, error);
+    }
     if (strchr(text, '/') || (!stat(text, &status) && S_ISDIR(status.st_mode)))
         return add_directory(shapes, text, error);
     return add_plain(shapes, text, error);
