@@ -179,6 +179,7 @@ static int time_matrix(struct device *device, const struct kernel *kernel, const
         !plan_create(device, kernel, problem, &config, &plan, error) &&
         !measure(instance, plan, &measure_quick, &m, error)) {
         ceilings->matrix_tflops = problem_flops(problem) / m.min_us / 1e6;
+        ceilings->state = (struct gpu_state){m.sm_mhz, m.memory_mhz, m.celsius, m.watts, m.throttle};
         measurement_free(&m);
         result = 0;
     }

@@ -213,6 +213,8 @@ static void add_context(const struct sweep *sweep) {
     add_number("read_gbs", sweep->ceilings.read_gbs);
     add_number("copy_gbs", sweep->ceilings.copy_gbs);
     add_number("matrix_tflops", sweep->ceilings.matrix_tflops);
+    char state[NVML_STATE];
+    cbench_add_context("state", gpu ? nvml_state_text(&sweep->ceilings.state, state) : "none");
 }
 
 /* --- running --- */
@@ -224,16 +226,36 @@ static int fail(int code, const char *message) {
     return code;
 }
 
+/* A card that is impaired already here is warned of here; its points are counted at the end. */
+static int run_ceilings(struct sweep *sweep, struct error *error) {
+    if (measure_ceilings(sweep->device, &sweep->ceilings, error)) return -1;
+    sweep->watch.reasons = nvml_impairment(sweep->ceilings.state.throttle);
+    if (sweep->watch.reasons) sweep_warn(sweep, sweep->watch.reasons);
+    return 0;
+}
+
+static void summarize(const struct sweep *sweep) {
+    const struct nvml_watch *watch = &sweep->watch;
+    char reasons[NVML_REASONS];
+    if (watch->impaired)
+        fprintf(stderr,
+                "%s: %d of %d runs were measured while the card was throttled (%s): these are not the figures of a "
+                "healthy card\n",
+                program, watch->impaired, watch->measured, nvml_reasons(watch->reasons, reasons));
+    if (sweep->failures) fprintf(stderr, "%s: %d runs failed; their rows say why\n", program, sweep->failures);
+}
+
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
     sweep->measuring = measuring(line->min_time);
     sweep->repeated = line->repeated;
+    sweep->words = stderr;
     if (!line->list) {
         if (options->small)
             fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
         fprintf(stderr, "%s: %d points on %s (%s); measuring the ceilings first\n", program, sweep->count,
                 sweep->device->id, sweep->device->name);
-        if (measure_ceilings(sweep->device, &sweep->ceilings, &error)) return fail(1, error.text);
+        if (run_ceilings(sweep, &error)) return fail(1, error.text);
     }
     if (options->csv && !(sweep->csv = fopen(options->csv, "w"))) {
         error_set(&error, "%s: %s", options->csv, strerror(errno));
@@ -244,7 +266,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     int ran = cbench_run();
     if (sweep->csv && fclose(sweep->csv)) return fail(1, "the CSV file could not be written; is the disk full?");
     if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
-    if (sweep->failures) fprintf(stderr, "%s: %d runs failed; their rows say why\n", program, sweep->failures);
+    summarize(sweep);
     return sweep->failures ? 1 : 0;
 }
 

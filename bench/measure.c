@@ -6,7 +6,6 @@
 #include <time.h>
 
 #include "bench/cupti.h"
-#include "bench/nvml.h"
 #include "bench/nvtx.h"
 
 const struct measure_options measure_thorough = {.warmup_seconds = 0.1,

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "bench/instance.h"
+#include "bench/nvml.h"
 
 struct measure_options {
     double warmup_seconds; /* at least; until the clock settles */
@@ -39,6 +40,7 @@ void measurement_free(struct measurement *measurement);
  * the CPU the best default at a smaller cube). About a second on a GPU. */
 struct ceilings {
     double read_gbs, copy_gbs, matrix_tflops;
+    struct gpu_state state; /* after them; the reasons or-ed over the matrix samples */
 };
 int measure_ceilings(struct device *device, struct ceilings *ceilings, struct error *error);
 

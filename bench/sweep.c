@@ -217,8 +217,17 @@ static int run_plan(struct sweep_point *point, struct measurement *m, double *re
     return result;
 }
 
-static void report(struct cbench_state *state, const struct sweep_point *point, const struct measurement *m,
-                   double relative_error) {
+static void set_label(struct cbench_state *state, const struct measurement *m) {
+    char label[128 + NVML_REASONS], reasons[NVML_REASONS];
+    int used = snprintf(label, sizeof label, "stop=%s clock=%s", m->stop, m->clock);
+    if (m->sm_mhz)
+        snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=%s",
+                 m->sm_mhz, m->memory_mhz, m->watts, m->celsius, nvml_reasons(m->throttle, reasons));
+    cbench_set_label(state, label);
+}
+
+static void set_counters(struct cbench_state *state, const struct sweep_point *point, const struct measurement *m,
+                         double relative_error) {
     const struct problem *p = &point->problem;
     const struct ceilings *ceilings = &point->sweep->ceilings;
     double gbs = problem_bytes(p) / m->median_us / 1e3, tflops = problem_flops(p) / m->median_us / 1e6;
@@ -250,13 +259,7 @@ static void report(struct cbench_state *state, const struct sweep_point *point, 
         /* Google Benchmark's relative spread of zeros is NaN, which no JSON reader but Python's takes. */
         if (counters[i].value != 0 || !point->sweep->repeated)
             cbench_set_counter(state, counters[i].name, counters[i].value);
-    char label[160];
-    int used = snprintf(label, sizeof label, "stop=%s clock=%s", m->stop, m->clock);
-    if (m->sm_mhz)
-        snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=0x%llx",
-                 m->sm_mhz, m->memory_mhz, m->watts, m->celsius, m->throttle);
-    cbench_set_label(state, label);
-    cbench_set_iteration_time(state, m->median_us / 1e6);
+    if (nvml_impairment(m->throttle)) cbench_set_counter(state, "throttled", 1);
 }
 
 /* A failed point has a measurement of zeros. */
@@ -273,6 +276,21 @@ static void write_csv(FILE *csv, const struct sweep_point *point, const struct m
             seconds > 0 ? problem_flops(p) / seconds / 1e12 : 0, relative_error, m->stop, m->clock);
 }
 
+void sweep_warn(const struct sweep *sweep, unsigned long long reasons) {
+    char text[NVML_REASONS];
+    fprintf(sweep->words, "warning: %s is throttled (%s): its figures are not those of a healthy card\n",
+            sweep->device->id, nvml_reasons(nvml_impairment(reasons), text));
+}
+
+void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
+                  double relative_error) {
+    if (nvml_watch(&point->sweep->watch, m->throttle)) sweep_warn(point->sweep, m->throttle);
+    set_counters(state, point, m, relative_error);
+    set_label(state, m);
+    cbench_set_iteration_time(state, m->median_us / 1e6);
+    write_csv(point->sweep->csv, point, m, relative_error);
+}
+
 static void run_point(struct cbench_state *state, void *data) {
     struct sweep_point *point = data;
     while (cbench_keep_running(state)) {
@@ -285,8 +303,7 @@ static void run_point(struct cbench_state *state, void *data) {
             cbench_skip_with_error(state, error.text);
             break;
         }
-        report(state, point, &m, relative_error);
-        write_csv(point->sweep->csv, point, &m, relative_error);
+        sweep_report(state, point, &m, relative_error);
         measurement_free(&m);
     }
 }

@@ -37,10 +37,12 @@ struct sweep {
     struct measure_options measuring; /* set by the caller before anything runs */
     struct ceilings ceilings;         /* likewise */
     FILE *csv;                        /* likewise; NULL for none */
+    FILE *words;                      /* likewise; for warnings */
     bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;
     int count, room;
-    int failures;              /* points that failed when they ran */
+    int failures;              /* runs that failed */
+    struct nvml_watch watch;   /* of the others */
     struct instance *instance; /* of the last point: neighbours share it */
 };
 
@@ -50,6 +52,13 @@ int sweep_create(struct device *device, const struct sweep_options *options, con
                  struct sweep **sweep, struct error *error);
 /* Registers all points with Google Benchmark. */
 void sweep_register(struct sweep *sweep);
+/* What a point does with its measurement: a warning if it is the first of an impaired card, the row, its line
+ * in the CSV. */
+struct cbench_state;
+void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
+                  double relative_error);
+/* Says on sweep->words that the card is impaired. */
+void sweep_warn(const struct sweep *sweep, unsigned long long reasons);
 void sweep_destroy(struct sweep *sweep);
 
 #endif

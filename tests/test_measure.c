@@ -269,6 +269,52 @@ static void other_kernels(void **state) {
     check_refused(&log, 2, "other kernels than the first (2 and 2)");
 }
 
+/* --- the state of the card --- */
+
+static void reasons_by_name(void **state) {
+    (void)state;
+    char text[NVML_REASONS];
+    assert_string_equal(nvml_reasons(0, text), "none");
+    assert_string_equal(nvml_reasons(0x1, text), "idle");
+    assert_string_equal(nvml_reasons(0x8c, text), "software power cap, hardware slowdown, power brake");
+    assert_string_equal(nvml_reasons(0x162, text),
+                        "application clocks, software thermal slowdown, hardware thermal slowdown, display clocks");
+    assert_string_equal(nvml_reasons(0x10, text), "sync boost");
+    assert_string_equal(nvml_reasons(0x4200, text), "0x4200");
+    assert_string_equal(nvml_reasons(0x201, text), "idle, 0x200");
+    assert_true(strlen(nvml_reasons(~0ull, text)) < NVML_REASONS - 1);
+    assert_non_null(strstr(text, ", 0xfffffffffffffe00"));
+}
+
+static void impairments(void **state) {
+    (void)state;
+    static const unsigned long long healthy[] = {0, 0x1, 0x2, 0x4, 0x10, 0x100, 0x117, 0x200};
+    static const unsigned long long impaired[] = {0x8, 0x20, 0x40, 0x80};
+    for (size_t i = 0; i < sizeof healthy / sizeof *healthy; i++) assert_true(nvml_impairment(healthy[i]) == 0);
+    for (size_t i = 0; i < sizeof impaired / sizeof *impaired; i++)
+        assert_true(nvml_impairment(impaired[i] | 0x5) == impaired[i]);
+}
+
+static void state_in_words(void **state) {
+    (void)state;
+    char text[NVML_STATE];
+    struct gpu_state card = {1980, 2619, 34, 150.4, 0x8c}, all = {1980, 2619, 34, 150.4, ~0ull}, none = {0};
+    assert_string_equal(nvml_state_text(&card, text), "sm 1980 MHz, memory 2619 MHz, 150 W, 34 C, throttle software "
+                                                      "power cap, hardware slowdown, power brake");
+    assert_true(strlen(nvml_state_text(&all, text)) < NVML_STATE - 1);
+    assert_string_equal(nvml_state_text(&none, text), "unknown");
+}
+
+static void watch_counts(void **state) {
+    (void)state;
+    static const unsigned long long reasons[] = {0, 0x4, 0x8c, 0x1, 0x40, 0x8c};
+    struct nvml_watch watch = {0};
+    for (size_t i = 0; i < 6; i++) assert_int_equal(nvml_watch(&watch, reasons[i]), i == 2);
+    assert_int_equal(watch.measured, 6);
+    assert_int_equal(watch.impaired, 3);
+    assert_true(watch.reasons == 0xc8);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_intervals),    cmocka_unit_test(no_interval),
@@ -279,6 +325,8 @@ int main(void) {
         cmocka_unit_test(many_records),       cmocka_unit_test(missing_record),
         cmocka_unit_test(missing_tag),        cmocka_unit_test(dropped_records),
         cmocka_unit_test(zero_time),          cmocka_unit_test(other_kernels),
+        cmocka_unit_test(reasons_by_name),    cmocka_unit_test(impairments),
+        cmocka_unit_test(state_in_words),     cmocka_unit_test(watch_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,9 +98,9 @@ static void check_entry(const json_t *entry, bool zeros) {
 
 static void json_of_all_ops(void **state) {
     (void)state;
-    static const char *const keys[] = {"device", "uuid",     "architecture", "multiprocessors", "software",
-                                       "cupti",  "kernels",  "launch",       "cache",           "data",
-                                       "seed",   "read_gbs", "copy_gbs",     "matrix_tflops",   "command"};
+    static const char *const keys[] = {
+        "device", "uuid", "architecture", "multiprocessors", "software", "cupti",         "kernels", "launch",
+        "cache",  "data", "seed",         "read_gbs",        "copy_gbs", "matrix_tflops", "command", "state"};
     static const char *const names[] = {
         "awq_dequant/cpu/256x128/k:256/n:128/g:64/z:1/m:1/", "marlin_gemm/cpu/256x128/k:256/n:128/g:64/z:1/m:1/",
         "marlin_gemm/cpu/256x128/k:256/n:128/g:64/z:1/m:3/", "fp16_gemm/cpu/256x128/k:256/n:128/g:0/z:0/m:1/",
@@ -340,7 +340,7 @@ static void wrong_kernels_get_no_time(void **state) {
     sweep->points[0].kernel = &unwritten;
     sweep->points[1].kernel = &zeros;
     sweep->measuring = (struct measure_options){.min_samples = 6, .max_samples = 10, .interval = 1};
-    sweep->ceilings = (struct ceilings){1, 1, 1};
+    sweep->ceilings = (struct ceilings){1, 1, 1, {0}};
     sweep->csv = fopen(path, "w");
     sweep_register(sweep);
     cbench_initialize(&argc, argv);
@@ -362,6 +362,69 @@ static void wrong_kernels_get_no_time(void **state) {
     json_decref(root);
     free(csv);
     free(json);
+}
+
+/* --- a card that is not well --- */
+
+static void report_made_up(struct cbench_state *state, void *data) {
+    struct sweep_point *point = data;
+    static const unsigned long long reasons[] = {0x4, 0x8c, 0x48};
+    struct measurement m = {.median_us = 10, .samples = 6, .stop = "interval", .clock = "cupti", .sm_mhz = 1980};
+    m.throttle = reasons[point - point->sweep->points];
+    while (cbench_keep_running(state)) sweep_report(state, point, &m, 1e-4);
+}
+
+static void check_row(const json_t *list, size_t index, const char *reasons, bool throttled) {
+    const json_t *row = json_array_get(list, index);
+    const char *label = json_string_value(json_object_get(row, "label"));
+    if (!strstr(label, reasons)) fail_msg("'%s' is not in %s", reasons, label);
+    assert_int_equal(json_number_value(json_object_get(row, "throttled")) == 1, throttled);
+    assert_int_equal(json_object_get(row, "throttled") != NULL, throttled);
+}
+
+/* In a process of its own: Google Benchmark writes one file a process. */
+static int run_made_up(void) {
+    struct sweep_options options = {
+        .ops = "fp16_gemm", .shapes = "128x64,64x64,64x128", .m = "1", .group = -1, .seed = 1};
+    char out[160], words[160], program[] = "test", format[] = "--benchmark_out_format=json";
+    char *argv[] = {program, out, format, NULL};
+    int argc = 3;
+    struct device *device;
+    struct sweep *sweep;
+    struct error error;
+    snprintf(out, sizeof out, "--benchmark_out=%s/throttled.json", directory);
+    snprintf(words, sizeof words, "%s/words", directory);
+    if (device_open("cpu", &device, &error) || sweep_create(device, &options, NULL, &sweep, &error)) return 1;
+    sweep->ceilings = (struct ceilings){1, 1, 1, {0}};
+    sweep->words = fopen(words, "w");
+    for (int i = 0; i < 3; i++) cbench_register(sweep->points[i].name, report_made_up, &sweep->points[i]);
+    cbench_initialize(&argc, argv);
+    if (cbench_run() != 3 || fclose(sweep->words)) return 2;
+    if (sweep->watch.measured != 3 || sweep->watch.impaired != 2) return 3;
+    sweep_destroy(sweep);
+    device_close(device);
+    return 0;
+}
+
+static void throttled_cards_are_named(void **state) {
+    (void)state;
+    int status;
+    pid_t child = fork();
+    if (!child) _exit(run_made_up());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    char *words = read_text("words"), *json = read_text("throttled.json");
+    assert_int_equal(count_lines(words), 1);
+    assert_non_null(strstr(words, "cpu is throttled (hardware slowdown, power brake)"));
+    json_t *root = parse(json);
+    const json_t *list = json_object_get(root, "benchmarks");
+    check_row(list, 0, " throttle=software power cap", false);
+    check_row(list, 1, " throttle=software power cap, hardware slowdown, power brake", true);
+    check_row(list, 2, " throttle=hardware slowdown, hardware thermal slowdown", true);
+    json_decref(root);
+    free(json);
+    free(words);
 }
 
 static int set_up(void **state) {
@@ -388,6 +451,7 @@ int main(void) {
         cmocka_unit_test(empty_filter),
         cmocka_unit_test(table_configurations),
         cmocka_unit_test(words),
+        cmocka_unit_test(throttled_cards_are_named),
         cmocka_unit_test(wrong_kernels_get_no_time),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

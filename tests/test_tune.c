@@ -95,6 +95,47 @@ static void test_tunes_lints_and_resumes(void **state) {
     expect(0, TUNE " --fresh", "10 trials, 10 of them new");
 }
 
+static void execute(const char *sql) {
+    sqlite3 *database;
+    assert_int_equal(sqlite3_open(in_folder("trials.sqlite"), &database), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(database, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(database);
+}
+
+static const char *regime(void) {
+    static char text[sizeof((struct tile_table *)0)->regime];
+    struct tile_table table;
+    char message[TILES_MESSAGE];
+    if (tiles_read(in_folder("tiles.txt"), &table, message)) fail_msg("%s", message);
+    snprintf(text, sizeof text, "%s", table.regime);
+    tiles_free(&table);
+    return text;
+}
+
+/* Trials that a throttled card made are known from the store, whichever run measured them. */
+static void test_throttled_cards_are_named(void **state) {
+    (void)state;
+    expect(0, TUNE, "10 of them new");
+    assert_null(strstr(output, "throttled"));
+    execute("UPDATE trials SET throttle = 5");
+    expect(0, TUNE, " 0 of them new");
+    assert_null(strstr(output, "throttled"));
+    assert_string_equal(regime(), "cold, calls, monotonic");
+    execute("UPDATE trials SET throttle = 0x8c WHERE op = 'awq_dequant'");
+    expect(0, TUNE, "cpu was, in stored trials, throttled (hardware slowdown, power brake)");
+    assert_non_null(strstr(output, "\n2 of 10 trials were measured while the card was throttled (hardware slowdown, "
+                                   "power brake)"));
+    assert_string_equal(regime(), "cold, calls, monotonic, throttled");
+    expect(1, "table lint @/tiles.txt", "measured on a throttled card; tune again");
+    /* The rows of other shapes stay, and so does what is said of them. */
+    expect(0, "tune --shapes 128x192 --device cpu --m 1 --op fp16_gemm --trials 1 --out @/tiles.txt", " rows in");
+    assert_string_equal(regime(), "cold, calls, monotonic, throttled");
+    remove(in_folder("tiles.txt"));
+    expect(0, TUNE " --fresh", "10 of them new");
+    assert_string_equal(regime(), "cold, calls, monotonic");
+    expect(0, "table lint @/tiles.txt", "0 findings");
+}
+
 static void test_budget_and_trials_file(void **state) {
     (void)state;
     static const char tune[] = "tune --shapes 128x128 --device cpu --m 1 --budget 1s --op fp16_gemm --out @/tiles.txt";
@@ -413,6 +454,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_tunes_lints_and_resumes),
+        TEST(test_throttled_cards_are_named),
         TEST(test_budget_and_trials_file),
         TEST(test_rows_of_other_shapes_stay),
         TEST(test_kill_then_resume),

@@ -258,6 +258,13 @@ static void summarize(const struct tune *tune, const struct paths *paths, size_t
     fprintf(stderr,
             "\n%.2fx the speed of the built-in defaults (geometric mean)\n%zu rows in %s, trials in %s and %s\n",
             tune_speedup(tune), rows, paths->table, paths->csv, paths->store);
+    const struct nvml_watch *watch = &tune->watch;
+    char reasons[NVML_REASONS];
+    if (watch->impaired)
+        fprintf(stderr,
+                "%d of %d trials were measured while the card was throttled (%s): these are not the figures of a "
+                "healthy card; --fresh measures them again\n",
+                watch->impaired, watch->measured, nvml_reasons(watch->reasons, reasons));
 }
 
 /* 0 written, 1 written with holes; -1 nothing written. */

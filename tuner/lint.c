@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/kernel.h"
+#include "tuner/tune.h"
 
 struct lint {
     const struct tile_table *table;
@@ -102,6 +103,8 @@ int lint_table(const struct tile_table *table, const struct device *device, lint
     struct lint lint = {table, device, report, context, 0};
     char message[TILES_MESSAGE];
     if (!table->count) finding(&lint, "the table has no rows; run `tilebook tune`");
+    if (tune_throttled(table->regime))
+        finding(&lint, "measured on a throttled card; tune again with `tilebook tune --fresh`");
     if (device &&
         tiles_match(table, device->name, device->architecture, device->multiprocessors, device->kernels, message))
         finding(&lint, "%s", message);

@@ -94,6 +94,16 @@ static int measure_fresh(struct tune *tune, const struct kernel *kernel, const s
     return -1;
 }
 
+/* What the run remembers of a trial with times. */
+static void look_at(struct tune *tune, const struct trial_result *result, bool stored) {
+    char reasons[NVML_REASONS];
+    if (!(tune->best_us > 0) || result->us < tune->best_us) tune->best_us = result->us;
+    if (nvml_watch(&tune->watch, result->throttle))
+        progress_line(tune->progress, "warning: %s %s throttled (%s): its figures are not those of a healthy card",
+                      tune->device->id, stored ? "was, in stored trials," : "is",
+                      nvml_reasons(nvml_impairment(result->throttle), reasons));
+}
+
 static int trial(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result) {
     struct tune *tune = context;
@@ -105,7 +115,7 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
     if (status) return status;
     tune->order++;
     tune->spent_s += result->seconds;
-    if (result->status == TRIAL_OK && (!(tune->best_us > 0) || result->us < tune->best_us)) tune->best_us = result->us;
+    if (result->status == TRIAL_OK) look_at(tune, result, found);
     return 0;
 }
 
@@ -217,12 +227,36 @@ static void add_row(struct tile_table *table, const struct tune_item *item, int 
     }
 }
 
-static void keep_others(const struct tune *tune, const struct tile_table *before, struct tile_table *table) {
+/* True if any was kept. */
+static bool keep_others(const struct tune *tune, const struct tile_table *before, struct tile_table *table) {
+    size_t count = table->count;
     for (size_t r = 0; r < before->count; r++) {
         bool ours = false;
         for (int i = 0; i < tune->count && !ours; i++) ours = same_key(&before->rows[r], &tune->items[i].problem);
         if (!ours) table->rows[table->count++] = before->rows[r];
     }
+    return table->count > count;
+}
+
+static size_t regime_length(const char *regime) {
+    size_t length = strlen(regime), mark = strlen(TUNE_THROTTLED);
+    return length >= mark && !strcmp(regime + length - mark, TUNE_THROTTLED) ? length - mark : length;
+}
+
+bool tune_throttled(const char *regime) {
+    return regime[regime_length(regime)];
+}
+
+/* Apart from the mark of a throttled card. */
+static bool same_regime(const char *a, const char *b) {
+    return regime_length(a) == regime_length(b) && !strncmp(a, b, regime_length(a));
+}
+
+/* Either figure of a row. */
+static bool row_impaired(const struct search_result *result) {
+    return result->best >= 0 &&
+           (nvml_impairment(result->trials[result->best].result.throttle) ||
+            (result->baseline >= 0 && nvml_impairment(result->trials[result->baseline].result.throttle)));
 }
 
 /* "cold, stream, cupti": the clock is known only after measuring. */
@@ -258,7 +292,10 @@ int tune_table(const struct tune *tune, const struct tile_table *before, struct 
         add_row(table, item, m_low);
         m_low = item->problem.m + 1;
     }
-    if (before && !strcmp(before->regime, table->regime)) keep_others(tune, before, table);
+    bool kept = before && same_regime(before->regime, table->regime) && keep_others(tune, before, table);
+    bool throttled = kept && tune_throttled(before->regime);
+    for (int i = 0; i < tune->count && !throttled; i++) throttled = row_impaired(&tune->items[i].result);
+    if (throttled) strncat(table->regime, TUNE_THROTTLED, sizeof table->regime - strlen(table->regime) - 1);
     return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include "bench/nvml.h"
 #include "bench/shapes.h"
 #include "kernels/tiles.h"
 #include "tuner/progress.h"
@@ -31,12 +32,13 @@ struct tune {
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
 
     /* filled by tune_run */
-    int fresh;        /* trials that this run measured */
-    double started_s; /* monotonic */
-    double spent_s;   /* costs of all trials so far, stored ones too */
-    int current;      /* item that is being searched */
-    int order;        /* trials of the current item so far */
-    double best_us;   /* of the current item; 0 without */
+    int fresh;               /* trials that this run measured */
+    double started_s;        /* monotonic */
+    double spent_s;          /* costs of all trials so far, stored ones too */
+    int current;             /* item that is being searched */
+    int order;               /* trials of the current item so far */
+    double best_us;          /* of the current item; 0 without */
+    struct nvml_watch watch; /* of the trials with times, stored ones too */
     struct worker worker;
     struct error error;
 };
@@ -58,9 +60,13 @@ enum { TUNE_DONE, TUNE_INTERRUPTED };
 int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
  * for other (op, k, n, group) are kept if they were measured in the same regime. *missing counts the items without a
- * winner; the next larger m covers them, or nothing does. */
+ * winner; the next larger m covers them, or nothing does. The regime ends in TUNE_THROTTLED if an impaired card
+ * measured a winner, a default that it is held against, or perhaps a kept row. */
+#define TUNE_THROTTLED ", throttled"
 int tune_table(const struct tune *tune, const struct tile_table *before, struct tile_table *table, int *missing,
                struct error *error);
+/* True if a table's regime ends in TUNE_THROTTLED. */
+bool tune_throttled(const char *regime);
 /* One line a trial, with a header line; configurations as in the table. */
 void tune_write_csv(const struct tune *tune, FILE *stream);
 /* Geometric mean of default time over winner's time. */
