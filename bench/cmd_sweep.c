@@ -15,10 +15,11 @@ static const char program[] = "tilebook sweep";
 struct options {
     struct sweep_options sweep;
     const char *device, *table, *csv;
-    bool small; /* nobody chose the shape and there is no GPU */
+    double budget_s; /* 0: none */
+    bool small;      /* nobody chose the shape and there is no GPU */
 };
 
-enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV };
+enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV, KEY_BUDGET };
 
 static const struct argp_option option_list[] = {
     {"device", 'd', "D", 0, "cpu, cuda:N, or auto (default: the first GPU if there is one, else cpu)", 0},
@@ -36,6 +37,10 @@ static const struct argp_option option_list[] = {
     {"table", KEY_TABLE, "FILE", 0, "Take the configurations from this tile table where it has them", 0},
     {"cache", KEY_CACHE, "cold|warm", 0, "Rotate over more weights than the cache holds (cold, the default) or not", 0},
     {"seed", KEY_SEED, "N", 0, "Of the random data (default 1)", 0},
+    {"budget", KEY_BUDGET, "TIME", 0,
+     "90s, 10m or 1h for all points, shared evenly: each samples as long as its share allows (default: as long as the "
+     "figures need)",
+     0},
     {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
     {0},
 };
@@ -76,6 +81,15 @@ static void parse_seed(const char *text, struct argp_state *state, uint64_t *see
     errno = 0;
     *seed = strtoull(text, &end, 10);
     if (errno || end == text || *end || *text == '-') argp_error(state, "--seed %s: not a whole number", text);
+}
+
+static void parse_budget(const char *text, struct argp_state *state, double *seconds) {
+    char *unit;
+    *seconds = strtod(text, &unit);
+    *seconds *= *unit == 'h' ? 3600 : *unit == 'm' ? 60 : 1;
+    bool known = !*unit || (strchr("smh", *unit) && !unit[1]);
+    if (!known || !(*seconds > 0 && *seconds <= 1e7))
+        argp_error(state, "--budget %s: not a time like 90s, 10m or 1h", text);
 }
 
 /* True for `yes`, false for `no`. */
@@ -124,6 +138,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_TABLE:
         options->table = argument;
         break;
+    case KEY_BUDGET:
+        parse_budget(argument, state, &options->budget_s);
+        break;
     case KEY_CSV:
         options->csv = argument;
         break;
@@ -141,7 +158,8 @@ struct command_line {
     int argc, google_argc;
     char **argv, **google_argv; /* google_argv shares argv's memory */
     double min_time;            /* 0: not given */
-    bool list, repeated;
+    int repetitions;
+    bool list;
 };
 
 static bool starts_with(const char *text, const char *prefix) {
@@ -150,10 +168,11 @@ static bool starts_with(const char *text, const char *prefix) {
 
 static int split_arguments(int argc, char **argv, struct command_line *line) {
     static const char min_time[] = "--benchmark_min_time=", list[] = "--benchmark_list_tests";
+    static const char repetitions[] = "--benchmark_repetitions=";
     size_t room = (size_t)argc + 1;
     char **all = calloc(2 * room, sizeof *all);
     if (!all) return -1;
-    *line = (struct command_line){.argv = all, .google_argv = all + room};
+    *line = (struct command_line){.argv = all, .google_argv = all + room, .repetitions = 1};
     line->argv[line->argc++] = (char *)program;
     line->google_argv[line->google_argc++] = (char *)program;
     for (int i = 1; i < argc; i++) {
@@ -163,7 +182,7 @@ static int split_arguments(int argc, char **argv, struct command_line *line) {
         }
         line->google_argv[line->google_argc++] = argv[i];
         if (starts_with(argv[i], min_time)) line->min_time = strtod(argv[i] + strlen(min_time), NULL);
-        if (starts_with(argv[i], "--benchmark_repetitions=")) line->repeated = true;
+        if (starts_with(argv[i], repetitions)) line->repetitions = atoi(argv[i] + strlen(repetitions));
         if (starts_with(argv[i], list)) line->list = !strstr(argv[i], "=false") && !strstr(argv[i], "=0");
     }
     return 0;
@@ -248,7 +267,9 @@ static void summarize(const struct sweep *sweep) {
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
     sweep->measuring = measuring(line->min_time);
-    sweep->repeated = line->repeated;
+    sweep->repeated = line->repetitions > 1;
+    if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
+    sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1);
     sweep->words = stderr;
     if (!line->list) {
         if (options->small)

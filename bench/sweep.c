@@ -1,7 +1,9 @@
 #include "bench/sweep.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench/cbench.h"
 
@@ -192,6 +194,12 @@ void sweep_destroy(struct sweep *sweep) {
 
 /* --- running a point --- */
 
+double sweep_now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
 static bool same_problem(const struct problem *a, const struct problem *b) {
     return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
            a->zeros == b->zeros;
@@ -204,15 +212,28 @@ static int use_problem(struct sweep *sweep, const struct problem *problem, struc
     return instance_create(sweep->device, problem, sweep->options.seed, sweep->options.cold, &sweep->instance, error);
 }
 
+/* How long this run may sample: what is left of the time, shared among the runs that are left. */
+static struct measure_options within_deadline(struct sweep *sweep) {
+    struct measure_options options = sweep->measuring;
+    if (!(sweep->deadline > 0)) return options;
+    double left = (sweep->deadline - sweep_now()) / (sweep->runs > 1 ? sweep->runs : 1);
+    sweep->runs--;
+    options.max_seconds = fmax(0, fmin(options.max_seconds, left));
+    options.min_seconds = fmin(options.min_seconds, options.max_seconds / 2);
+    options.warmup_seconds = fmin(options.warmup_seconds, options.max_seconds / 10);
+    return options;
+}
+
 /* Correct first: a configuration that gives wrong results gets no time. */
 static int run_plan(struct sweep_point *point, struct measurement *m, double *relative_error, struct error *error) {
     struct sweep *sweep = point->sweep;
     struct plan *plan;
+    struct measure_options measuring = within_deadline(sweep);
     if (use_problem(sweep, &point->problem, error)) return -1;
     if (plan_create(sweep->device, point->kernel, &point->problem, &point->config, &plan, error)) return -1;
     int result = instance_fit(sweep->instance, plan, error);
     if (!result) result = instance_verify(sweep->instance, plan, relative_error, error);
-    if (!result) result = measure(sweep->instance, plan, &sweep->measuring, m, error);
+    if (!result) result = measure(sweep->instance, plan, &measuring, m, error);
     plan_destroy(plan);
     return result;
 }

@@ -36,6 +36,8 @@ struct sweep {
     const struct tile_table *table;   /* or NULL */
     struct measure_options measuring; /* set by the caller before anything runs */
     struct ceilings ceilings;         /* likewise */
+    double deadline;                  /* likewise; on the monotonic clock, seconds; 0 for none */
+    int runs;                         /* likewise; those to come, for the deadline */
     FILE *csv;                        /* likewise; NULL for none */
     FILE *words;                      /* likewise; for warnings */
     bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
@@ -50,6 +52,8 @@ struct sweep {
  * configuration that is not legal (configurations of "all" that are not are left out). */
 int sweep_create(struct device *device, const struct sweep_options *options, const struct tile_table *table,
                  struct sweep **sweep, struct error *error);
+/* Seconds of the clock that the deadline is on. */
+double sweep_now(void);
 /* Registers all points with Google Benchmark. */
 void sweep_register(struct sweep *sweep);
 /* What a point does with its measurement: a warning if it is the first of an impaired card, the row, its line

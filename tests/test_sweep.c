@@ -176,6 +176,26 @@ static void all_configurations(void **state) {
     release(&output);
 }
 
+/* Many points, no time for any: each still has the samples that an interval needs. */
+static void a_budget_ends_the_sampling(void **state) {
+    (void)state;
+    struct output output = run("sweep --device cpu --op fp16_gemm --shapes 128x64 --m 1:16:x2 --budget 0.001s "
+                               "--benchmark_format=json");
+    assert_int_equal(output.code, 0);
+    json_t *root = parse(output.out);
+    const json_t *list = json_object_get(root, "benchmarks");
+    assert_int_equal(json_array_size(list), 5);
+    for (size_t i = 0; i < 5; i++) {
+        const json_t *entry = json_array_get(list, i);
+        assert_non_null(strstr(json_string_value(json_object_get(entry, "label")), "stop="));
+        assert_null(strstr(json_string_value(json_object_get(entry, "label")), "stop=samples"));
+        assert_true(json_number_value(json_object_get(entry, "samples")) >= 6);
+        assert_true(json_number_value(json_object_get(entry, "samples")) < 2000);
+    }
+    json_decref(root);
+    release(&output);
+}
+
 static void csv_rows(void **state) {
     (void)state;
     char command[512];
@@ -218,6 +238,8 @@ static void wrong_usage(void **state) {
         {QUICK "--group 100", "--group 100: accepted are 32, 64, 128 and all"},
         {QUICK "--zeros 2", "--zeros 2: accepted are 1 and 0"},
         {QUICK "--cache hot", "--cache hot: accepted are cold and warm"},
+        {QUICK "--budget soon", "--budget soon: not a time like 90s, 10m or 1h"},
+        {QUICK "--budget 0s", "--budget 0s: not a time"},
         {QUICK "--seed -1", "--seed -1: not a whole number"},
         {QUICK "--tile 3", "unrecognized option"},
         {QUICK "extra", "Too many arguments"},
@@ -445,6 +467,7 @@ int main(void) {
         cmocka_unit_test(cold_symmetric_repeated),
         cmocka_unit_test(model_shapes_are_listed),
         cmocka_unit_test(all_configurations),
+        cmocka_unit_test(a_budget_ends_the_sampling),
         cmocka_unit_test(csv_rows),
         cmocka_unit_test(wrong_usage),
         cmocka_unit_test(failures),
