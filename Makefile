@@ -1,12 +1,23 @@
 # make            build/tilebook          make test   unit and pipeline tests, no GPU needed
-# make demo       the whole pipeline      make setup  install what the build needs
-# config=debug|release|sanitize|fuzz      CC=gcc|clang
+# make demo       the whole pipeline      make setup  install what the build needs (test and demo do that too)
+# make tune       a tile table for MODEL  make sweep  times for MODEL, with that table where there is one
+# make plots      figures of both         make export the table as FORMAT=c|json|csv
+#   MODEL=qwen2.5-14b|DIR DEVICE=auto|cpu|cuda:N BUDGET=10m RESULTS=build/results, ARGS= for any other option
+# make install PREFIX=/usr/local          make format clean gpu-tests fuzzers
+# config=debug|release|sanitize|fuzz      CC=gcc|clang: another compiler or other flags rebuild what they touch
+# OUT=DIR         build there instead     CUDA_HOME=DIR the toolkit; CUDA_HOME= for the CPU backend only
+# V=1             whole command lines
 MAKEFLAGS += -r
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
 
 config ?= release
 PREFIX ?= /usr/local
+MODEL ?= qwen2.5-14b
+DEVICE ?= auto
+BUDGET ?= 10m
+RESULTS ?= build/results
+FORMAT ?= c
 CC := $(if $(filter default undefined,$(origin CC)),$(if $(filter fuzz,$(config)),clang,gcc),$(CC))
 CXX := $(if $(filter default undefined,$(origin CXX)),$(if $(findstring clang,$(CC)),clang++,g++),$(CXX))
 
@@ -39,8 +50,10 @@ OBJECTS := $(SOURCES:%.c=$(OBJ)/%.o) $(OBJ)/bench/cbench.o $(OBJ)/embedded.o
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
 GPU_TESTS := $(if $(CUDA),$(patsubst tests/gpu/%.c,$(OUT)/tests/gpu/%,$(wildcard tests/gpu/test_*.c)))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+# $(call say,WHAT) before a command prints WHAT in its place, unless V=1 or make -s.
+say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo '  $1';)
 
-.PHONY: all setup test demo sweep tune plots export install clean format gpu-tests fuzzers
+.PHONY: all setup test demo sweep tune plots export install clean format gpu-tests fuzzers FORCE
 all: $(OUT)/tilebook
 	@echo "$(OUT)/tilebook: $(if $(CUDA),CPU and CUDA backends (CUDA $(CUDA_VERSION) from $(CUDA_HOME)),CPU backend only: no CUDA Toolkit 12.4 or newer found; set CUDA_HOME if there is one)"
 
@@ -48,19 +61,24 @@ $(DEPS)/libbenchmark.a:
 	@echo "Google Benchmark is not built yet; run: make setup" >&2; exit 1
 
 $(OUT)/tilebook: $(OBJ)/tuner/main.o $(OUT)/libtilebook.a $(DEPS)/libbenchmark.a
-	$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) $(LIBS) -o $@
+	$(call say,LINK $@)$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) $(LIBS) -o $@
 
 $(OUT)/libtilebook.a: $(OBJECTS)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR $@)ar rcs $@ $^
 
-$(OBJ)/%.o: %.c | $(DEPS)/libbenchmark.a
+# What everything here was compiled with; objects depend on it, so that none of another compiler remain.
+$(OBJ)/flags: FORCE
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	@echo '$(CC) $(CXX) $(CPPFLAGS) $(CFLAGS) $(CXXFLAGS)' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-$(OBJ)/%.o: %.cc | $(DEPS)/libbenchmark.a
+$(OBJ)/%.o: %.c $(OBJ)/flags | $(DEPS)/libbenchmark.a
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC $<)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(OBJ)/%.o: %.cc $(OBJ)/flags | $(DEPS)/libbenchmark.a
+	@mkdir -p $(@D)
+	$(call say,CXX $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 
 # Device sources travel inside the program; NVRTC compiles them where they run.
 $(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
@@ -75,16 +93,16 @@ $(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
 	echo "const char kernels_hash_cuda[] = \"$$(cat /dev/null $(TIMED_SOURCES) | sha256sum | cut -c1-8)\";"; \
 	echo "const char kernels_hash_cpu[] = \"$$(cat /dev/null $(CPU_SOURCES) | sha256sum | cut -c1-8)\";"; } > $@
 
-$(OBJ)/embedded.o: $(OBJ)/embedded.c
-	$(CC) $(CFLAGS) -c $< -o $@
+$(OBJ)/embedded.o: $(OBJ)/embedded.c $(OBJ)/flags
+	$(call say,CC $<)$(CC) $(CFLAGS) -c $< -o $@
 
 $(OUT)/tests/%: $(OBJ)/tests/%.o $(OUT)/libtilebook.a $(DEPS)/libbenchmark.a
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) -lcmocka $(LIBS) -Wl,-rpath,'$$ORIGIN' -o $@
+	$(call say,LINK $@)$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) -lcmocka $(LIBS) -Wl,-rpath,'$$ORIGIN' -o $@
 
 $(OUT)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OUT)/libtilebook.a
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+	$(call say,LINK $@)$(CXX) $(LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
 
 setup:
 	@.ci/setup
@@ -100,6 +118,20 @@ fuzzers: $(FUZZERS)
 demo: setup
 	@$(MAKE) --no-print-directory all
 	@bench/demo
+
+tune: all
+	$(OUT)/tilebook tune --model $(MODEL) --device $(DEVICE) --budget $(BUDGET) --out $(RESULTS)/tiles.txt $(ARGS)
+
+sweep: all
+	@mkdir -p $(RESULTS)
+	$(OUT)/tilebook sweep --shapes $(MODEL) --device $(DEVICE) $(addprefix --table ,$(wildcard $(RESULTS)/tiles.txt)) \
+	  --benchmark_out=$(RESULTS)/sweep.json --benchmark_out_format=json $(ARGS)
+
+plots: all
+	$(OUT)/tilebook plot --results $(RESULTS) $(ARGS)
+
+export: all
+	$(OUT)/tilebook table export $(RESULTS)/tiles.txt --format $(FORMAT) --out $(RESULTS)/tiles.$(FORMAT:c=h) $(ARGS)
 
 install: all
 	install -D $(OUT)/tilebook $(DESTDIR)$(PREFIX)/bin/tilebook
