@@ -176,8 +176,8 @@ static int time_matrix(struct device *device, const struct kernel *kernel, const
     int result = -1;
     if (!config_default(device, kernel, problem, &config, error) &&
         !instance_create(device, problem, 1, false, &instance, error) &&
-        !plan_create(device, kernel, problem, &config, &plan, error) &&
-        !measure(instance, plan, &measure_quick, &m, error)) {
+        !plan_create(device, kernel, problem, &config, &plan, error) && !instance_fit(instance, plan, error) &&
+        !instance_verify(instance, plan, NULL, error) && !measure(instance, plan, &measure_quick, &m, error)) {
         ceilings->matrix_tflops = problem_flops(problem) / m.min_us / 1e6;
         ceilings->state = (struct gpu_state){m.sm_mhz, m.memory_mhz, m.celsius, m.watts, m.throttle};
         measurement_free(&m);
