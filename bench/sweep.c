@@ -200,13 +200,8 @@ double sweep_now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static bool same_problem(const struct problem *a, const struct problem *b) {
-    return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
-           a->zeros == b->zeros;
-}
-
 static int use_problem(struct sweep *sweep, const struct problem *problem, struct error *error) {
-    if (sweep->instance && same_problem(&sweep->instance->problem, problem)) return 0;
+    if (sweep->instance && problem_equal(&sweep->instance->problem, problem)) return 0;
     instance_destroy(sweep->instance);
     sweep->instance = NULL;
     return instance_create(sweep->device, problem, sweep->options.seed, sweep->options.cold, &sweep->instance, error);

@@ -143,6 +143,7 @@ int op_parse(const char *text, enum op *op, struct error *error);
 
 /* 0 if the op is defined for these numbers (K % 128, N % 64, group in {32, 64, 128, K}, M >= 1, ...). */
 int problem_check(const struct problem *problem, struct error *error);
+bool problem_equal(const struct problem *a, const struct problem *b);
 /* Multiplications and additions, counted as two; for awq_dequant one subtraction and one product a weight. */
 double problem_flops(const struct problem *problem);
 /* Fewest bytes between memory and chip: each operand once. */

@@ -42,6 +42,11 @@ int problem_check(const struct problem *p, struct error *error) {
     return check_group(p, error);
 }
 
+bool problem_equal(const struct problem *a, const struct problem *b) {
+    return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
+           a->zeros == b->zeros;
+}
+
 double problem_flops(const struct problem *p) {
     return (p->op == OP_AWQ_DEQUANT ? 2.0 : 2.0 * p->m) * p->n * p->k;
 }

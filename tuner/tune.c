@@ -145,11 +145,23 @@ static void report(const struct tune *tune, const struct tune_item *item) {
                   best->result.us, was, result->count, name, config);
 }
 
+/* The winner of the problem before, if only its m differs. */
+static const struct trial *hint(const struct tune *tune) {
+    if (!tune->current) return NULL;
+    const struct tune_item *item = &tune->items[tune->current], *before = item - 1;
+    struct problem same = before->problem;
+    same.m = item->problem.m;
+    return before->result.best >= 0 && problem_equal(&same, &item->problem)
+               ? &before->result.trials[before->result.best]
+               : NULL;
+}
+
 static int search_item(struct tune *tune, struct tune_item *item) {
     struct search search = {
         .device = tune->device,
         .kernels = kernel_list(),
         .problem = item->problem,
+        .hint = hint(tune),
         .m_low = item->m_low,
         .trials = tune->trials,
         .trial = trial,

@@ -6,13 +6,8 @@
 #include "bench/measure.h"
 #include "tuner/progress.h"
 
-static bool same_problem(const struct problem *a, const struct problem *b) {
-    return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
-           a->zeros == b->zeros;
-}
-
 static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
-    if (worker->instance && same_problem(&worker->instance->problem, problem)) return 0;
+    if (worker->instance && problem_equal(&worker->instance->problem, problem)) return 0;
     worker_close(worker);
     return instance_create(worker->device, problem, worker->seed, true, &worker->instance, error);
 }
