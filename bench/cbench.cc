@@ -2,6 +2,8 @@
 
 #include <benchmark/benchmark.h>
 
+static const volatile sig_atomic_t *stop;
+
 // No exception may cross into C: one that is thrown in `body` (out of memory) ends the program here.
 template <class Body> static auto contain(Body body) noexcept {
     return body();
@@ -13,7 +15,12 @@ static benchmark::State &google(cbench_state *state) {
 
 void cbench_register(const char *name, cbench_function *function, void *data) {
     contain([=] {
-        auto run = [=](benchmark::State &state) { function(reinterpret_cast<cbench_state *>(&state), data); };
+        auto run = [=](benchmark::State &state) {
+            if (stop && *stop)
+                state.SkipWithError("interrupted");
+            else
+                function(reinterpret_cast<cbench_state *>(&state), data);
+        };
         benchmark::RegisterBenchmark(name, run)->Unit(benchmark::kMicrosecond)->UseManualTime()->Iterations(1);
     });
 }
@@ -44,6 +51,10 @@ void cbench_add_context(const char *key, const char *value) {
 
 void cbench_initialize(int *argc, char **argv) {
     contain([=] { benchmark::Initialize(argc, argv); });
+}
+
+void cbench_stop_at(const volatile sig_atomic_t *flag) {
+    stop = flag;
 }
 
 int cbench_run(void) {

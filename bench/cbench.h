@@ -2,6 +2,7 @@
 #ifndef TILEBOOK_CBENCH_H
 #define TILEBOOK_CBENCH_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,6 +36,9 @@ void cbench_add_context(const char *key, const char *value);
 
 /* Takes the --benchmark_* flags out of argv (argc is updated). */
 void cbench_initialize(int *argc, char **argv);
+/* From when *flag is not 0 on no further benchmark starts: each that is left is an error, "interrupted", in the output,
+ * which so becomes complete. `flag` must outlive cbench_run. */
+void cbench_stop_at(const volatile sig_atomic_t *flag);
 /* Runs what the filter selects. Returns how many benchmarks ran. */
 int cbench_run(void);
 

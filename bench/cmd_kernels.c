@@ -22,7 +22,7 @@ static const struct argp_option option_list[] = {
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
     struct options *options = state->input;
     if (key == 'd')
-        options->device = argument;
+        options->device = argument_device(state, argument);
     else if (key == 's')
         options->shapes = argument;
     else if (key == 'm')
@@ -53,10 +53,9 @@ struct scope {
     int *m, m_count;
 };
 
-/* 0 or the exit code. A GPU that is not there is a failure, a name that no device can have is wrong usage. */
+/* 0 or the exit code. */
 static int load_scope(const struct options *options, struct scope *scope, struct error *error) {
-    if (options->device && device_open(options->device, &scope->device, error))
-        return strncmp(options->device, "cuda:", 5) ? 2 : 1;
+    if (options->device && device_open(options->device, &scope->device, error)) return 1;
     if (!options->shapes) return 0;
     if (shapes_parse(options->shapes, &scope->shapes, error)) return 2;
     return m_list_parse(options->m, &scope->m, &scope->m_count, error) ? 2 : 0;

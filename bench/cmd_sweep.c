@@ -60,38 +60,6 @@ static const char doc[] =
     "  tilebook sweep --op marlin_gemm --shapes 5120x7168 --m 1:256:x2 --config all\n"
     "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json";
 
-static void parse_group(const char *text, struct argp_state *state, int *group) {
-    static const int groups[] = {32, 64, 128};
-    char *end;
-    long value = strtol(text, &end, 10);
-    if (!strcmp(text, "all")) {
-        *group = 0;
-        return;
-    }
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
-        if (!*end && value == groups[i]) {
-            *group = groups[i];
-            return;
-        }
-    argp_error(state, "--group %s: accepted are 32, 64, 128 and all (one group for all of K)", text);
-}
-
-static void parse_seed(const char *text, struct argp_state *state, uint64_t *seed) {
-    char *end;
-    errno = 0;
-    *seed = strtoull(text, &end, 10);
-    if (errno || end == text || *end || *text == '-') argp_error(state, "--seed %s: not a whole number", text);
-}
-
-static void parse_budget(const char *text, struct argp_state *state, double *seconds) {
-    char *unit;
-    *seconds = strtod(text, &unit);
-    *seconds *= *unit == 'h' ? 3600 : *unit == 'm' ? 60 : 1;
-    bool known = !*unit || (strchr("smh", *unit) && !unit[1]);
-    if (!known || !(*seconds > 0 && *seconds <= 1e7))
-        argp_error(state, "--budget %s: not a time like 90s, 10m or 1h", text);
-}
-
 /* True for `yes`, false for `no`. */
 static bool parse_choice(const char *option, const char *text, const char *yes, const char *no,
                          struct argp_state *state) {
@@ -105,7 +73,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     struct sweep_options *sweep = &options->sweep;
     switch (key) {
     case 'd':
-        options->device = argument;
+        options->device = argument_device(state, argument);
         break;
     case 'o':
         sweep->ops = argument;
@@ -124,7 +92,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         sweep->configs[sweep->config_count++] = argument;
         break;
     case KEY_GROUP:
-        parse_group(argument, state, &sweep->group);
+        sweep->group = argument_group(state, argument);
         break;
     case KEY_ZEROS:
         sweep->zeros = parse_choice("--zeros", argument, "1", "0", state);
@@ -133,13 +101,13 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         sweep->cold = parse_choice("--cache", argument, "cold", "warm", state);
         break;
     case KEY_SEED:
-        parse_seed(argument, state, &sweep->seed);
+        sweep->seed = (uint64_t)argument_whole(state, "seed", argument, 0, INT64_MAX);
         break;
     case KEY_TABLE:
         options->table = argument;
         break;
     case KEY_BUDGET:
-        parse_budget(argument, state, &options->budget_s);
+        options->budget_s = argument_time(state, "budget", argument);
         break;
     case KEY_CSV:
         options->csv = argument;
@@ -160,6 +128,8 @@ struct command_line {
     double min_time;            /* 0: not given */
     int repetitions;
     bool list;
+    const char *out; /* Google Benchmark's file, or NULL */
+    bool json;       /* that file is JSON */
 };
 
 static bool starts_with(const char *text, const char *prefix) {
@@ -168,11 +138,11 @@ static bool starts_with(const char *text, const char *prefix) {
 
 static int split_arguments(int argc, char **argv, struct command_line *line) {
     static const char min_time[] = "--benchmark_min_time=", list[] = "--benchmark_list_tests";
-    static const char repetitions[] = "--benchmark_repetitions=";
+    static const char repetitions[] = "--benchmark_repetitions=", out[] = "--benchmark_out=";
     size_t room = (size_t)argc + 1;
     char **all = calloc(2 * room, sizeof *all);
     if (!all) return -1;
-    *line = (struct command_line){.argv = all, .google_argv = all + room, .repetitions = 1};
+    *line = (struct command_line){.argv = all, .google_argv = all + room, .repetitions = 1, .json = true};
     line->argv[line->argc++] = (char *)program;
     line->google_argv[line->google_argc++] = (char *)program;
     for (int i = 1; i < argc; i++) {
@@ -183,6 +153,8 @@ static int split_arguments(int argc, char **argv, struct command_line *line) {
         line->google_argv[line->google_argc++] = argv[i];
         if (starts_with(argv[i], min_time)) line->min_time = strtod(argv[i] + strlen(min_time), NULL);
         if (starts_with(argv[i], repetitions)) line->repetitions = atoi(argv[i] + strlen(repetitions));
+        if (starts_with(argv[i], out)) line->out = argv[i] + strlen(out);
+        if (starts_with(argv[i], "--benchmark_out_format=")) line->json &= !strcmp(strchr(argv[i], '=') + 1, "json");
         if (starts_with(argv[i], list)) line->list = !strstr(argv[i], "=false") && !strstr(argv[i], "=0");
     }
     return 0;
@@ -264,6 +236,30 @@ static void summarize(const struct sweep *sweep) {
     if (sweep->failures) fprintf(stderr, "%s: %d runs failed; their rows say why\n", program, sweep->failures);
 }
 
+/* Google Benchmark does not look whether its file could be written. */
+static bool json_is_complete(const char *path) {
+    char tail[4] = "";
+    FILE *file = fopen(path, "r");
+    bool complete = file && !fseek(file, -(long)sizeof tail, SEEK_END) && fread(tail, sizeof tail, 1, file) &&
+                    !memcmp(tail, "]\n}\n", sizeof tail);
+    if (file) fclose(file);
+    return complete;
+}
+
+/* What cbench_run left; the exit code. */
+static int finish(const struct sweep *sweep, const struct command_line *line, int ran, bool interrupted) {
+    struct error error;
+    if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
+    if (!line->list && line->out && line->json && !json_is_complete(line->out)) {
+        error_set(&error, "%s could not be written; is the disk full?", line->out);
+        return fail(1, error.text);
+    }
+    summarize(sweep);
+    if (!interrupted) return sweep->failures ? 1 : 0;
+    fprintf(stderr, "%s: interrupted; the rows of the points that were not measured say so\n", program);
+    return 130;
+}
+
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
     sweep->measuring = measuring(line->min_time);
@@ -271,24 +267,24 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
     sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1);
     sweep->words = stderr;
-    if (!line->list) {
-        if (options->small)
-            fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
-        fprintf(stderr, "%s: %d points on %s (%s); measuring the ceilings first\n", program, sweep->count,
-                sweep->device->id, sweep->device->name);
-        if (run_ceilings(sweep, &error)) return fail(1, error.text);
-    }
     if (options->csv && !(sweep->csv = fopen(options->csv, "w"))) {
         error_set(&error, "%s: %s", options->csv, strerror(errno));
         return fail(1, error.text);
     }
+    if (!line->list) {
+        if (options->small)
+            fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
+        fprintf(stderr, "%s: %d point%s on %s (%s); measuring the ceilings first\n", program, sweep->count,
+                sweep->count == 1 ? "" : "s", sweep->device->id, sweep->device->name);
+        if (run_ceilings(sweep, &error)) return fail(1, error.text);
+    }
     add_context(sweep);
     sweep_register(sweep);
+    const volatile sig_atomic_t *interrupted = catch_interrupt();
+    cbench_stop_at(interrupted);
     int ran = cbench_run();
     if (sweep->csv && fclose(sweep->csv)) return fail(1, "the CSV file could not be written; is the disk full?");
-    if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
-    summarize(sweep);
-    return sweep->failures ? 1 : 0;
+    return finish(sweep, line, ran, *interrupted);
 }
 
 static int load_table(const char *path, const struct device *device, struct tile_table *table) {
@@ -332,10 +328,7 @@ static int run_arguments(struct options *options, struct command_line *line) {
         error_set(&error, "unknown flag or bad value: %s", line->google_argv[1]);
         return fail(2, error.text);
     }
-    if (device_open(options->device, &device, &error)) {
-        /* A GPU that is not there is a failure, a name that no device can have is wrong usage. */
-        return fail(starts_with(options->device, "cuda:") ? 1 : 2, error.text);
-    }
+    if (device_open(options->device, &device, &error)) return fail(1, error.text);
     int code = run_on(device, options, line);
     device_close(device);
     return code;

@@ -34,7 +34,16 @@ static int parse_cuda_index(const char *id) {
     return *end ? -1 : (int)index;
 }
 
+int device_check_id(const char *id, struct error *error) {
+    if (!strcmp(id, "cpu") || !strcmp(id, "auto") || parse_cuda_index(id) >= 0) return 0;
+    return error_set(error,
+                     "unknown device '%s'; accepted: cpu, cuda:N (cuda:0 is the first GPU) or auto; "
+                     "`tilebook devices` lists what is here",
+                     id);
+}
+
 static int open_backend(const char *id, struct device *device, struct error *error) {
+    if (device_check_id(id, error)) return -1;
     int index = parse_cuda_index(id);
     if (index >= 0) {
         struct error cause;
@@ -46,11 +55,7 @@ static int open_backend(const char *id, struct device *device, struct error *err
         *device = (struct device){0};
         return cpu_open(device, error);
     }
-    if (!strcmp(id, "cpu")) return cpu_open(device, error);
-    return error_set(error,
-                     "unknown device '%s'; accepted: cpu, cuda:N (cuda:0 is the first GPU) or auto; "
-                     "`tilebook devices` lists what is here",
-                     id);
+    return cpu_open(device, error);
 }
 
 int device_open(const char *id, struct device **result, struct error *error) {

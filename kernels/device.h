@@ -53,6 +53,9 @@ struct device_functions {
     int (*marked)(struct device *, double *microseconds, struct error *);
 };
 
+/* Whether `id` is a name that a device can have: "cpu", "cuda:N" or "auto". */
+int device_check_id(const char *id, struct error *error);
+
 /* Opens "cpu", "cuda:N", or "auto" (cuda:0 where a usable GPU and NVRTC are, else the CPU).
  * Errors: unknown name, no driver or no GPU (and that `--device cpu` works), no NVRTC. */
 int device_open(const char *id, struct device **device, struct error *error);

@@ -15,7 +15,7 @@ enum { PATH = 2048 };
 
 static const struct argp_option options[] = {
     {"results", 'r', "DIR", 0, "folder with sweep.json, trials.csv, tiles.txt (default: each folder in results/)", 0},
-    {"out", 'o', "DIR", 0, "where the figures go (default: beside the results)", 0},
+    {"out", 'o', "DIR", 0, "where the figures go (default: with the results)", 0},
     {"figure", 'f', "NAME", 0, "draw only this one; may be repeated (default: all)", 0},
     {"x", 'x', "PARAMETER", 0, "heat map: the tile parameter to the right (default: one that matters most)", 1},
     {"y", 'y', "PARAMETER", 0, "heat map: the tile parameter upwards", 1},
@@ -24,7 +24,11 @@ static const struct argp_option options[] = {
 
 static const char documentation[] =
     "Draws figures from measured results, each as PNG and SVG, and prints the files' names.\v"
-    "A figure whose data are missing is skipped, and the command that makes them is named. Figures:\n";
+    "A figure whose data are missing is skipped, and the command that makes them is named.\n\n"
+    "Examples:\n"
+    "  tilebook plot\n"
+    "  tilebook plot --results results/h100 --figure heatmap --x tile_n --y stages\n\n"
+    "Figures:\n";
 
 struct choices {
     const char *results, *out, *x, *y;

@@ -48,6 +48,15 @@ static int run_in(const char *directory, char *const argv[], struct error *error
     return 0;
 }
 
+/* gnuplot does not look whether its output could be written; a PNG ends in IEND and its checksum, an SVG in </svg>. */
+static bool is_complete(const char *path) {
+    char tail[16] = "";
+    FILE *file = fopen(path, "rb");
+    bool read = file && !fseek(file, -(long)sizeof tail, SEEK_END) && fread(tail, sizeof tail, 1, file);
+    if (file) fclose(file);
+    return read && (memmem(tail, sizeof tail, "IEND", 4) || memmem(tail, sizeof tail, "</svg>", 6));
+}
+
 int gnuplot_draw(const char *scripts, const struct figure *figure, const struct figure_text *text,
                  const struct figure_input *input, const char *data, const char *out, const char *format,
                  struct error *error) {
@@ -62,6 +71,10 @@ int gnuplot_draw(const char *scripts, const struct figure *figure, const struct 
     if (run_in(scripts, (char *const *)argv, error)) {
         unlink(partial);
         return error_prefix(error, "%s", path);
+    }
+    if (!is_complete(partial)) {
+        unlink(partial);
+        return error_set(error, "%s: could not be written; is the disk full?", path);
     }
     if (rename(partial, path)) {
         int cause = errno;

@@ -258,7 +258,7 @@ static void refuses_to_make(void **state) {
     runs(2, "make", "which directory");
     runs(2, "make /tmp/x", "--like is missing");
     runs(2, "make --like qwen2.5-14b --quantization int8 /tmp/x", "int8|none, awq, gptq");
-    runs(2, "make --like qwen2.5-14b --seed x /tmp/x", "--seed x|integer");
+    runs(2, "make --like qwen2.5-14b --seed x /tmp/x", "--seed x|whole number from 0");
     runs(2, "make --like qwen2.5-14b --dtype int8 /tmp/x", "--dtype int8|bfloat16");
     runs(2, "make --like qwen2.5-14b -q awq --dtype bfloat16 /tmp/x", "4-bit checkpoints are float16");
     runs(1, "make --like qwen9 /tmp/tilebook-none", "qwen9|known: qwen2.5-14b");

@@ -240,7 +240,7 @@ static void wrong_usage(void **state) {
         {QUICK "--cache hot", "--cache hot: accepted are cold and warm"},
         {QUICK "--budget soon", "--budget soon: not a time like 90s, 10m or 1h"},
         {QUICK "--budget 0s", "--budget 0s: not a time"},
-        {QUICK "--seed -1", "--seed -1: not a whole number"},
+        {QUICK "--seed -1", "--seed -1: not a whole number from 0"},
         {QUICK "--tile 3", "unrecognized option"},
         {QUICK "extra", "Too many arguments"},
         {QUICK "--benchmark_nonsense=1", "--benchmark_nonsense=1"},

@@ -1,16 +1,9 @@
 /* Tile tables: reading, checking, looking up, writing. */
-#include <setjmp.h>
+#include "tests/command.h"
+
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
 
 #include "kernels/tiles.h"
 
@@ -22,20 +15,7 @@
 #define ROW "marlin_gemm 5120 7168 128 "
 #define END " marlin_gemm/mma tile_n=64 stages=6 8.0 2361 2 12.9\n"
 
-static char folder[64], message[TILES_MESSAGE];
-
-static int set_up(void **state) {
-    (void)state;
-    strcpy(folder, "/tmp/tilebook-tiles-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
+static char message[TILES_MESSAGE];
 
 static int parse(const char *text, struct tile_table *table) {
     message[0] = 0;
@@ -357,5 +337,5 @@ int main(void) {
         cmocka_unit_test(test_write_to_impossible_places),
         cmocka_unit_test(test_full_disk_keeps_the_old_file),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

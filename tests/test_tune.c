@@ -1,64 +1,13 @@
 /* `tilebook tune` and `tilebook table` as they are called, on the CPU with a tiny shape. */
-#include <setjmp.h>
+#include "tests/command.h"
+
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <jansson.h>
 #include <sqlite3.h>
-#include <cmocka.h>
 
 #include "kernels/tiles.h"
 #include "kernels/kernel.h"
 #include "tuner/lint.h"
-
-static char folder[64], output[16384];
-
-static int set_up(void **state) {
-    (void)state;
-    strcpy(folder, "/tmp/tilebook-tune-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command);
-}
-
-/* Runs "tilebook ARGUMENTS" with @ standing for the test's folder; the exit code. Both streams go to `output`. */
-static int tilebook(const char *arguments) {
-    char command[2048];
-    const char *program = getenv("TILEBOOK");
-    int used = snprintf(command, sizeof command, "%s ", program ? program : "build/tilebook");
-    for (; *arguments; arguments++)
-        used += snprintf(command + used, sizeof command - (size_t)used, *arguments == '@' ? "%s" : "%.1s",
-                         *arguments == '@' ? folder : arguments);
-    snprintf(command + used, sizeof command - (size_t)used, " 2>&1");
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    output[fread(output, 1, sizeof output - 1, pipe)] = 0;
-    int status = pclose(pipe);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void expect(int code, const char *arguments, const char *text) {
-    int found = tilebook(arguments);
-    if (found != code || !strstr(output, text))
-        fail_msg("tilebook %s: exit code %d, expected %d and '%s' in:\n%s", arguments, found, code, text, output);
-}
-
-static const char *in_folder(const char *name) {
-    static char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 static long stored_trials(void) {
     sqlite3 *database;
@@ -224,14 +173,14 @@ static void test_refuses(void **state) {
     expect(2, "tune", "Give --model qwen2.5-14b or --shapes KxN");
     expect(2, "tune --model qwen9", "qwen9");
     expect(2, "tune --shapes 128x128 --model qwen2.5-14b", "not together");
-    expect(2, "tune --shapes 128x128 --budget soon", "--budget: 'soon' is not a time");
-    expect(2, "tune --shapes 128x128 --budget 0s", "is not a time");
+    expect(2, "tune --shapes 128x128 --budget soon", "--budget soon: not a time");
+    expect(2, "tune --shapes 128x128 --budget 0s", "--budget 0s: not a time");
     expect(2, "tune --shapes 128x128 --op marlin_gemm,gemm", "unknown op 'gemm'");
     expect(2, "tune --shapes 128x128 --m 0", "'0'");
-    expect(2, "tune --shapes 128x128 --trials none", "--trials: 'none'");
+    expect(2, "tune --shapes 128x128 --trials none", "--trials none: not a whole number");
     expect(2, "tune --shapes 100x128 --device cpu --out @/t", "found K=100");
-    expect(2, "tune --shapes 128x128 --device cpu --group 5 --out @/t", "group size 5 is not supported");
-    expect(1, "tune --shapes 128x128 --device tpu --out @/t", "unknown device 'tpu'");
+    expect(2, "tune --shapes 128x128 --device cpu --group 5 --out @/t", "--group 5: accepted are 32, 64, 128 and all");
+    expect(2, "tune --shapes 128x128 --device tpu --out @/t", "unknown device 'tpu'");
     expect(1, "tune --shapes 128x128 --device cpu --out LICENSE/tiles.txt", "Not a directory");
     expect(1, "tune --shapes 128x128 --device cpu --out /proc/tiles.txt", "name another table with --out");
     expect(1, "tune --shapes 128x128 --device cpu --out LICENSE --store @/s", "in the way of the new table");
@@ -452,7 +401,7 @@ static void test_lint_finds(void **state) {
 }
 
 int main(void) {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, folder_make, folder_remove)
     const struct CMUnitTest tests[] = {
         TEST(test_tunes_lints_and_resumes),
         TEST(test_throttled_cards_are_named),

@@ -17,12 +17,16 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static const char documentation[] =
-    "Shows, checks or exports a tile table.\v"
-    "  show    prints it aligned\n"
-    "  lint    a line for each finding and exit code 1, or nothing and 0: unknown kernels, illegal configurations, "
-    "holes, other hardware, other kernel sources\n"
-    "  export  as table, json, csv or c\n";
+static const char documentation[] = "Shows, checks or exports a tile table.\v"
+                                    "  show    prints it aligned\n"
+                                    "  lint    a line for each finding and exit code 1, or nothing and 0:\n"
+                                    "          unknown kernels, illegal configurations, holes, other hardware,\n"
+                                    "          other kernel sources\n"
+                                    "  export  as table, json, csv or c\n\n"
+                                    "Examples:\n"
+                                    "  tilebook table show results/h100/tiles.txt\n"
+                                    "  tilebook table lint tiles.txt --device cuda:0\n"
+                                    "  tilebook table export tiles.txt --format c --out tiles.h\n";
 
 struct choices {
     const char *action, *file, *format, *out, *device;
@@ -54,7 +58,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         c->out = text;
         return 0;
     case OPTION_DEVICE:
-        c->device = text;
+        c->device = argument_device(state, text);
         return 0;
     case ARGP_KEY_ARG:
         if (c->file) return ARGP_ERR_UNKNOWN;

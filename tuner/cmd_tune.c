@@ -40,8 +40,7 @@ static const struct argp_option options[] = {
      "(default: 1 to 8192 by twos on a GPU, 1,4,16,64 on a CPU; lm_head stops at 256)",
      2},
     {"op", OPTION_OP, "LIST", 0, "only these of awq_dequant,marlin_gemm,fp16_gemm", 2},
-    {"group", OPTION_GROUP, "G", 0,
-     "rows that share a scale: 32, 64, 128, or -1 for all (default: the model's, else 128)", 2},
+    {"group", OPTION_GROUP, "G", 0, "rows that share a scale: 32, 64, 128 or all (default: the model's, else 128)", 2},
     {"out", OPTION_OUT, "FILE", 0, "the table (default: results/DEVICE/tiles.txt); trials.csv is written beside it", 3},
     {"store", OPTION_STORE, "FILE", 0, "the trials (default: trials.sqlite beside the table)", 3},
     {"fresh", OPTION_FRESH, NULL, 0, "forget the stored trials of these problems first", 3},
@@ -53,6 +52,7 @@ static const char documentation[] =
     "Each trial is verified, timed and stored as it ends. Ctrl-C and kill lose at most the trial that ran: the same "
     "command goes on from there, and one that is complete measures nothing. Rows of an existing table that were made "
     "for the same device and kernel sources, and for other shapes, are kept.\n\n"
+    "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
     "  tilebook tune --shapes 256x768 --device cpu\n";
 
@@ -64,24 +64,6 @@ struct choices {
     bool have_group, have_op, ops[OP_COUNT], fresh;
     double budget_s;
 };
-
-/* "90s", "10m", "1h", "90" */
-static int parse_budget(const char *text, double *seconds) {
-    char *unit;
-    if (!isdigit((unsigned char)*text)) return -1;
-    *seconds = strtod(text, &unit);
-    *seconds *= *unit == 'h' ? 3600 : *unit == 'm' ? 60 : 1;
-    bool known = !*unit || (strchr("smh", *unit) && !unit[1]);
-    return known && *seconds > 0 && *seconds <= 1e7 ? 0 : -1;
-}
-
-static int parse_integer(const char *text, long least, int *value) {
-    char *end;
-    long number = strtol(text, &end, 10);
-    if (end == text || *end || number < least || number > 1000000) return -1;
-    *value = (int)number;
-    return 0;
-}
 
 static void parse_ops(struct choices *c, const char *text, struct argp_state *state) {
     char name[32];
@@ -115,14 +97,13 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         c->shapes_text = text;
         return 0;
     case OPTION_DEVICE:
-        c->device = text;
+        c->device = argument_device(state, text);
         return 0;
     case OPTION_BUDGET:
-        if (parse_budget(text, &c->budget_s))
-            argp_error(state, "--budget: '%s' is not a time like 90s, 10m or 1h", text);
+        c->budget_s = argument_time(state, "budget", text);
         return 0;
     case OPTION_TRIALS:
-        if (parse_integer(text, 1, &c->trials)) argp_error(state, "--trials: '%s' is not a number from 1", text);
+        c->trials = (int)argument_whole(state, "trials", text, 1, 1000000);
         return 0;
     case OPTION_M:
         c->m_text = text;
@@ -131,7 +112,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         parse_ops(c, text, state);
         return 0;
     case OPTION_GROUP:
-        if (parse_integer(text, -1, &c->group)) argp_error(state, "--group: '%s' is not 32, 64, 128 or -1", text);
+        c->group = argument_group(state, text);
         c->have_group = true;
         return 0;
     case OPTION_OUT:
@@ -149,20 +130,6 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     default:
         return ARGP_ERR_UNKNOWN;
     }
-}
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int signal) {
-    (void)signal;
-    interrupted = 1;
-}
-
-/* The first Ctrl-C ends the search after the running trial, a second one ends the program. */
-static void catch_interrupt(void) {
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
 }
 
 /* "NVIDIA H100 80GB HBM3" becomes "nvidia-h100-80gb-hbm3". */
@@ -308,7 +275,7 @@ static int search_and_write(struct tune *tune, const struct choices *c, const st
         tiles_free(&before);
         return -1;
     }
-    catch_interrupt();
+    tune->interrupted = catch_interrupt();
     int outcome = tune_run(tune, error);
     if (outcome == TUNE_INTERRUPTED && pending(tune)) {
         fprintf(stderr,
@@ -337,7 +304,7 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
 static int run_on(struct device *device, struct choices *c, struct error *error) {
     struct progress progress;
     struct paths paths;
-    struct tune tune = {.device = device, .progress = &progress, .interrupted = &interrupted};
+    struct tune tune = {.device = device, .progress = &progress};
     tune.scope =
         (struct store_scope){device->name,     device->architecture,
                              device->kernels,  device->backend == BACKEND_CUDA ? "cold, stream" : "cold, calls",

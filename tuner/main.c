@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,6 +29,13 @@ static void usage(FILE *stream) {
     for (int i = 0; i < COMMANDS; i++) fprintf(stream, "  %-9s %s\n", commands[i].name, commands[i].help);
 }
 
+/* Data that did not reach its reader is a failure of every command. */
+static int finish(int code) {
+    if ((!fflush(stdout) && !ferror(stdout)) || code) return code;
+    fprintf(stderr, "tilebook: standard output: %s\n", strerror(errno));
+    return 1;
+}
+
 int main(int argc, char **argv) {
     struct error error;
     if (kernel_list_check(&error)) {
@@ -43,7 +51,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(argv[1], commands[i].name)) return commands[i].run(argc - 1, argv + 1);
+        if (!strcmp(argv[1], commands[i].name)) return finish(commands[i].run(argc - 1, argv + 1));
     fprintf(stderr, "tilebook: there is no command '%s'\n\n", argv[1]);
     usage(stderr);
     return 2;

@@ -11,7 +11,7 @@
 #include "bench/decoder/report.h"
 #include "bench/commands.h"
 
-enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128 };
+enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128, MOST = 1 << 30 };
 
 struct decode_options {
     const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *logits;
@@ -37,6 +37,7 @@ struct session {
     int context;
     struct generation generation;
     struct stream stream;
+    FILE *logits;
 };
 
 /* --- options --- */
@@ -73,7 +74,7 @@ static const struct argp_option option_list[] = {
      "Tokens of KV cache (default: prompt and --max-tokens, at most the model's; with --bench 4096)", 0},
     {0, 0, 0, 0, "The prompt (one of these, unless --bench):", 2},
     {"prompt", 'p', "TEXT", 0, "The text to continue", 0},
-    {"prompt-file", OPTION_PROMPT_FILE, "FILE", 0, "The same, from a file", 0},
+    {"prompt-file", OPTION_PROMPT_FILE, "FILE", 0, "The same, from a file; - is standard input", 0},
     {"prompt-ids", OPTION_PROMPT_IDS, "1,2,3", 0, "Token ids; works without a tokenizer.json", 0},
     {"chat", OPTION_CHAT, 0, 0, "The prompt is a user's turn of a chat", 0},
     {0, 0, 0, 0, "Generating (defaults of sampling are those of generation_config.json):", 3},
@@ -83,7 +84,7 @@ static const struct argp_option option_list[] = {
     {"top-k", OPTION_TOP_K, "K", 0, "Choose among the K likeliest; 0 is off", 0},
     {"top-p", OPTION_TOP_P, "P", 0, "Choose among the likeliest that together reach P; 1 is off", 0},
     {"repetition-penalty", OPTION_REPETITION_PENALTY, "R", 0, "Divide the logits of tokens already there; 1 is off", 0},
-    {"seed", OPTION_SEED, "N", 0, "Of sampling and of --in-memory weights (default 0)", 0},
+    {"seed", OPTION_SEED, "N", 0, "Of sampling and of --in-memory weights (0 by default)", 0},
     {"ignore-eos", OPTION_IGNORE_EOS, 0, 0, "Go on after an end-of-text token", 0},
     {0, 0, 0, 0, "Kernels:", 4},
     {"table", 't', "FILE", 0, "Tile table to take configurations from (default: built-in ones)", 0},
@@ -95,37 +96,6 @@ static const struct argp_option option_list[] = {
     {"bench", OPTION_BENCH, 0, 0,
      "Time decoding at the end of a full --ctx, with made-up ids and no end of text; the figures go to stdout", 0},
     {0}};
-
-static int whole_number(struct argp_state *state, const char *name, const char *text, long low) {
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (end == text || *end || errno || value < low || value > 1 << 30)
-        argp_error(state, "--%s: '%s' is not a whole number from %ld to %d", name, text, low, 1 << 30);
-    return (int)value;
-}
-
-static double real_number(struct argp_state *state, const char *name, const char *text, double above, double high) {
-    char *end;
-    double value = strtod(text, &end);
-    if (end == text || *end || !(value >= above && value <= high))
-        argp_error(state, "--%s: '%s' is not a number from %g to %g", name, text, above, high);
-    return value;
-}
-
-static unsigned long long seed_number(struct argp_state *state, const char *text) {
-    char *end;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end || errno) argp_error(state, "--seed: '%s' is not a whole number", text);
-    return value;
-}
-
-static void check_device_name(struct argp_state *state, const char *text) {
-    size_t digits = strncmp(text, "cuda:", 5) ? 0 : strspn(text + 5, "0123456789");
-    if (strcmp(text, "auto") && strcmp(text, "cpu") && (!digits || text[5 + digits]))
-        argp_error(state, "--device: '%s' is not auto, cpu or cuda:N", text);
-}
 
 static void check_options(struct argp_state *state, const struct decode_options *o) {
     int prompts = !!o->prompt + !!o->prompt_file + !!o->prompt_ids;
@@ -148,8 +118,7 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         if (method_parse(text, &o->method, &error)) argp_error(state, "--quantization: %s", error.text);
         return 0;
     case 'd':
-        check_device_name(state, text);
-        o->device = text;
+        o->device = argument_device(state, text);
         return 0;
     case 't':
         o->table = text;
@@ -158,7 +127,7 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         o->in_memory = true;
         return 0;
     case OPTION_CTX:
-        o->ctx = whole_number(state, "ctx", text, 1);
+        o->ctx = (int)argument_whole(state, "ctx", text, 1, MOST);
         return 0;
     case OPTION_UNTUNED:
         o->untuned = true;
@@ -196,22 +165,22 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         o->chat = true;
         return 0;
     case 'n':
-        o->max_tokens = whole_number(state, "max-tokens", text, 0);
+        o->max_tokens = (int)argument_whole(state, "max-tokens", text, 0, MOST);
         return 0;
     case OPTION_TEMPERATURE:
-        o->temperature = real_number(state, "temperature", text, 0, 1e3);
+        o->temperature = argument_number(state, "temperature", text, 0, 1e3);
         return 0;
     case OPTION_TOP_P:
-        o->top_p = real_number(state, "top-p", text, 0, 1);
+        o->top_p = argument_number(state, "top-p", text, 0, 1);
         return 0;
     case OPTION_TOP_K:
-        o->top_k = whole_number(state, "top-k", text, 0);
+        o->top_k = (int)argument_whole(state, "top-k", text, 0, MOST);
         return 0;
     case OPTION_REPETITION_PENALTY:
-        o->repetition_penalty = real_number(state, "repetition-penalty", text, 1e-3, 1e3);
+        o->repetition_penalty = argument_number(state, "repetition-penalty", text, 1e-3, 1e3);
         return 0;
     case OPTION_SEED:
-        o->seed = seed_number(state, text);
+        o->seed = (unsigned long long)argument_whole(state, "seed", text, 0, INT64_MAX);
         return 0;
     case OPTION_IGNORE_EOS:
         o->ignore_eos = true;
@@ -349,6 +318,7 @@ static int open_session(struct session *s, struct error *error) {
 static void close_session(struct session *s) {
     generation_free(&s->generation);
     stream_free(&s->stream);
+    if (s->logits) fclose(s->logits);
     model_destroy(s->model);
     if (s->has_table) tiles_free(&s->table);
     free(s->prompt);
@@ -377,14 +347,18 @@ static struct sampling choose_sampling(const struct session *s) {
     };
 }
 
-static int write_logits(const struct session *s, struct error *error) {
+/* Before the work, so that a name that cannot be written costs none. */
+static int open_logits(struct session *s, struct error *error) {
     const char *path = s->options->logits;
-    if (!path) return 0;
-    FILE *file = fopen(path, "wb");
+    if (path && !(s->logits = fopen(path, "wb"))) return error_set(error, "--logits %s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int write_logits(const struct session *s, struct error *error) {
+    if (!s->logits) return 0;
     size_t count = (size_t)s->config.vocab;
-    bool written = file && fwrite(s->generation.logits, sizeof(float), count, file) == count;
-    if (file && fclose(file)) written = false;
-    return written ? 0 : error_set(error, "--logits %s: %s", path, strerror(errno));
+    bool written = fwrite(s->generation.logits, sizeof(float), count, s->logits) == count && !fflush(s->logits);
+    return written ? 0 : error_set(error, "--logits %s: %s", s->options->logits, strerror(errno));
 }
 
 static int report(const struct session *s, struct error *error) {
@@ -411,7 +385,7 @@ static int report(const struct session *s, struct error *error) {
 
 static int run(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
-    if (open_session(s, error)) return -1;
+    if (open_session(s, error) || open_logits(s, error)) return -1;
     struct generate_options options = {
         .sampling = choose_sampling(s),
         .max_tokens = o->max_tokens,
@@ -435,6 +409,7 @@ int cmd_decode(int argc, char **argv) {
         0,
         "Generate text with a Qwen2 model. The text goes to stdout; what ran, how fast and "
         "in how much memory to stderr.\v"
+        "Examples:\n"
         "  tilebook decode --model DIR --prompt 'Once upon a time' --max-tokens 64\n"
         "  tilebook decode --model DIR --chat --prompt-file FILE --table tiles.txt\n"
         "  tilebook decode --model qwen2.5-14b --in-memory -q awq_marlin --bench",

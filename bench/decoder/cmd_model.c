@@ -20,13 +20,6 @@ static int fail(const struct error *error) {
     return 1;
 }
 
-/* Data that did not reach its reader is a failure. */
-static int finish(void) {
-    if (!fflush(stdout) && !ferror(stdout)) return 0;
-    fprintf(stderr, "tilebook: standard output: %s\n", strerror(errno));
-    return 1;
-}
-
 /* --- info --- */
 
 static error_t info_option(int key, char *argument, struct argp_state *state) {
@@ -135,7 +128,7 @@ static int info(int argc, char **argv) {
     if (!status) print_tensors(checkpoint, others);
     if (!status) status = print_shapes(directory, &config, &error);
     checkpoint_close(checkpoint);
-    return status ? fail(&error) : finish();
+    return status ? fail(&error) : 0;
 }
 
 /* --- tokenize --- */
@@ -217,7 +210,10 @@ static int tokenize_all(const struct tokenizer *tokenizer, struct error *error) 
 }
 
 static int tokenize(int argc, char **argv) {
-    static const char help[] = "Read a text from standard input and write its token ids as a JSON array.";
+    static const char help[] = "Read a text from standard input and write its token ids as a JSON array.\v"
+                               "Examples:\n"
+                               "  printf 'Hello world' | tilebook model tokenize DIR\n"
+                               "  tilebook model tokenize DIR --jsonl <texts.jsonl >ids.jsonl\n";
     static const struct argp_option list[] = {
         {"jsonl", 'j', 0, 0, "Many texts: each line is a JSON string, and gives one line of ids", 0}, {0}};
     const struct argp argp = {list, tokenize_option, "DIR", help, NULL, NULL, NULL};
@@ -228,7 +224,7 @@ static int tokenize(int argc, char **argv) {
     if (tokenizer_open(options.directory, &tokenizer, &error)) return fail(&error);
     int status = options.jsonl ? tokenize_lines(tokenizer, &error) : tokenize_all(tokenizer, &error);
     tokenizer_close(tokenizer);
-    return status ? fail(&error) : finish();
+    return status ? fail(&error) : 0;
 }
 
 /* --- make --- */
@@ -250,14 +246,6 @@ static int parse_quantization(const char *text, enum quant_method *quant) {
     return -1;
 }
 
-static int parse_seed(const char *text, int64_t *seed) {
-    char *end;
-    errno = 0;
-    long long value = strtoll(text, &end, 10);
-    *seed = value;
-    return errno || end == text || *end || value < 0 ? -1 : 0;
-}
-
 static error_t make_option(int key, char *argument, struct argp_state *state) {
     struct make_options *options = state->input;
     switch (key) {
@@ -269,8 +257,7 @@ static error_t make_option(int key, char *argument, struct argp_state *state) {
             argp_error(state, "--quantization %s: accepted: none, awq, gptq", argument);
         return 0;
     case 's':
-        if (parse_seed(argument, &options->seed))
-            argp_error(state, "--seed %s: accepted: an integer from 0 on", argument);
+        options->seed = argument_whole(state, "seed", argument, 0, INT64_MAX);
         return 0;
     case 't':
         if (strcmp(argument, "float16") && strcmp(argument, "bfloat16"))
@@ -323,7 +310,9 @@ static int make(int argc, char **argv) {
         "weights "
         "cannot be had. What is made from it says \"synthetic weights\".\v"
         "The same seed gives the same bytes. 4-bit checkpoints have group 128: AWQ with zero points, GPTQ symmetric. "
-        "The tokenizer is copied from --like DIR; for a model by name there is none, and the decoder works on ids.";
+        "The tokenizer is copied from --like DIR; for a model by name there is none, and the decoder works on ids.\n\n"
+        "Example:\n"
+        "  tilebook model make --like qwen2.5-14b --quantization awq DIR\n";
     static const struct argp_option list[] = {
         {"like", 'l', "NAME|DIR", 0, "Whose shape: qwen2.5-14b, or a directory with config.json", 0},
         {"quantization", 'q', "none|awq|gptq", 0, "How the weights are stored (default none)", 0},

@@ -23,7 +23,7 @@ int prompt_ids(const char *text, int vocab, int **ids, int *count, struct error 
 }
 
 char *prompt_read(const char *path, size_t *bytes, struct error *error) {
-    FILE *file = fopen(path, "rb");
+    FILE *file = strcmp(path, "-") ? fopen(path, "rb") : stdin;
     char *text = file ? malloc(MAX_FILE) : NULL;
     *bytes = text ? fread(text, 1, MAX_FILE, file) : 0;
     if (!text || ferror(file) || *bytes == MAX_FILE) {
@@ -32,7 +32,7 @@ char *prompt_read(const char *path, size_t *bytes, struct error *error) {
         free(text);
         text = NULL;
     }
-    if (file) fclose(file);
+    if (file && file != stdin) fclose(file);
     return text;
 }
 

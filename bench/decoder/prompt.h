@@ -7,7 +7,7 @@
 /* "1,2,3": ids below `vocab`. The caller frees *ids. */
 int prompt_ids(const char *text, int vocab, int **ids, int *count, struct error *error);
 
-/* The bytes of a file; the caller frees. NULL on failure. */
+/* The bytes of a file, or of standard input for "-"; the caller frees. NULL on failure. */
 char *prompt_read(const char *path, size_t *bytes, struct error *error);
 
 /* The ids of a text; with `chat`, of a user's turn in Qwen2's chat format and the beginning of the answer. The caller

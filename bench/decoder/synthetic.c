@@ -350,7 +350,7 @@ static int check_space(const struct synthesis *s, struct error *error) {
     if (statvfs(s->options->directory, &status)) return 0;
     double room = (double)status.f_bavail * (double)status.f_frsize;
     if (room >= (double)s->total) return 0;
-    return error_set(error, "%s: the checkpoint takes %.2f GB and the disk has %.2f GB left", s->options->directory,
+    return error_set(error, "%s: the checkpoint takes %.3g GB and the disk has %.3g GB left", s->options->directory,
                      (double)s->total / 1e9, room / 1e9);
 }
 
