@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -191,6 +192,27 @@ static inline int golden_plans(const struct model *model, const char *word, int 
         if (strstr(line, word)) found++;
     free(lines);
     return found;
+}
+
+/* A table of other tiles is used where it has rows, and the tokens stay. */
+static inline void golden_check_table(const char *device) {
+    struct tile_table table;
+    struct subject subject;
+    struct error error = {""};
+    char path[] = "/tmp/decode-table-XXXXXX";
+    int all, id = 1;
+    close(mkstemp(path));
+    golden_table(device, path, &table);
+    golden_check(device, "tiny-qwen2", METHOD_NONE, 512, &table);
+    golden_check(device, "tiny-qwen2-awq", METHOD_AWQ, 512, &table);
+    golden_check(device, "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    subject_open(&subject, device, "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    must(model_forward(subject.model, &id, 1, 0, NULL, &error), &error);
+    assert_int_equal(golden_plans(subject.model, " tuned", &all), 4);
+    assert_int_equal(all, 4);
+    subject_close(&subject);
+    tiles_free(&table);
+    unlink(path);
 }
 
 #endif

@@ -55,22 +55,7 @@ static const char *table_path(void) {
 
 static void a_table_changes_configurations_not_tokens(void **state) {
     (void)state;
-    struct tile_table table;
-    struct subject subject;
-    struct error error = {""};
-    const char *path = table_path();
-    int all, id = 1;
-    golden_table("cpu", path, &table);
-    golden_check("cpu", "tiny-qwen2", METHOD_NONE, 512, &table);
-    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ, 512, &table);
-    golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
-    subject_open(&subject, "cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
-    must(model_forward(subject.model, &id, 1, 0, NULL, &error), &error);
-    assert_int_equal(golden_plans(subject.model, " tuned", &all), 4);
-    assert_int_equal(all, 4);
-    subject_close(&subject);
-    tiles_free(&table);
-    unlink(path);
+    golden_check_table("cpu");
 }
 
 static void a_bad_row_falls_back_and_says_so(void **state) {

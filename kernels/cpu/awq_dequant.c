@@ -15,10 +15,6 @@ struct call {
     int columns; /* of tasks */
 };
 
-static int least(int a, int b) {
-    return a < b ? a : b;
-}
-
 /* Scales and zero points of the 8 columns of word column `column` in one group; zeros NULL is 8 everywhere. */
 static void read_group(const struct call *c, int group, int column, float scales[8], float zeros[8]) {
     static const int nibble_of_column[8] = {0, 4, 1, 5, 2, 6, 3, 7};

@@ -92,6 +92,10 @@ struct cpu_vectors {
 
 enum { FP16_TILE_MOST = 16, MARLIN_TILE_MOST = 8 };
 
+static inline int least(int a, int b) {
+    return a < b ? a : b;
+}
+
 /* Those of device->architecture. */
 const struct cpu_vectors *cpu_vectors(const struct device *device);
 /* Those of an instruction set by name, the best one for NULL; NULL if this machine lacks it. */

@@ -23,10 +23,6 @@ static size_t scratch_floats(const struct config *config) {
     return (size_t)PANEL * (size_t)(config->value[TILE_K] + config->value[TILE_N]);
 }
 
-static int least(int a, int b) {
-    return a < b ? a : b;
-}
-
 /* `rows` rows from `row` on, `k` of K from k0 on, all columns of the task. */
 static void add_block(const struct call *c, int rows, int column, int k0, int k, const float *x, float *sums) {
     size_t depth = (size_t)c->problem->k;

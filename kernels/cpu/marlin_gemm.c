@@ -26,10 +26,6 @@ struct scratch {
     float *sums;   /* (PANEL, tile_n), columns by slot */
 };
 
-static int least(int a, int b) {
-    return a < b ? a : b;
-}
-
 static int stretch_of(const struct problem *problem, int tile_k) {
     return least(problem->group, tile_k);
 }

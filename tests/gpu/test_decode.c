@@ -200,23 +200,7 @@ static void chunks_do_not_matter(void **state) {
 
 static void a_table_changes_configurations_not_tokens(void **state) {
     (void)state;
-    struct tile_table table;
-    struct subject subject;
-    struct error error = {""};
-    char path[] = "/tmp/decode-table-XXXXXX";
-    int all, id = 1;
-    close(mkstemp(path));
-    golden_table("cuda:0", path, &table);
-    golden_check("cuda:0", "tiny-qwen2", METHOD_NONE, 512, &table);
-    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ, 512, &table);
-    golden_check("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
-    subject_open(&subject, "cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
-    must(model_forward(subject.model, &id, 1, 0, NULL, &error), &error);
-    assert_int_equal(golden_plans(subject.model, " tuned", &all), 4);
-    assert_int_equal(all, 4);
-    subject_close(&subject);
-    tiles_free(&table);
-    unlink(path);
+    golden_check_table("cuda:0");
 }
 
 /* "small": under a sanitizer, where every launch is slow. */

@@ -8,33 +8,7 @@
 
 #include "kernels/formats/formats.h"
 #include "kernels/reference.h"
-
-static struct device *gpu, *cpu;
-static struct error error;
-
-static int open_devices(void **state) {
-    (void)state;
-    if (!device_open("cuda:0", &gpu, &error) && !device_open("cpu", &cpu, &error)) return 0;
-    print_error("%s\n", error.text);
-    return -1;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    device_close(gpu);
-    device_close(cpu);
-    return 0;
-}
-
-static void done(int status) {
-    if (status) fail_msg("%s", error.text);
-}
-
-static void *get(struct device *device, size_t bytes) {
-    void *memory = device_alloc(device, bytes, &error);
-    if (!memory) fail_msg("%s", error.text);
-    return memory;
-}
+#include "tests/gpu/devices.h"
 
 /* A third of a fused matrix, its other columns poisoned. */
 enum { K = 640, N = 192, TOTAL = 448, OFFSET = 128 };
