@@ -83,7 +83,7 @@ $(OBJ)/%.o: %.cc $(OBJ)/flags | $(DEPS)/libbenchmark.a
 # Device sources travel inside the program; NVRTC compiles them where they run.
 $(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
 	@mkdir -p $(@D)
-	@{ echo 'struct embedded_source { const char *name, *text; };'; i=0; \
+	@{ echo '#include "kernels/embedded.h"'; i=0; \
 	for f in $(DEVICE_SOURCES); do i=$$((i+1)); \
 	  echo "__asm__(\".section .rodata; embedded_$$i: .incbin \\\"$$f\\\"; .byte 0; .previous\");"; \
 	  echo "extern const char embedded_$$i[];"; done; \
@@ -94,7 +94,7 @@ $(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
 	echo "const char kernels_hash_cpu[] = \"$$(cat /dev/null $(CPU_SOURCES) | sha256sum | cut -c1-8)\";"; } > $@
 
 $(OBJ)/embedded.o: $(OBJ)/embedded.c $(OBJ)/flags
-	$(call say,CC $<)$(CC) $(CFLAGS) -c $< -o $@
+	$(call say,CC $<)$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 
 $(OUT)/tests/%: $(OBJ)/tests/%.o $(OUT)/libtilebook.a $(DEPS)/libbenchmark.a
 	@mkdir -p $(@D)

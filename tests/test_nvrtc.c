@@ -19,6 +19,7 @@
 #ifdef TILEBOOK_CUDA
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/nvrtc.h"
+#include "kernels/embedded.h"
 
 static char folder[] = "/tmp/tilebook-nvrtc-XXXXXX";
 

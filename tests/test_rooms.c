@@ -2,6 +2,7 @@
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -10,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "kernels/cuda/driver.h"
+#include "kernels/embedded.h"
 
 /* What a room may include, beside what lies in its own folder or stands without a room before it. */
 static const struct {

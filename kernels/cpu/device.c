@@ -10,8 +10,8 @@
 #endif
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/embedded.h"
 
-extern const char kernels_hash_cpu[];
 extern const struct cpu_vectors cpu_vectors_avx512f, cpu_vectors_avx2, cpu_vectors_generic;
 
 #ifdef __x86_64__

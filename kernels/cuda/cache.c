@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "kernels/cuda/driver.h"
+#include "kernels/embedded.h"
 
 static const unsigned __int128 fnv_offset = (unsigned __int128)0x6c62272e07bb0142 << 64 | 0x62b821756295c58d;
 static const unsigned __int128 fnv_prime = (unsigned __int128)1 << 88 | 0x13b;

@@ -8,8 +8,7 @@
 #include <string.h>
 
 #include "kernels/cuda/nvrtc.h"
-
-extern const char kernels_hash_cuda[]; /* made by the Makefile */
+#include "kernels/embedded.h"
 
 /* The symbol names carry the version of the interface whose type cuda.h declares. */
 #define CALLS(X)                                                                                                       \

@@ -32,11 +32,4 @@ int cuda_check(CUresult result, const char *what, struct error *error);
 int cuda_compile(const char *source, const char *options, const char *architecture, void **cubin, size_t *bytes,
                  struct error *error);
 
-/* The embedded device sources: every .cu and .cuh of kernels/ and bench/decoder/ (made by the Makefile). */
-struct embedded_source {
-    const char *name; /* "marlin_gemm/mma.cu", "cuda/ptx.cuh", "decoder/ops.cu" */
-    const char *text; /* NUL-terminated */
-};
-extern const struct embedded_source embedded_sources[]; /* ended by a NULL name */
-
 #endif

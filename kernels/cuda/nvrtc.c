@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/cache.h"
 #include "kernels/cuda/driver.h"
+#include "kernels/embedded.h"
 
 #define CALLS(X)                                                                                                       \
     X(nvrtcVersion)                                                                                                    \
