@@ -2,7 +2,7 @@
 # make demo       the whole pipeline      make setup  install what the build needs (test and demo do that too)
 # make tune       a tile table for MODEL  make sweep  times for MODEL, with that table where there is one
 # make plots      figures of both         make export the table as FORMAT=c|json|csv
-#   MODEL=qwen2.5-14b|DIR DEVICE=auto|cpu|cuda:N BUDGET=10m RESULTS=build/results, ARGS= for any other option
+#   MODEL=qwen2.5-14b|DIR DEVICE=auto|cpu|cuda:N BUDGET=10m RESULTS=results/local, ARGS= for any other option
 # make install PREFIX=/usr/local          make format clean gpu-tests fuzzers
 # config=debug|release|sanitize|fuzz      CC=gcc|clang: another compiler or other flags rebuild what they touch
 # OUT=DIR         build there instead     CUDA_HOME=DIR the toolkit; CUDA_HOME= for the CPU backend only
@@ -16,7 +16,7 @@ PREFIX ?= /usr/local
 MODEL ?= qwen2.5-14b
 DEVICE ?= auto
 BUDGET ?= 10m
-RESULTS ?= build/results
+RESULTS ?= results/local
 FORMAT ?= c
 CC := $(if $(filter default undefined,$(origin CC)),$(if $(filter fuzz,$(config)),clang,gcc),$(CC))
 CXX := $(if $(filter default undefined,$(origin CXX)),$(if $(findstring clang,$(CC)),clang++,g++),$(CXX))

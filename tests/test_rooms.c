@@ -70,13 +70,18 @@ static void check_embedded(const char *path) {
     wrong++;
 }
 
+static bool is_empty(const char *path) {
+    struct stat status;
+    return stat(path, &status) || !status.st_size;
+}
+
 static int visit(const char *path, const struct stat *status, int type, struct FTW *position) {
     (void)status, (void)position;
     const char *end = strrchr(path, '.');
     char readme[512];
     snprintf(readme, sizeof readme, "%s/README.md", path);
-    if (type == FTW_D && access(readme, R_OK)) {
-        print_error("%s is missing: what lives here, what it may use, how to add one\n", readme);
+    if (type == FTW_D && is_empty(readme)) {
+        print_error("%s is missing or empty: what lives here, what it may use, how to add one\n", readme);
         wrong++;
     }
     if (type != FTW_F || !end) return 0;
@@ -91,6 +96,8 @@ static int visit(const char *path, const struct stat *status, int type, struct F
 static void test_rooms(void **state) {
     (void)state;
     for (int i = 0; i < ROOMS; i++) assert_int_equal(nftw(rooms[i].name, visit, 8, FTW_PHYS), 0);
+    assert_false(is_empty("results/README.md"));
+    assert_false(is_empty("tests/README.md"));
     if (wrong) fail_msg("%d places break the house's rules", wrong);
     assert_true(files > 80);
     assert_true(device_sources > 5);
