@@ -16,10 +16,11 @@ struct options {
     struct sweep_options sweep;
     const char *device, *table, *csv;
     double budget_s; /* 0: none */
+    double min_time; /* 0: not given */
     bool small;      /* nobody chose the shape and there is no GPU */
 };
 
-enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV, KEY_BUDGET };
+enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV, KEY_BUDGET, KEY_MIN_TIME };
 
 static const struct argp_option option_list[] = {
     {"device", 'd', "D", 0, "cpu, cuda:N, or auto (default: the first GPU if there is one, else cpu)", 0},
@@ -42,6 +43,7 @@ static const struct argp_option option_list[] = {
      "figures need)",
      0},
     {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
+    {"benchmark_min_time", KEY_MIN_TIME, "S", OPTION_HIDDEN, "", 0},
     {0},
 };
 
@@ -66,6 +68,15 @@ static bool parse_choice(const char *option, const char *text, const char *yes, 
     if (strcmp(text, yes) && strcmp(text, no))
         argp_error(state, "%s %s: accepted are %s and %s", option, text, yes, no);
     return !strcmp(text, yes);
+}
+
+/* Seconds, as older (0.5) and newer (0.5s) releases of Google Benchmark write them. */
+static double parse_min_time(struct argp_state *state, const char *text) {
+    char *end;
+    double seconds = strtod(text, &end);
+    if (end == text || (*end && strcmp(end, "s")) || !(seconds > 0) || seconds > 3600)
+        argp_error(state, "--benchmark_min_time=%s: accepted are seconds such as 0.5 or 0.5s, up to 3600", text);
+    return seconds;
 }
 
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
@@ -109,6 +120,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_BUDGET:
         options->budget_s = argument_time(state, "budget", argument);
         break;
+    case KEY_MIN_TIME:
+        options->min_time = parse_min_time(state, argument);
+        break;
     case KEY_CSV:
         options->csv = argument;
         break;
@@ -125,7 +139,6 @@ static const struct argp parser = {.options = option_list, .parser = parse_optio
 struct command_line {
     int argc, google_argc;
     char **argv, **google_argv; /* google_argv shares argv's memory */
-    double min_time;            /* 0: not given */
     int repetitions;
     bool list;
     const char *out; /* Google Benchmark's file, or NULL */
@@ -137,7 +150,7 @@ static bool starts_with(const char *text, const char *prefix) {
 }
 
 static int split_arguments(int argc, char **argv, struct command_line *line) {
-    static const char min_time[] = "--benchmark_min_time=", list[] = "--benchmark_list_tests";
+    static const char list[] = "--benchmark_list_tests";
     static const char repetitions[] = "--benchmark_repetitions=", out[] = "--benchmark_out=";
     size_t room = (size_t)argc + 1;
     char **all = calloc(2 * room, sizeof *all);
@@ -146,12 +159,11 @@ static int split_arguments(int argc, char **argv, struct command_line *line) {
     line->argv[line->argc++] = (char *)program;
     line->google_argv[line->google_argc++] = (char *)program;
     for (int i = 1; i < argc; i++) {
-        if (!starts_with(argv[i], "--benchmark_")) {
+        if (!starts_with(argv[i], "--benchmark_") || starts_with(argv[i], "--benchmark_min_time")) {
             line->argv[line->argc++] = argv[i];
             continue;
         }
         line->google_argv[line->google_argc++] = argv[i];
-        if (starts_with(argv[i], min_time)) line->min_time = strtod(argv[i] + strlen(min_time), NULL);
         if (starts_with(argv[i], repetitions)) line->repetitions = atoi(argv[i] + strlen(repetitions));
         if (starts_with(argv[i], out)) line->out = argv[i] + strlen(out);
         if (starts_with(argv[i], "--benchmark_out_format=")) line->json &= !strcmp(strchr(argv[i], '=') + 1, "json");
@@ -262,7 +274,7 @@ static int finish(const struct sweep *sweep, const struct command_line *line, in
 
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
-    sweep->measuring = measuring(line->min_time);
+    sweep->measuring = measuring(options->min_time);
     sweep->repeated = line->repetitions > 1;
     if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
     sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1);

@@ -1,13 +1,12 @@
 #include <errno.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "plots/gnuplot.h"
-
-extern char **environ;
 
 int gnuplot_scripts(char scripts[4096], struct error *error) {
     static const char *const places[] = {"../plots", "../../plots", "../share/tilebook/plots"};
@@ -36,6 +35,8 @@ static int run_in(const char *directory, char *const argv[], struct error *error
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addchdir_np(&actions, directory);
     posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    /* The scripts are UTF-8, whatever the locale here. */
+    setenv("LC_ALL", "C.UTF-8", 1);
     int failure = posix_spawnp(&child, argv[0], &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (failure == ENOENT)
