@@ -147,7 +147,8 @@ int reference_compare(struct device *device, const void *y, const float *referen
         compare(&c, &total);
     }
     *comparison = (struct comparison){
-        .relative_error = total.difference > 0 ? sqrt(total.difference / total.reference) : 0,
+        /* 0 / 0 where both are all zeros; a reference that is no number must come out as none. */
+        .relative_error = total.difference == 0 ? 0 : sqrt(total.difference / total.reference),
         .bad = total.bad,
         .first_bad = total.first_bad,
     };

@@ -241,6 +241,9 @@ static void comparison_sees_everything(void **state) {
     float nothing[1] = {0};
     assert_int_equal(reference_compare(device, y, nothing, 1, &c, NULL), 0);
     assert_true(isinf(c.relative_error));
+    reference[0] = NAN; /* nothing is near a reference that is no number */
+    assert_int_equal(reference_compare(device, y, reference, 4, &c, NULL), 0);
+    assert_true(isnan(c.relative_error));
 }
 
 int main(void) {
