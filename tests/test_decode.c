@@ -82,6 +82,28 @@ static void a_bad_row_falls_back_and_says_so(void **state) {
     unlink(path);
 }
 
+/* A row may name any kernel; one of another op would read other operands. */
+static void a_row_with_a_kernel_of_another_op_is_refused(void **state) {
+    (void)state;
+    struct tile_table table;
+    struct subject subject;
+    struct error error = {""};
+    const char *path = table_path();
+    int all;
+    golden_table("cpu", path, &table);
+    const struct tile_row other = *tiles_find(&table, "fp16_gemm", 256, 512, 0, 1);
+    for (size_t i = 0; i < table.count; i++) {
+        strcpy(table.rows[i].kernel, other.kernel);
+        strcpy(table.rows[i].configuration, other.configuration);
+    }
+    subject_open(&subject, "cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
+    must(model_prepare(subject.model, 1, &error), &error);
+    assert_int_equal(golden_plans(subject.model, "fp16_gemm/cpu does not compute marlin_gemm", &all), 4);
+    subject_close(&subject);
+    tiles_free(&table);
+    unlink(path);
+}
+
 static void forward_checks_its_input(void **state) {
     (void)state;
     struct subject subject;
@@ -382,6 +404,7 @@ int main(void) {
         cmocka_unit_test(chunks_do_not_matter),
         cmocka_unit_test(a_table_changes_configurations_not_tokens),
         cmocka_unit_test(a_bad_row_falls_back_and_says_so),
+        cmocka_unit_test(a_row_with_a_kernel_of_another_op_is_refused),
         cmocka_unit_test(forward_checks_its_input),
         cmocka_unit_test(synthetic_models_are_sane_and_seeded),
 #ifdef TILEBOOK_CUDA

@@ -72,23 +72,18 @@ static int fit_workspace(struct plans *plans, size_t bytes, struct error *error)
     plans->workspace_bytes = 0;
     plans->workspace = device_alloc(plans->device, bytes, error);
     if (!plans->workspace) return error_prefix(error, "workspace of the kernels");
+    if (device_fill(plans->device, plans->workspace, 0, bytes, error)) return -1;
     plans->workspace_bytes = bytes;
-    return device_fill(plans->device, plans->workspace, 0, bytes, error);
-}
-
-static bool same(const struct problem *a, const struct problem *b) {
-    return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
-           a->zeros == b->zeros;
+    return 0;
 }
 
 static const struct plan *find(const struct plans *plans, const struct problem *problem) {
     for (int i = 0; i < plans->count; i++)
-        if (same(&plans->entries[i].problem, problem)) return plans->entries[i].plan;
+        if (problem_equal(&plans->entries[i].problem, problem)) return plans->entries[i].plan;
     return NULL;
 }
 
-int plans_prepare(struct plans *plans, const struct problem *problem, struct error *error) {
-    if (find(plans, problem)) return 0;
+static int add(struct plans *plans, const struct problem *problem, struct error *error) {
     struct entry *entries = realloc(plans->entries, (size_t)(plans->count + 1) * sizeof *entries);
     if (!entries) return error_set(error, "out of memory");
     plans->entries = entries;
@@ -96,7 +91,13 @@ int plans_prepare(struct plans *plans, const struct problem *problem, struct err
     if (plans->table) create_tuned(plans, &entry);
     if (!entry.plan && create_default(plans, &entry, error)) return -1;
     plans->entries[plans->count++] = entry;
-    return fit_workspace(plans, entry.plan->workspace_bytes, error);
+    return 0;
+}
+
+/* The workspace is fitted for plans that are there too: it may have been lost when it could not grow. */
+int plans_prepare(struct plans *plans, const struct problem *problem, struct error *error) {
+    if (!find(plans, problem) && add(plans, problem, error)) return -1;
+    return fit_workspace(plans, find(plans, problem)->workspace_bytes, error);
 }
 
 int plans_run(struct plans *plans, const struct problem *problem, struct operands operands, struct error *error) {
