@@ -74,6 +74,20 @@ static void draws_follow_the_softmax(void **state) {
     for (int i = 0; i < 3; i++) assert_in_range(counts[i], (10000 << i) - 600, (10000 << i) + 600);
 }
 
+/* Logits divided by these are infinite, or 0 / 0 in fp32. */
+static void the_least_temperatures_are_greedy(void **state) {
+    (void)state;
+    static const double temperatures[] = {1e-38, 1e-60, 1e-310};
+    const float logits[] = {0, 2, 3, -1};
+    int counts[4];
+    for (int i = 0; i < 3; i++) {
+        struct sampling sampling = {
+            .temperature = temperatures[i], .top_p = 0.9, .repetition_penalty = 1, .top_k = 3};
+        count_draws(sampling, logits, 4, 100, counts);
+        assert_int_equal(counts[2], 100);
+    }
+}
+
 static void top_k_keeps_ties_with_the_last(void **state) {
     (void)state;
     struct sampling sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .top_k = 2};
@@ -185,6 +199,7 @@ int main(void) {
         cmocka_unit_test(the_penalty_divides_above_zero_and_multiplies_below),
         cmocka_unit_test(chosen_ids_are_penalized_too),
         cmocka_unit_test(draws_follow_the_softmax),
+        cmocka_unit_test(the_least_temperatures_are_greedy),
         cmocka_unit_test(top_k_keeps_ties_with_the_last),
         cmocka_unit_test(top_p_keeps_the_token_that_crosses),
         cmocka_unit_test(top_k_of_many_is_the_k_largest),

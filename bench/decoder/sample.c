@@ -109,28 +109,34 @@ static int top_k(struct candidate *list, int count, int k) {
     return kept;
 }
 
-/* The sum of exp(logit - largest); the largest comes first. */
-static double softmax_sum(const struct candidate *list, int count) {
+/* Not normalised; the largest logit comes first. Only the difference is divided by the temperature: a logit could
+ * overflow. */
+static double weight(const struct candidate *list, int i, double temperature) {
+    return exp(((double)list[i].logit - list[0].logit) / temperature);
+}
+
+static double weights_sum(const struct candidate *list, int count, double temperature) {
     double sum = 0;
-    for (int i = 0; i < count; i++) sum += exp((double)list[i].logit - list[0].logit);
+    for (int i = 0; i < count; i++) sum += weight(list, i, temperature);
     return sum;
 }
 
 /* Of a sorted list: the shortest head whose probability reaches p. */
-static int top_p(const struct candidate *list, int count, double p) {
+static int top_p(const struct candidate *list, int count, double p, double temperature) {
     if (p >= 1) return count;
-    double limit = p * softmax_sum(list, count), sum = 0;
+    double limit = p * weights_sum(list, count, temperature), sum = 0;
     for (int i = 0; i < count; i++) {
-        sum += exp((double)list[i].logit - list[0].logit);
+        sum += weight(list, i, temperature);
         if (sum >= limit) return i + 1;
     }
     return count;
 }
 
 static int draw(struct sampler *sampler, const struct candidate *list, int count) {
-    double left = uniform(&sampler->state) * softmax_sum(list, count);
+    double temperature = sampler->sampling.temperature;
+    double left = uniform(&sampler->state) * weights_sum(list, count, temperature);
     for (int i = 0; i < count; i++) {
-        left -= exp((double)list[i].logit - list[0].logit);
+        left -= weight(list, i, temperature);
         if (left < 0) return list[i].id;
     }
     return list[count - 1].id;
@@ -139,11 +145,10 @@ static int draw(struct sampler *sampler, const struct candidate *list, int count
 static int sample(struct sampler *sampler, const float *logits) {
     struct candidate *list = sampler->candidates;
     int count = sampler->size;
-    for (int id = 0; id < count; id++)
-        list[id] = (struct candidate){penalized(sampler, logits, id) / (float)sampler->sampling.temperature, id};
+    for (int id = 0; id < count; id++) list[id] = (struct candidate){penalized(sampler, logits, id), id};
     count = top_k(list, count, sampler->sampling.top_k);
     qsort(list, (size_t)count, sizeof *list, by_logit);
-    count = top_p(list, count, sampler->sampling.top_p);
+    count = top_p(list, count, sampler->sampling.top_p, sampler->sampling.temperature);
     return draw(sampler, list, count);
 }
 
