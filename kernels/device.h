@@ -66,11 +66,13 @@ int device_cuda_count(struct error *why);
 
 /* Device memory, 256-byte aligned. NULL on failure; the message says what was asked and what was free. */
 void *device_alloc(struct device *device, size_t bytes, struct error *error);
+/* After waiting for what was enqueued. NULL is nothing. */
 void device_free(struct device *device, void *memory);
 /* Bytes that device_alloc could still give; SIZE_MAX if unknown. */
 size_t device_memory_free(struct device *device);
 
-/* All of these are ordered with the kernels that were run before; read waits for its bytes. */
+/* All of these are ordered with the kernels that were run before; write and read wait for their bytes, so that the
+ * host's memory is the caller's again. */
 int device_write(struct device *device, void *to, const void *from_host, size_t bytes, struct error *error);
 int device_read(struct device *device, void *to_host, const void *from, size_t bytes, struct error *error);
 int device_copy(struct device *device, void *to, const void *from, size_t bytes, struct error *error);

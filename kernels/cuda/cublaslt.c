@@ -93,7 +93,11 @@ static int find_candidates(const struct gemm *gemm, cublasLtMatmulHeuristicResul
                                                          gemm->y, preference, MAX_CANDIDATES, candidates, count),
                        "asking for algorithms", error);
     lt.cublasLtMatmulPreferenceDestroy(preference);
-    if (!status && *count == 0) return error_set(error, "cuBLASLt has no algorithm for this problem");
+    int usable = 0;
+    for (int i = 0; !status && i < *count; i++)
+        if (candidates[i].state == CUBLAS_STATUS_SUCCESS) candidates[usable++] = candidates[i];
+    *count = usable;
+    if (!status && usable == 0) return error_set(error, "cuBLASLt has no algorithm for this problem");
     return status;
 }
 
@@ -178,11 +182,10 @@ static int choose(struct device *device, const struct problem *p, struct gemm *g
     if (count > 1 && !make_scratch(device, p, &scratch, error)) {
         for (int i = 0; i < count; i++) {
             double time;
-            if (candidates[i].state || time_candidate(device, gemm, &candidates[i], &scratch, &time, error)) continue;
+            if (time_candidate(device, gemm, &candidates[i], &scratch, &time, error)) continue;
             if (time < least) least = time, best = i;
         }
     }
-    if (scratch.memory) device_synchronize(device, NULL);
     device_free(device, scratch.memory);
     if (scratch.memory && isinf(least)) return -1;
     gemm->algorithm = candidates[best].algo;

@@ -172,7 +172,9 @@ static void *cuda_alloc(struct device *device, size_t bytes, struct error *error
 
 /* An error that an earlier kernel left behind shows up in the next call that can report it. */
 static void cuda_free(struct device *device, void *memory) {
-    if (!cuda_enter(device, NULL)) driver.memory_release((CUdeviceptr)(uintptr_t)memory);
+    if (cuda_enter(device, NULL)) return;
+    driver.stream_synchronize(cuda_stream(device));
+    driver.memory_release((CUdeviceptr)(uintptr_t)memory);
 }
 
 static size_t cuda_memory_free(struct device *device) {
@@ -186,10 +188,12 @@ static int cuda_synchronize(struct device *device, struct error *error) {
     return cuda_check(driver.stream_synchronize(cuda_stream(device)), "waiting for the GPU", error);
 }
 
+/* Waits, as CUDA leaves open whether a copy from pageable memory has read all of it when the call returns. */
 static int cuda_write(struct device *device, void *to, const void *from, size_t bytes, struct error *error) {
     if (cuda_enter(device, error)) return -1;
     CUresult result = driver.memory_write((CUdeviceptr)(uintptr_t)to, from, bytes, cuda_stream(device));
-    return cuda_check(result, "copying to the GPU", error);
+    if (cuda_check(result, "copying to the GPU", error)) return -1;
+    return cuda_synchronize(device, error);
 }
 
 static int cuda_read(struct device *device, void *to, const void *from, size_t bytes, struct error *error) {
