@@ -140,6 +140,13 @@ static void a_shape_that_no_kernel_takes(void **state) {
     odd.group = 96;
     assert_int_equal(model_create(s.device, &odd, NULL, &options, &model, &error), -1);
     assert_says(error.text, "96|32, 64, 128");
+    odd = s.config;
+    odd.vocab = 2097152;
+    odd.hidden = odd.heads * odd.head_dim * 8;
+    odd.heads *= 8;
+    odd.kv_heads *= 8;
+    assert_int_equal(model_create(s.device, &odd, NULL, &options, &model, &error), -1);
+    assert_says(error.text, "lm_head|2^31");
     subject_close(&s);
 }
 

@@ -65,6 +65,10 @@ static struct linear linear_of(const struct loader *loader, const struct fusion 
     return linear;
 }
 
+static struct linear head_of(const struct model_config *config) {
+    return (struct linear){.op = OP_FP16_GEMM, .k = config->hidden, .n = (config->vocab + 63) / 64 * 64};
+}
+
 struct problem linear_problem(const struct linear *linear, int m) {
     return (struct problem){.op = linear->op,
                             .m = linear->op == OP_AWQ_DEQUANT ? 1 : m,
@@ -94,8 +98,11 @@ static int check_shapes(const struct loader *loader) {
                 return error_set(loader->error, "%s has %d outputs; %s fuses it, and that takes multiples of 64",
                                  fusion.part[p].name, fusion.part[p].n, fusion.layer);
     }
-    if (loader->config->hidden % 64 == 0) return 0;
-    return error_set(loader->error, "hidden size %d: fp16_gemm takes multiples of 64", loader->config->hidden);
+    struct linear head = head_of(loader->config);
+    struct problem problem = linear_problem(&head, 1);
+    return problem_check(&problem, loader->error)
+               ? error_prefix(loader->error, "no kernel takes this model's lm_head matrix")
+               : 0;
 }
 
 static void *take(struct loader *loader, size_t bytes) {
@@ -274,8 +281,12 @@ static int32_t *read_g_idx(struct loader *loader, int layer, const char *name, i
     *absent = !loader->config->desc_act && !checkpoint_find(loader->checkpoint, full);
     if (*absent) return NULL;
     const struct tensor *tensor = checkpoint_get(loader->checkpoint, full, 1 << DTYPE_I32, k, 0, loader->error);
-    int32_t *g_idx = tensor ? malloc(tensor->bytes) : NULL;
-    if (g_idx) memcpy(g_idx, tensor->data, tensor->bytes);
+    if (!tensor) return NULL;
+    int32_t *g_idx = malloc(tensor->bytes);
+    if (g_idx)
+        memcpy(g_idx, tensor->data, tensor->bytes);
+    else
+        error_set(loader->error, "out of memory");
     return g_idx;
 }
 
@@ -357,10 +368,12 @@ static int fill_linear(struct loader *loader, struct linear *linear) {
 }
 
 static float *constant(struct loader *loader, int count, float value) {
-    float *host = malloc((size_t)count * sizeof *host), *memory = take(loader, (size_t)count * sizeof *host);
+    size_t bytes = (size_t)count * sizeof(float);
+    float *memory = take(loader, bytes), *host = memory ? malloc(bytes) : NULL;
+    if (!memory) return NULL;
     for (int i = 0; host && i < count; i++) host[i] = value;
-    if (!host || !memory ||
-        device_write(loader->weights->device, memory, host, (size_t)count * sizeof *host, loader->error))
+    if (host ? device_write(loader->weights->device, memory, host, bytes, loader->error)
+             : error_set(loader->error, "out of memory"))
         memory = NULL;
     free(host);
     return memory;
@@ -396,7 +409,7 @@ static int load_linear(struct loader *loader, int layer, int which, struct linea
 
 static int load_head(struct loader *loader, struct linear *head) {
     const struct model_config *config = loader->config;
-    *head = (struct linear){.op = OP_FP16_GEMM, .k = config->hidden, .n = (config->vocab + 63) / 64 * 64};
+    *head = head_of(config);
     if (take_linear(loader, head)) return -1;
     if (!loader->checkpoint) return fill_linear(loader, head);
     const char *name = config->tied ? "model.embed_tokens.weight" : "lm_head.weight";
