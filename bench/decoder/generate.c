@@ -1,6 +1,7 @@
 #include "bench/decoder/generate.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 struct run {
@@ -65,7 +66,8 @@ static int decode(struct run *run) {
         if (step(run, last, 1, position, &out->step_seconds[out->count - 1])) return -1;
     }
     if (run->tokenizer) stream_end(run->stream);
-    return run->stream->failed ? error_set(run->error, "the text could not be written") : 0;
+    if (!run->stream->failed) return 0;
+    return error_set(run->error, "the text could not be written: %s", strerror(run->stream->failed));
 }
 
 /* One chunk and a few single tokens; what they leave in the cache is overwritten. */

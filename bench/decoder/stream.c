@@ -1,20 +1,25 @@
 #include "bench/decoder/stream.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+static void fail(struct stream *stream) {
+    if (!stream->failed) stream->failed = errno ? errno : EIO;
+}
+
 static void emit(struct stream *stream, const char *bytes, size_t count) {
     char *text = realloc(stream->text, stream->length + count + 1);
     if (!text) {
-        stream->failed = 1;
+        fail(stream);
         return;
     }
     stream->text = text;
     memcpy(text + stream->length, bytes, count);
     stream->length += count;
     text[stream->length] = 0;
-    if (stream->out && (fwrite(bytes, 1, count, stream->out) != count || fflush(stream->out))) stream->failed = 1;
+    if (stream->out && (fwrite(bytes, 1, count, stream->out) != count || fflush(stream->out))) fail(stream);
 }
 
 /* Bytes of the character that `first` begins; 0 if none begins so. */

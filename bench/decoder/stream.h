@@ -10,7 +10,7 @@ struct stream {
     size_t length;
     unsigned char held[4]; /* the beginning of a character */
     int held_count;
-    int failed; /* out of memory, or `out` could not be written */
+    int failed; /* errno of the first piece that was lost: no memory, or `out` could not be written */
 };
 
 /* A character that another call may complete is held back; bytes that cannot be UTF-8 become U+FFFD. */
