@@ -16,7 +16,8 @@ const char *config_text(const struct kernel *kernel, const struct config *config
 
 static int find_parameter(const struct kernel *kernel, const char *name, size_t length) {
     for (int i = 0; i < kernel->parameter_count; i++)
-        if (strlen(kernel->parameters[i].name) == length && !strncmp(kernel->parameters[i].name, name, length)) return i;
+        if (strlen(kernel->parameters[i].name) == length && !strncmp(kernel->parameters[i].name, name, length))
+            return i;
     return -1;
 }
 
@@ -38,7 +39,8 @@ static int check_value(const struct kernel *kernel, int index, long value, struc
         if (used < sizeof accepted)
             used += (size_t)snprintf(accepted + used, sizeof accepted - used, "%s%d", i ? ", " : "", p->values[i]);
     }
-    return error_set(error, "%s/%s: %s=%ld is not one of %s", op_name(kernel->op), kernel->name, p->name, value, accepted);
+    return error_set(error, "%s/%s: %s=%ld is not one of %s", op_name(kernel->op), kernel->name, p->name, value,
+                     accepted);
 }
 
 /* One "name=value" at *cursor; leaves *cursor behind it. */
@@ -47,13 +49,11 @@ static int parse_assignment(const struct kernel *kernel, const char **cursor, st
     char names[256];
     const char *name = *cursor, *end = name + strcspn(name, "= ,\t");
     int index = find_parameter(kernel, name, (size_t)(end - name));
-    if (*end != '=')
-        return error_set(error, "configuration: '%.*s' is not name=value", (int)(end - name), name);
+    if (*end != '=') return error_set(error, "configuration: '%.*s' is not name=value", (int)(end - name), name);
     if (index < 0)
         return error_set(error, "%s/%s has no parameter '%.*s'; there are: %s", op_name(kernel->op), kernel->name,
                          (int)(end - name), name, parameter_names(kernel, names));
-    if (seen[index])
-        return error_set(error, "configuration: '%s' is given twice", kernel->parameters[index].name);
+    if (seen[index]) return error_set(error, "configuration: '%s' is given twice", kernel->parameters[index].name);
     char *after;
     long value = strtol(end + 1, &after, 10);
     if (after == end + 1 || !(*after == 0 || *after == ' ' || *after == ',' || *after == '\t'))
@@ -81,7 +81,8 @@ int config_parse(const struct kernel *kernel, const char *text, struct config *c
 int config_legal(const struct device *device, const struct kernel *kernel, const struct problem *problem,
                  const struct config *config, struct error *why) {
     if (kernel->op != problem->op)
-        return error_set(why, "kernel %s/%s does not compute %s", op_name(kernel->op), kernel->name, op_name(problem->op));
+        return error_set(why, "kernel %s/%s does not compute %s", op_name(kernel->op), kernel->name,
+                         op_name(problem->op));
     for (int i = 0; i < kernel->parameter_count; i++)
         if (check_value(kernel, i, config->value[i], why)) return -1;
     return kernel->legal ? kernel->legal(device, problem, config, why) : 0;

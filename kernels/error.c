@@ -21,7 +21,6 @@ int error_prefix(struct error *error, const char *format, ...) {
     vsnprintf(prefix, sizeof prefix, format, arguments);
     va_end(arguments);
     memcpy(rest, error->text, sizeof rest);
-    size_t used = strlen(prefix);
-    snprintf(error->text, sizeof error->text, "%s: %.*s", prefix, (int)(sizeof rest - used > 3 ? sizeof rest - used - 3 : 0), rest);
+    snprintf(error->text, sizeof error->text, "%s: %s", prefix, rest);
     return -1;
 }

@@ -8,9 +8,9 @@
 static void append_macros(const struct kernel *kernel, const struct config *config, char *options, size_t size) {
     size_t used = strlen(options);
     for (int i = 0; i < kernel->parameter_count; i++) {
-        char macro[32];
+        char macro[MAX_PARAMETER_NAME + 1];
         size_t length = strlen(kernel->parameters[i].name);
-        for (size_t c = 0; c <= length && c < sizeof macro; c++) {
+        for (size_t c = 0; c <= length; c++) {
             char letter = kernel->parameters[i].name[c];
             macro[c] = (char)(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter);
         }

@@ -38,7 +38,8 @@ int problem_check(const struct problem *p, struct error *error) {
     if (p->k % 128 || p->n % 64)
         return error_set(error, "%s takes K divisible by 128 and N divisible by 64; found K=%d, N=%d", op_name(p->op),
                          p->k, p->n);
-    if (p->op == OP_AWQ_DEQUANT && p->m != 1) return error_set(error, "awq_dequant has no M; m must be 1, not %d", p->m);
+    if (p->op == OP_AWQ_DEQUANT && p->m != 1)
+        return error_set(error, "awq_dequant has no M; m must be 1, not %d", p->m);
     return check_group(p, error);
 }
 
@@ -77,6 +78,7 @@ const char *problem_text(const struct problem *p, char *text) {
     if (p->op == OP_FP16_GEMM)
         snprintf(text, 128, "fp16_gemm m=%d n=%d k=%d", p->m, p->n, p->k);
     else
-        snprintf(text, 128, "%s m=%d n=%d k=%d group=%d zeros=%d", op_name(p->op), p->m, p->n, p->k, p->group, p->zeros);
+        snprintf(text, 128, "%s m=%d n=%d k=%d group=%d zeros=%d", op_name(p->op), p->m, p->n, p->k, p->group,
+                 p->zeros);
     return text;
 }

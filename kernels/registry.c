@@ -6,7 +6,8 @@
 extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, fp16_gemm_mma, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
-/* The first kernel of an op and backend is the built-in default where no table says otherwise. */
+/* The first kernel of an op and backend is the built-in default where no table says otherwise. One a line. */
+/* clang-format off */
 static const struct kernel *const kernels[] = {
     &awq_dequant_tiled,
     &marlin_gemm_mma,
@@ -19,6 +20,7 @@ static const struct kernel *const kernels[] = {
     &fp16_gemm_cpu,
     NULL,
 };
+/* clang-format on */
 
 const struct kernel *const *kernel_list(void) {
     return kernels;
@@ -39,15 +41,22 @@ const struct kernel *kernel_find(const char *full_name) {
 static int check_parameters(const struct kernel *kernel, struct error *error) {
     if (kernel->parameter_count < 0 || kernel->parameter_count > MAX_PARAMETERS)
         return error_set(error, "%d parameters, at most %d are possible", kernel->parameter_count, MAX_PARAMETERS);
+    const size_t most_digits = 11; /* of an int, with its sign */
+    size_t text = 1;
     for (int i = 0; i < kernel->parameter_count; i++) {
         const struct parameter *p = &kernel->parameters[i];
         if (!p->name || !p->help) return error_set(error, "parameter %d has no name or no help", i);
+        if (strlen(p->name) > MAX_PARAMETER_NAME)
+            return error_set(error, "parameter %s has a name longer than %d", p->name, MAX_PARAMETER_NAME);
+        text += strlen(p->name) + most_digits + 2; /* "name=value " */
         if (p->count < 1 || p->count > MAX_VALUES)
             return error_set(error, "parameter %s has %d values, 1 to %d are possible", p->name, p->count, MAX_VALUES);
         for (int v = 1; v < p->count; v++)
             if (p->values[v] <= p->values[v - 1])
                 return error_set(error, "the values of parameter %s do not ascend", p->name);
     }
+    if (text > MAX_CONFIG_TEXT)
+        return error_set(error, "a configuration may take %zu bytes, at most %d are possible", text, MAX_CONFIG_TEXT);
     return 0;
 }
 
