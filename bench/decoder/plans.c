@@ -7,7 +7,7 @@ struct entry {
     struct problem problem;
     struct plan *plan;
     bool tuned;
-    char why[256]; /* a table was given, but not used here: the reason */
+    char why[384]; /* a table was given, but not used here: the reason */
 };
 
 struct plans {

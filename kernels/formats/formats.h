@@ -37,7 +37,8 @@ struct repack {
     int n_total, n_offset;  /* columns of the destination, where the source begins; multiples of 64 */
     const int32_t *perm;    /* device, K; NULL unless desc_act */
 };
-/* All pointers are device memory. zeros: `from` NULL with `to` given is an error of the caller. */
+/* Enqueued; all pointers are device memory. Only the source's columns of `to` are written. Errors: formats without a
+ * way between them, a shape that is not whole tiles or groups, columns that `to` does not have. */
 int repack_weights(struct device *device, const struct repack *repack, const uint32_t *from, uint32_t *to,
                    struct error *error);
 int repack_scales(struct device *device, const struct repack *repack, const uint16_t *from, uint16_t *to,
