@@ -370,6 +370,7 @@ static int report(const struct session *s, struct error *error) {
         .method = s->method,
         .synthetic = o->in_memory || s->config.synthetic,
         .context = s->context,
+        .regime = s->has_table ? s->table.regime : NULL,
         .table = s->has_table ? o->table
                  : o->untuned ? "built-in defaults (--untuned)"
                               : "built-in defaults (no table given)",

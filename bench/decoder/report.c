@@ -68,7 +68,9 @@ static char *plan_lines(const struct report *report) {
 
 static void print_plans(const struct report *report, FILE *stream) {
     char *lines = plan_lines(report), *rest = NULL;
-    fprintf(stream, "tiles    %s\n", report->table);
+    fprintf(stream, "tiles    %s", report->table);
+    if (report->regime) fprintf(stream, " (%s)", report->regime);
+    fprintf(stream, "\n");
     for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
         fprintf(stream, "         %s\n", line);
     free(lines);

@@ -13,7 +13,8 @@ struct report {
     enum method method;
     bool synthetic;
     int context;
-    const char *table; /* where the configurations came from */
+    const char *table;  /* where the configurations came from */
+    const char *regime; /* in which they were measured; NULL for built-in ones */
     const int *prompt;
     int prompt_count;
     const struct generation *generation;
