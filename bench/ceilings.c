@@ -50,8 +50,9 @@ struct gpu_memory {
 static int read_pass(struct device *device, void *data, struct error *error) {
     const struct gpu_memory *memory = data;
     struct read_arguments arguments = {memory->buffer, memory->bytes / 16, memory->sink};
-    const unsigned grid[3] = {(unsigned)(device->multiprocessors * GPU_BLOCKS_PER_SM), 1, 1};
-    return device_launch(device, memory->function, grid, GPU_THREADS, &arguments, error);
+    const struct device_grid grid = {.blocks = {(unsigned)(device->multiprocessors * GPU_BLOCKS_PER_SM), 1, 1},
+                                     .threads = GPU_THREADS};
+    return device_launch(device, memory->function, &grid, &arguments, error);
 }
 
 static int copy_pass(struct device *device, void *data, struct error *error) {

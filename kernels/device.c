@@ -116,9 +116,13 @@ int device_function(struct device *device, const char *source, const char *entry
     return device->functions->function(device, source, entry, options, shared_bytes, function, error);
 }
 
-int device_launch(struct device *device, const struct device_function *function, const unsigned grid[3], unsigned block,
+int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
                   const void *arguments, struct error *error) {
-    return device->functions->launch(device, function, grid, block, arguments, error);
+    return device->functions->launch(device, function, grid, arguments, error);
+}
+
+void device_overlap(struct device *device, bool allowed) {
+    device->overlap = allowed;
 }
 
 int device_mark(struct device *device, int which, struct error *error) {

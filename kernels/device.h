@@ -12,23 +12,32 @@ enum backend { BACKEND_CPU, BACKEND_CUDA };
 
 struct device {
     enum backend backend;
-    int index;                  /* of the GPU; 0 for the CPU */
-    char id[16];                /* "cpu", "cuda:0" */
-    char name[96];              /* "NVIDIA H100 80GB HBM3", "AMD EPYC 9354 ..." */
-    char uuid[48];              /* "GPU-..." or "" */
-    char architecture[16];      /* "sm_90a"; "avx512f", "avx2" or "generic" */
-    char software[96];          /* "driver 580.159, cuda 13.0, nvrtc 13.0"; compiler of the CPU backend */
-    char kernels[16];           /* hash of this backend's kernel sources, 8 hex digits */
-    int compute_capability;     /* 90 for sm_90; 0 for the CPU */
-    int multiprocessors;        /* SMs; usable cores for the CPU */
-    size_t cache_bytes;         /* L2 of the GPU, last-level cache of the CPU */
-    size_t memory_bytes;        /* installed */
-    size_t shared_block_bytes;  /* most dynamic shared memory of one block (opt-in) */
-    size_t shared_sm_bytes;     /* shared memory of one SM */
-    double memory_gbs;          /* theoretical bandwidth, GB/s, for estimates only; never quoted */
-    double matrix_tflops;       /* theoretical fp16 matrix rate, for estimates only */
+    int index;                 /* of the GPU; 0 for the CPU */
+    char id[16];               /* "cpu", "cuda:0" */
+    char name[96];             /* "NVIDIA H100 80GB HBM3", "AMD EPYC 9354 ..." */
+    char uuid[48];             /* "GPU-..." or "" */
+    char architecture[16];     /* "sm_90a"; "avx512f", "avx2" or "generic" */
+    char software[96];         /* "driver 580.159, cuda 13.0, nvrtc 13.0"; compiler of the CPU backend */
+    char kernels[16];          /* hash of this backend's kernel sources, 8 hex digits */
+    int compute_capability;    /* 90 for sm_90; 0 for the CPU */
+    int multiprocessors;       /* SMs; usable cores for the CPU */
+    size_t cache_bytes;        /* L2 of the GPU, last-level cache of the CPU */
+    size_t memory_bytes;       /* installed */
+    size_t shared_block_bytes; /* most dynamic shared memory of one block (opt-in) */
+    size_t shared_sm_bytes;    /* shared memory of one SM */
+    double memory_gbs;         /* theoretical bandwidth, GB/s, for estimates only; never quoted */
+    double matrix_tflops;      /* theoretical fp16 matrix rate, for estimates only */
+    bool overlap;              /* as device_overlap set it */
     const struct device_functions *functions;
-    void *state;                /* the backend's own */
+    void *state; /* the backend's own */
+};
+
+/* The blocks of a launch. */
+struct device_grid {
+    unsigned blocks[3], threads; /* threads of a block */
+    unsigned cluster;            /* blocks along the first side that form a cluster (sm_90); 0 or 1: none */
+    bool overlaps;               /* the kernel waits by itself (griddepcontrol.wait) before it touches what the one
+                                    ahead of it wrote, so that it may start earlier where device_overlap allows */
 };
 
 struct device_function; /* device code, compiled and loaded; lives as long as its device */
@@ -45,10 +54,10 @@ struct device_functions {
     int (*fill)(struct device *, void *to, unsigned char byte, size_t bytes, struct error *);
     int (*synchronize)(struct device *, struct error *);
     /* NULL on the CPU: */
-    int (*function)(struct device *, const char *source, const char *entry, const char *options,
-                    size_t shared_bytes, struct device_function **, struct error *);
-    int (*launch)(struct device *, const struct device_function *, const unsigned grid[3], unsigned block,
-                  const void *arguments, struct error *);
+    int (*function)(struct device *, const char *source, const char *entry, const char *options, size_t shared_bytes,
+                    struct device_function **, struct error *);
+    int (*launch)(struct device *, const struct device_function *, const struct device_grid *, const void *arguments,
+                  struct error *);
     int (*mark)(struct device *, int which, struct error *);
     int (*marked)(struct device *, double *microseconds, struct error *);
 };
@@ -87,8 +96,11 @@ int device_synchronize(struct device *device, struct error *error);
 int device_function(struct device *device, const char *source, const char *entry, const char *options,
                     size_t shared_bytes, struct device_function **function, struct error *error);
 /* Enqueues a launch; `arguments` points to the one struct that the entry takes by value. */
-int device_launch(struct device *device, const struct device_function *function, const unsigned grid[3],
-                  unsigned block, const void *arguments, struct error *error);
+int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
+                  const void *arguments, struct error *error);
+/* Whether kernels that can may start before the one ahead of them has ended (programmatic dependent launch);
+ * at first they may not, so that each is timed alone. */
+void device_overlap(struct device *device, bool allowed);
 /* Event 0 or 1 into the queue; then, after waiting for both, the time between them. */
 int device_mark(struct device *device, int which, struct error *error);
 int device_marked(struct device *device, double *microseconds, struct error *error);

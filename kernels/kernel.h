@@ -69,8 +69,7 @@ struct launch {
     const char *source;     /* embedded file, "marlin_gemm/mma.cu" */
     const char *entry;      /* extern "C" name */
     char options[192];      /* "-D..." beyond the parameters, separated by spaces */
-    unsigned grid[3];
-    unsigned block;         /* threads */
+    struct device_grid grid;
     size_t shared_bytes;    /* dynamic */
     size_t workspace_bytes; /* 0, or at least WORKSPACE_COUNTER_BYTES */
 };

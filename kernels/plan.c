@@ -57,7 +57,7 @@ int plan_create(struct device *device, const struct kernel *kernel, const struct
 int plan_run(const struct plan *plan, const struct operands *operands, struct error *error) {
     if (!plan->kernel->launch) return plan->kernel->run(plan, operands, error);
     struct arguments arguments = {*operands, plan->problem.m, plan->problem.n, plan->problem.k, plan->problem.group};
-    return device_launch(plan->device, plan->function, plan->launch.grid, plan->launch.block, &arguments, error);
+    return device_launch(plan->device, plan->function, &plan->launch.grid, &arguments, error);
 }
 
 void plan_destroy(struct plan *plan) {

@@ -13,7 +13,8 @@ enum { THREADS = 256, TILE = 64, COMPARE_BLOCKS = 512 };
 static int launch(struct device *device, const char *entry, size_t blocks, const void *arguments, struct error *error) {
     struct device_function *function;
     if (device_function(device, "cuda/reference.cu", entry, "", 0, &function, error)) return -1;
-    return device_launch(device, function, (unsigned[3]){(unsigned)blocks, 1, 1}, THREADS, arguments, error);
+    const struct device_grid grid = {.blocks = {(unsigned)blocks, 1, 1}, .threads = THREADS};
+    return device_launch(device, function, &grid, arguments, error);
 }
 
 static size_t blocks_for(size_t threads) {

@@ -101,10 +101,10 @@ static void launches_what_it_says(void **state) {
     stage = (stage + 127) / 128 * 128;
     assert_string_equal(launch.source, "marlin_gemm/mma.cu");
     assert_string_equal(launch.entry, "marlin_gemm");
-    assert_int_equal(launch.grid[0], 20);
-    assert_int_equal(launch.grid[1], 4);
-    assert_int_equal(launch.grid[2], 1);
-    assert_int_equal(launch.block, 32 * 2 * 2);
+    assert_int_equal(launch.grid.blocks[0], 20);
+    assert_int_equal(launch.grid.blocks[1], 4);
+    assert_int_equal(launch.grid.blocks[2], 1);
+    assert_int_equal(launch.grid.threads, 32 * 2 * 2);
     assert_int_equal(launch.shared_bytes, 3 * stage);
     assert_int_equal(launch.workspace_bytes, WORKSPACE_COUNTER_BYTES + 20 * 4 * 16 * 128 * 4);
     char expected[64];
@@ -125,8 +125,9 @@ static int check_launches(const struct device *device, const struct kernel *kern
         struct launch launch = {0};
         if (config_legal(device, kernel, problem, &config, NULL)) continue;
         kernel->launch(device, problem, &config, &launch);
-        assert_true(launch.block % 32 == 0 && launch.block >= 32 && launch.block <= 1024);
-        assert_true(launch.grid[0] >= 1 && launch.grid[1] >= 1 && launch.grid[1] <= 65535 && launch.grid[2] == 1);
+        assert_true(launch.grid.threads % 32 == 0 && launch.grid.threads >= 32 && launch.grid.threads <= 1024);
+        assert_true(launch.grid.blocks[0] >= 1 && launch.grid.blocks[1] >= 1 && launch.grid.blocks[1] <= 65535 &&
+                    launch.grid.blocks[2] == 1);
         assert_true(launch.shared_bytes <= device->shared_block_bytes);
         assert_true(launch.workspace_bytes == 0 || launch.workspace_bytes > WORKSPACE_COUNTER_BYTES);
         assert_true(strlen(launch.options) + 1 < sizeof launch.options);
@@ -167,7 +168,7 @@ static void defaults_are_sane(void **state) {
             assert_int_equal(one.value[0], 8);
             struct launch launch = {0};
             kernel->launch(&h100, &problem, &one, &launch);
-            assert_in_range(launch.grid[0] * launch.grid[1], 100, 1000);
+            assert_in_range(launch.grid.blocks[0] * launch.grid.blocks[1], 100, 1000);
             problem.m = 8192;
             if (config_default(&h100, kernel, &problem, &many, &error)) fail_msg("%s", error.text);
             assert_true(many.value[0] * many.value[1] >= 128 * 128);

@@ -15,7 +15,7 @@
 #include "bench/instance.h"
 #include "kernels/reference.h"
 
-typedef long emulate_function(const struct arguments *, const unsigned[3], unsigned, bool, unsigned);
+typedef long emulate_function(const struct arguments *, const struct device_grid *, bool, unsigned);
 
 static const struct device h100 = {.backend = BACKEND_CUDA,
                                    .name = "H100",
@@ -85,7 +85,7 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     memset(workspace, 0, launch->workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
     for (unsigned run = 0; run < 2; run++) {
         memset(y, 0xff, bytes);
-        assert_int_equal(emulate(&arguments, launch->grid, launch->block, run == 0, run), 0);
+        assert_int_equal(emulate(&arguments, &launch->grid, run == 0, run), 0);
         check_output(instance, what);
         if (run == 0) memcpy(first, y, bytes);
         if (memcmp(first, y, bytes)) fail_msg("%s: another order gave other bits", what);

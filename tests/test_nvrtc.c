@@ -143,9 +143,9 @@ static void add_configuration(const struct device *device, const struct kernel *
     struct launch launch = {0};
     char options[LAUNCH_OPTIONS];
     kernel->launch(device, problem, config, &launch);
-    assert_true(launch.block > 0 && launch.block <= 1024 && launch.block % 32 == 0);
-    assert_true(launch.grid[0] > 0 && launch.grid[1] > 0 && launch.grid[1] < 65536 && launch.grid[2] > 0 &&
-                launch.grid[2] < 65536);
+    assert_true(launch.grid.threads > 0 && launch.grid.threads <= 1024 && launch.grid.threads % 32 == 0);
+    assert_true(launch.grid.blocks[0] > 0 && launch.grid.blocks[1] > 0 && launch.grid.blocks[1] < 65536 &&
+                launch.grid.blocks[2] > 0 && launch.grid.blocks[2] < 65536);
     assert_true(launch.shared_bytes <= device->shared_block_bytes);
     assert_true(launch.workspace_bytes == 0 || launch.workspace_bytes >= WORKSPACE_COUNTER_BYTES);
     launch_options(kernel, config, &launch, options);

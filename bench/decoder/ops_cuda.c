@@ -25,8 +25,8 @@ int ops_cuda_compile(struct ops *ops, int head_dim, struct error *error) {
 }
 
 static int launch(struct ops *ops, int which, int x, int y, int block, const void *arguments, struct error *error) {
-    const unsigned grid[3] = {(unsigned)x, (unsigned)y, 1};
-    return device_launch(ops->device, ops->compiled[which], grid, (unsigned)block, arguments, error);
+    const struct device_grid grid = {.blocks = {(unsigned)x, (unsigned)y, 1}, .threads = (unsigned)block};
+    return device_launch(ops->device, ops->compiled[which], &grid, arguments, error);
 }
 
 static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error *error) {

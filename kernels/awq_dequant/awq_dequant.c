@@ -49,9 +49,8 @@ static void launch(const struct device *device, const struct problem *problem, c
     launch->source = "awq_dequant/tiled.cu";
     launch->entry = "awq_dequant";
     snprintf(launch->options, sizeof launch->options, "-DZEROS=%d", problem->zeros);
-    launch->grid[0] = (unsigned)blocks(problem, config);
-    launch->grid[1] = launch->grid[2] = 1;
-    launch->block = (unsigned)config->value[THREADS];
+    launch->grid = (struct device_grid){.blocks = {(unsigned)blocks(problem, config), 1, 1},
+                                        .threads = (unsigned)config->value[THREADS]};
 }
 
 const struct kernel awq_dequant_tiled = {

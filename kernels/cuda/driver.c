@@ -45,7 +45,7 @@
     X(module_function, cuModuleGetFunction, "cuModuleGetFunction")                                                     \
     X(function_get, cuFuncGetAttribute, "cuFuncGetAttribute")                                                          \
     X(function_set, cuFuncSetAttribute, "cuFuncSetAttribute")                                                          \
-    X(launch, cuLaunchKernel, "cuLaunchKernel")
+    X(launch, cuLaunchKernelEx, "cuLaunchKernelEx")
 
 static struct {
 #define MEMBER(name, type, symbol) __typeof__(&type) name;
@@ -300,16 +300,33 @@ static int cuda_function(struct device *device, const char *source, const char *
     return *function ? 0 : -1;
 }
 
-static int cuda_launch(struct device *device, const struct device_function *function, const unsigned grid[3],
-                       unsigned block, const void *arguments, struct error *error) {
+static int cuda_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
+                       const void *arguments, struct error *error) {
     if (cuda_enter(device, error)) return -1;
     void *parameters[] = {(void *)(uintptr_t)arguments};
-    CUresult result = driver.launch(function->handle, grid[0], grid[1], grid[2], block, 1, 1,
-                                    (unsigned)function->shared_bytes, cuda_stream(device), parameters, NULL);
+    const unsigned *blocks = grid->blocks;
+    CUlaunchAttribute attributes[2];
+    CUlaunchConfig config = {.gridDimX = blocks[0],
+                             .gridDimY = blocks[1],
+                             .gridDimZ = blocks[2],
+                             .blockDimX = grid->threads,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .sharedMemBytes = (unsigned)function->shared_bytes,
+                             .hStream = cuda_stream(device),
+                             .attrs = attributes};
+    if (grid->cluster > 1)
+        attributes[config.numAttrs++] =
+            (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, .value.clusterDim = {grid->cluster, 1, 1}};
+    if (grid->overlaps && device->overlap)
+        attributes[config.numAttrs++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                                            .value.programmaticStreamSerializationAllowed = 1};
+    CUresult result = driver.launch(&config, function->handle, parameters, NULL);
     if (result == CUDA_SUCCESS) return 0;
     cuda_check(result, "launch", error);
-    return error_prefix(error, "%s in %s, grid %u x %u x %u, %u threads, %zu bytes of shared memory", function->entry,
-                        function->module->source, grid[0], grid[1], grid[2], block, function->shared_bytes);
+    return error_prefix(error, "%s in %s, grid %u x %u x %u, %u threads, clusters of %u, %zu bytes of shared memory",
+                        function->entry, function->module->source, blocks[0], blocks[1], blocks[2], grid->threads,
+                        grid->cluster > 1 ? grid->cluster : 1, function->shared_bytes);
 }
 
 static int cuda_mark(struct device *device, int which, struct error *error) {

@@ -22,10 +22,11 @@ static int check(const struct repack *r, struct error *error) {
 static int launch(struct device *device, const char *entry, const struct layout_repack *r, struct error *error) {
     enum { BLOCK = 256, MOST_BLOCKS = 65535 };
     long blocks = (r->count + BLOCK - 1) / BLOCK;
-    const unsigned grid[3] = {(unsigned)(blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS), 1, 1};
+    const struct device_grid grid = {.blocks = {(unsigned)(blocks < MOST_BLOCKS ? blocks : MOST_BLOCKS), 1, 1},
+                                     .threads = BLOCK};
     struct device_function *function;
     if (device_function(device, "formats/repack.cu", entry, "", 0, &function, error)) return -1;
-    return device_launch(device, function, grid, BLOCK, r, error);
+    return device_launch(device, function, &grid, r, error);
 }
 
 static int run(struct device *device, const struct repack *r, const void *from, void *to, long count, const char *entry,

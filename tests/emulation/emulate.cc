@@ -109,18 +109,23 @@ static void run_block() {
     }
 }
 
+/* As kernels/device.h has it. */
+struct device_grid {
+    unsigned blocks[3], threads, cluster;
+    bool overlaps;
+};
+
 /* Runs a launch; returns the bank conflicts that ldmatrix met. */
-extern "C" long emulate(const struct arguments *arguments, const unsigned grid[3], unsigned block, bool late,
-                        unsigned seed) {
+extern "C" long emulate(const struct arguments *arguments, const struct device_grid *grid, bool late, unsigned seed) {
     std::vector<index3> blocks;
     arguments_of_launch = *arguments;
     copies_late = late;
     random_state = seed;
     bank_conflicts = 0;
-    fibers.resize(block);
-    exchanged.resize(block);
-    for (unsigned y = 0; y < grid[1]; y++)
-        for (unsigned x = 0; x < grid[0]; x++) blocks.push_back({x, y, 0});
+    fibers.resize(grid->threads);
+    exchanged.resize(grid->threads);
+    for (unsigned y = 0; y < grid->blocks[1]; y++)
+        for (unsigned x = 0; x < grid->blocks[0]; x++) blocks.push_back({x, y, 0});
     for (unsigned i = 0; i < blocks.size(); i++) {
         std::swap(blocks[i], blocks[i + below((unsigned)blocks.size() - i)]);
         blockIdx = blocks[i];

@@ -95,11 +95,14 @@ static void bad_launches_are_errors(void **state) {
     struct device_function *function;
     char arguments[256] = {0};
     done(device_function(gpu, "cuda/reference.cu", "reference_fill_half", "", 0, &function, &error));
-    assert_int_equal(device_launch(gpu, function, (unsigned[3]){1, 1, 1}, 2048, arguments, &error), -1);
+    assert_int_equal(
+        device_launch(gpu, function, &(struct device_grid){.blocks = {1, 1, 1}, .threads = 2048}, arguments, &error),
+        -1);
     assert_non_null(strstr(error.text, "CUDA_ERROR_INVALID_VALUE"));
     assert_non_null(strstr(error.text, "2048 threads"));
-    assert_int_equal(device_launch(gpu, function, (unsigned[3]){0, 1, 1}, 32, arguments, &error), -1);
-    done(device_launch(gpu, function, (unsigned[3]){1, 1, 1}, 32, arguments, &error));
+    assert_int_equal(
+        device_launch(gpu, function, &(struct device_grid){.blocks = {0, 1, 1}, .threads = 32}, arguments, &error), -1);
+    done(device_launch(gpu, function, &(struct device_grid){.blocks = {1, 1, 1}, .threads = 32}, arguments, &error));
     done(device_synchronize(gpu, &error));
 }
 
