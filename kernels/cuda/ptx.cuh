@@ -142,6 +142,145 @@ __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* The 8 x 8 fp16 matrix of which lane l has row l / 4, columns 2 * (l % 4) and the next, transposed. */
+__device__ __forceinline__ unsigned transpose(unsigned pair) {
+    unsigned transposed;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(pair));
+    return transposed;
+}
+
+/* --- matrix unit of a warpgroup, four warps from a multiple of four on (sm_90a) --- */
+
+/* What multiply_group() takes as b: rows of 64 fp16 (128 bytes) in shared memory from a multiple of 1024 bytes
+ * on, of which chunk c (16 bytes) of row r lies at c ^ (r & 7). Adding 2 to it means 16 columns further on. */
+__device__ __forceinline__ unsigned long long swizzled_matrix(unsigned address) {
+    return 1ull << 62 | 64ull << 32 | 1ull << 16 | address >> 4; /* swizzle 128; 1024 bytes every 8 rows */
+}
+
+/* sums (64 x tokens, fp32) += a (64 x 16) b^T (tokens x 16), asynchronously: until multiply_group_wait() neither
+ * may be touched. Warp w has rows 16 w..16 w + 15 of a as multiply() has them, and sums[4 t..4 t + 3] is
+ * multiply()'s c for tokens 8 t..8 t + 7. */
+__device__ __forceinline__ void multiply_group(float (&sums)[8], const unsigned (&a)[4], unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7}, "
+                 "{%8, %9, %10, %11}, %12, 1, 1, 1, 0;"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
+                   "+f"(sums[6]), "+f"(sums[7])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ __forceinline__ void multiply_group(float (&sums)[16], const unsigned (&a)[4], unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, "
+                 "%11, %12, %13, %14, %15}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
+                   "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
+                   "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ __forceinline__ void multiply_group(float (&sums)[32], const unsigned (&a)[4], unsigned long long b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, "
+                 "%11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "
+                 "%30, %31}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
+                   "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
+                   "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]), "+f"(sums[16]), "+f"(sums[17]),
+                   "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]),
+                   "+f"(sums[24]), "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]),
+                   "+f"(sums[30]), "+f"(sums[31])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+/* Orders what was written to registers before with the multiply_group() that follow. */
+__device__ __forceinline__ void multiply_group_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+/* Ends a group of multiply_group(). */
+__device__ __forceinline__ void multiply_group_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+/* Waits until at most `PENDING` of the newest groups are under way. */
+template <int PENDING> __device__ __forceinline__ void multiply_group_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+/* Keeps the compiler from moving what uses the sums to before the wait that this follows. */
+template <int FLOATS> __device__ __forceinline__ void hold(float (&sums)[FLOATS]) {
+#pragma unroll
+    for (int i = 0; i < FLOATS; i++) asm volatile("" : "+f"(sums[i])::"memory");
+}
+
+/* Before the barrier that hands shared memory, written by this thread, to multiply_group(). */
+__device__ __forceinline__ void publish_to_matrix_unit() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* --- between warps --- */
+
+/* Waits for so many threads of the block, whole warps, at barrier 1..15 (0 is that of __syncthreads). */
+__device__ __forceinline__ void barrier(unsigned number, unsigned threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+/* --- between the blocks of a cluster (sm_90) --- */
+
+/* This block's number within its cluster. */
+__device__ __forceinline__ unsigned cluster_rank() {
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+/* Arrives at the cluster's barrier and publishes what this thread wrote; every thread of every block then waits
+ * there, and sees what the others published. */
+__device__ __forceinline__ void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* Where another block of the cluster has what lies at `address` of this block's shared memory. */
+__device__ __forceinline__ unsigned cluster_address(unsigned address, unsigned rank) {
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+
+/* Into shared memory of the cluster; the block it belongs to must have started and must not have ended. */
+__device__ __forceinline__ void store_remote(unsigned to, float value) {
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
+}
+__device__ __forceinline__ void store_remote4(unsigned to, float4 value) {
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(value.x), "f"(value.y),
+                 "f"(value.z), "f"(value.w)
+                 : "memory");
+}
+
+/* --- between launches (programmatic dependent launch, sm_90) --- */
+
+/* Waits for the launch ahead and sees what it wrote; nothing where launches do not overlap. */
+__device__ __forceinline__ void programmatic_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* Lets the launch behind start as soon as every block has called this or ended. */
+__device__ __forceinline__ void programmatic_launch() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* 16 bytes that are read once and never written during the launch; 16-byte aligned. */
+__device__ __forceinline__ uint4 load_streaming4(const void *from) {
+    uint4 words;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "l"(__cvta_generic_to_global(from)));
+    return words;
+}
+
 /* --- between blocks --- */
 
 /* Adds one; the caller's block (after a barrier) publishes what it wrote and sees what others published. */

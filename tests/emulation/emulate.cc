@@ -1,5 +1,6 @@
 /* Runs the kernel ENTRY of the file SOURCE on the host. Threads are fibers; each runs until it rests, warps in
- * random order, blocks too. */
+ * random order, blocks and clusters too. The blocks of a cluster take turns: the one that runs has its shared
+ * memory in `shared_memory`, the others have theirs put by. */
 #ifndef SHARED_BYTES
 #define SHARED_BYTES 0 /* awq_dequant has none but its own */
 #endif
@@ -7,14 +8,25 @@
 
 #include <ucontext.h>
 
-enum rest { RUNS, IN_WARP, AT_BARRIER, ENDED };
+enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, ENDED };
 
 struct fiber {
     ucontext_t context;
     std::vector<char> stack;
     enum rest rest;
+    unsigned barrier, barrier_threads; /* where it rests AT_BARRIER */
     bool value;
+    unsigned arrivals, waits; /* at the cluster's barrier */
     std::vector<std::vector<copy>> groups;
+    std::vector<std::vector<product>> products;
+    std::vector<remote_store> stores;
+};
+
+struct block {
+    index3 index;
+    bool entered;
+    std::vector<fiber> fibers;
+    std::vector<char> shared;
 };
 
 index3 threadIdx, blockIdx;
@@ -22,7 +34,8 @@ thread_local uint4 shared_memory[SHARED_BYTES / 16 + 1];
 bool copies_late;
 long bank_conflicts;
 
-static std::vector<fiber> fibers;
+static std::vector<block> cluster;
+static struct block *running;
 static std::vector<exchange> exchanged;
 static ucontext_t scheduler;
 static struct arguments arguments_of_launch;
@@ -33,41 +46,94 @@ static unsigned below(unsigned limit) {
     random_state = random_state * 1664525 + 1013904223;
     return (random_state >> 8) % limit;
 }
+template <class T> static void shuffle(std::vector<T> &items) {
+    for (unsigned i = 0; i < items.size(); i++) std::swap(items[i], items[i + below((unsigned)items.size() - i)]);
+}
+static std::vector<unsigned> shuffled(size_t count) {
+    std::vector<unsigned> numbers(count);
+    for (unsigned i = 0; i < count; i++) numbers[i] = i;
+    shuffle(numbers);
+    return numbers;
+}
 
+/* --- what the fibers call --- */
+
+static struct fiber &own() {
+    return running->fibers[threadIdx.x];
+}
 static void rest(enum rest why) {
-    struct fiber &fiber = fibers[threadIdx.x];
+    struct fiber &fiber = own();
     fiber.rest = why;
     swapcontext(&fiber.context, &scheduler);
 }
-void rest_at_barrier() {
-    rest(AT_BARRIER);
-}
-bool rest_at_barrier_or(bool value) {
-    fibers[threadIdx.x].value = value;
+bool rest_at_barrier(unsigned barrier, unsigned threads, bool value) {
+    own().barrier = barrier;
+    own().barrier_threads = threads ? threads : (unsigned)running->fibers.size();
+    own().value = value;
     rest(AT_BARRIER);
     return barrier_value;
 }
 void rest_in_warp() {
     rest(IN_WARP);
 }
-const struct exchange *exchange_words(const struct exchange &own) {
-    exchanged[threadIdx.x] = own;
+const struct exchange *exchange_words(const struct exchange &words) {
+    exchanged[threadIdx.x] = words;
     rest(IN_WARP);
     return &exchanged[threadIdx.x / 32 * 32];
 }
 std::vector<std::vector<copy>> &copy_groups() {
-    return fibers[threadIdx.x].groups;
+    return own().groups;
 }
+std::vector<std::vector<product>> &product_groups() {
+    return own().products;
+}
+
+unsigned cluster_rank() {
+    return (unsigned)(running - cluster.data());
+}
+static void perform(const struct remote_store &store) {
+    const unsigned rank = store.to >> 24, address = store.to & 0xffffff;
+    if (rank >= cluster.size()) broken("a store to a block that the cluster does not have");
+    struct block &block = cluster[rank];
+    bool ended = true;
+    for (struct fiber &fiber : block.fibers) ended &= fiber.rest == ENDED;
+    if (!block.entered || ended) broken("a store to a block that has not started or has ended");
+    char *own_memory = shared_at(address, store.bytes);
+    char *to = &block == running ? own_memory : block.shared.data() + (own_memory - (char *)shared_memory);
+    memcpy(to, store.value, store.bytes);
+}
+void store_to_cluster(const struct remote_store &store) {
+    if (copies_late)
+        own().stores.push_back(store);
+    else
+        perform(store);
+}
+void cluster_arrive() {
+    for (const struct remote_store &store : own().stores) perform(store);
+    own().stores.clear();
+    if (own().arrivals++ != own().waits) broken("a second arrival at the cluster's barrier without a wait");
+}
+void cluster_wait() {
+    if (own().waits++ == own().arrivals) broken("a wait at the cluster's barrier without an arrival");
+    rest(AT_CLUSTER);
+}
+
+/* --- the scheduler --- */
 
 static void run_entry() {
     ENTRY(arguments_of_launch);
+    if (!own().stores.empty()) broken("a store to another block that nothing publishes");
+    if (own().arrivals != own().waits) broken("an arrival at the cluster's barrier without a wait");
     rest(ENDED);
 }
 
 static void start(struct fiber &fiber) {
     fiber.rest = RUNS;
     fiber.value = false;
+    fiber.arrivals = fiber.waits = 0;
     fiber.groups.assign(1, {});
+    fiber.products.assign(1, {});
+    fiber.stores.clear();
     fiber.stack.resize(1 << 16);
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.data();
@@ -78,35 +144,94 @@ static void start(struct fiber &fiber) {
 
 /* Runs a warp until all of it rests at a barrier or has ended. */
 static void run_warp(unsigned warp) {
+    std::vector<fiber> &fibers = running->fibers;
     for (enum rest together = RUNS; together <= IN_WARP;) {
         for (unsigned lane = 0; lane < 32; lane++) {
             threadIdx.x = warp * 32 + lane;
             swapcontext(&scheduler, &fibers[threadIdx.x].context);
         }
         together = fibers[warp * 32].rest;
-        for (unsigned lane = 1; lane < 32; lane++)
-            if (fibers[warp * 32 + lane].rest != together) broken("a warp that parts at a barrier or an instruction");
+        for (unsigned lane = 1; lane < 32; lane++) {
+            const struct fiber &first = fibers[warp * 32], &fiber = fibers[warp * 32 + lane];
+            if (fiber.rest != together || (together == AT_BARRIER && fiber.barrier != first.barrier))
+                broken("a warp that parts at a barrier or an instruction");
+        }
     }
 }
 
-static void run_block() {
-    std::vector<unsigned> warps(fibers.size() / 32);
-    memset(shared_memory, 0xff, sizeof shared_memory);
-    for (struct fiber &fiber : fibers) start(fiber);
-    for (unsigned i = 0; i < warps.size(); i++) warps[i] = i;
-    for (enum rest together = RUNS; together != ENDED;) {
-        for (unsigned i = 0; i < warps.size(); i++) {
-            std::swap(warps[i], warps[i + below((unsigned)warps.size() - i)]);
-            run_warp(warps[i]);
-        }
-        together = fibers[0].rest;
-        barrier_value = false;
-        for (struct fiber &fiber : fibers) {
-            if (fiber.rest != together) broken("a barrier that not all threads reach");
-            barrier_value |= fiber.value;
-            fiber.value = false;
-        }
+/* Runs every warp that can. */
+static bool run_warps() {
+    bool ran = false;
+    for (unsigned warp : shuffled(running->fibers.size() / 32)) {
+        if (running->fibers[warp * 32].rest != RUNS) continue;
+        run_warp(warp);
+        ran = true;
     }
+    return ran;
+}
+
+/* Lets go the fibers at one barrier of the block if all it waits for are there. */
+static bool open_barrier() {
+    for (struct fiber &first : running->fibers) {
+        if (first.rest != AT_BARRIER) continue;
+        unsigned there = 0;
+        barrier_value = false;
+        for (struct fiber &fiber : running->fibers) {
+            if (fiber.rest != AT_BARRIER || fiber.barrier != first.barrier) continue;
+            if (fiber.barrier_threads != first.barrier_threads) broken("a barrier of two sizes");
+            there++, barrier_value |= fiber.value;
+        }
+        if (there != first.barrier_threads) continue;
+        const unsigned barrier = first.barrier;
+        for (struct fiber &fiber : running->fibers)
+            if (fiber.rest == AT_BARRIER && fiber.barrier == barrier) fiber.rest = RUNS;
+        return true;
+    }
+    return false;
+}
+
+/* The same for the cluster's barrier; who has ended has arrived. */
+static bool open_cluster() {
+    bool opened = false;
+    unsigned arrivals = ~0u;
+    for (struct block &block : cluster)
+        for (struct fiber &fiber : block.fibers)
+            if (fiber.rest != ENDED) arrivals = min(arrivals, fiber.arrivals);
+    for (struct block &block : cluster)
+        for (struct fiber &fiber : block.fibers) {
+            if (fiber.rest != AT_CLUSTER || fiber.waits > arrivals) continue;
+            fiber.rest = RUNS;
+            opened = true;
+        }
+    return opened;
+}
+
+/* Runs a block until all of it waits for others or has ended. */
+static bool run_block(struct block &block) {
+    bool ran = false;
+    running = &block;
+    blockIdx = block.index;
+    block.entered = true;
+    memcpy(shared_memory, block.shared.data(), block.shared.size());
+    while (run_warps() || open_barrier()) ran = true;
+    memcpy(block.shared.data(), shared_memory, block.shared.size());
+    return ran;
+}
+
+static void run_cluster() {
+    for (struct block &block : cluster) {
+        block.entered = false;
+        block.shared.assign(sizeof shared_memory, (char)0xff);
+        for (struct fiber &fiber : block.fibers) start(fiber);
+    }
+    for (bool ran = true; ran;) {
+        ran = false;
+        for (unsigned rank : shuffled(cluster.size())) ran |= run_block(cluster[rank]);
+        ran |= open_cluster();
+    }
+    for (struct block &block : cluster)
+        for (struct fiber &fiber : block.fibers)
+            if (fiber.rest != ENDED) broken("a barrier that not all threads reach");
 }
 
 /* As kernels/device.h has it. */
@@ -117,19 +242,22 @@ struct device_grid {
 
 /* Runs a launch; returns the bank conflicts that ldmatrix met. */
 extern "C" long emulate(const struct arguments *arguments, const struct device_grid *grid, bool late, unsigned seed) {
-    std::vector<index3> blocks;
+    const unsigned size = grid->cluster ? grid->cluster : 1;
+    std::vector<index3> firsts;
     arguments_of_launch = *arguments;
     copies_late = late;
     random_state = seed;
     bank_conflicts = 0;
-    fibers.resize(grid->threads);
+    cluster.resize(size);
+    for (struct block &block : cluster) block.fibers.resize(grid->threads);
     exchanged.resize(grid->threads);
+    if (grid->blocks[0] % size) broken("a grid that clusters do not divide");
     for (unsigned y = 0; y < grid->blocks[1]; y++)
-        for (unsigned x = 0; x < grid->blocks[0]; x++) blocks.push_back({x, y, 0});
-    for (unsigned i = 0; i < blocks.size(); i++) {
-        std::swap(blocks[i], blocks[i + below((unsigned)blocks.size() - i)]);
-        blockIdx = blocks[i];
-        run_block();
+        for (unsigned x = 0; x < grid->blocks[0]; x += size) firsts.push_back({x, y, 0});
+    shuffle(firsts);
+    for (const index3 &first : firsts) {
+        for (unsigned i = 0; i < size; i++) cluster[i].index = {first.x + i, first.y, 0};
+        run_cluster();
     }
     return bank_conflicts;
 }

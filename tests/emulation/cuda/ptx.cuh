@@ -13,7 +13,8 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
+#define __align__(bytes)
 #define __grid_constant__
 /* All fibers run on one thread of the host: what is local to it, they share. */
 #define __shared__ thread_local
@@ -54,18 +55,30 @@ struct copy {
 struct exchange {
     unsigned words[6];
 };
+struct product {
+    float *sums;
+    const unsigned *a;
+    unsigned long long b;
+    unsigned tokens;
+};
+struct remote_store {
+    unsigned to, bytes; /* rank << 24 | address */
+    float value[4];
+};
 extern index3 threadIdx, blockIdx;
 extern thread_local uint4 shared_memory[];
-extern bool copies_late; /* asynchronous copies happen when waited for; else at once */
+extern bool copies_late; /* what is asynchronous happens when waited for or published; else at once */
 extern long bank_conflicts;
 
-void rest_at_barrier();
-bool rest_at_barrier_or(bool value);
+/* Waits for so many threads (0: the whole block) at a barrier; whether any of them came with `value`. */
+bool rest_at_barrier(unsigned barrier, unsigned threads, bool value);
 /* Publishes six words to the warp, waits for all of it, and returns what its 32 lanes published. */
 const struct exchange *exchange_words(const struct exchange &own);
 /* Waits until the warp has read them. */
 void rest_in_warp();
 std::vector<std::vector<copy>> &copy_groups(); /* the last is open */
+std::vector<std::vector<product>> &product_groups();
+void store_to_cluster(const struct remote_store &store);
 
 [[noreturn]] static inline void broken(const char *what) {
     fprintf(stderr, "emulation: %s in thread %u of block %u,%u\n", what, threadIdx.x, blockIdx.x, blockIdx.y);
@@ -73,10 +86,13 @@ std::vector<std::vector<copy>> &copy_groups(); /* the last is open */
 }
 
 static inline void __syncthreads() {
-    rest_at_barrier();
+    rest_at_barrier(0, 0, false);
 }
 static inline bool __syncthreads_or(bool value) {
-    return rest_at_barrier_or(value);
+    return rest_at_barrier(0, 0, value);
+}
+static inline void barrier(unsigned number, unsigned threads) {
+    rest_at_barrier(number, threads, false);
 }
 
 static inline unsigned shared_address(const void *pointer) {
@@ -191,7 +207,93 @@ static inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, 
     rest_in_warp();
 }
 
-/* --- between blocks, which run one after the other --- */
+static inline unsigned transpose(unsigned pair) {
+    const unsigned lane = threadIdx.x % 32;
+    const struct exchange *lanes = exchange_words({{pair}});
+    const unsigned first = lanes[lane % 4 * 8 + lane / 8].words[0],
+                   second = lanes[lane % 4 * 8 + 4 + lane / 8].words[0];
+    rest_in_warp();
+    return lane / 4 % 2 ? high_halves(first, second) : low_halves(first, second);
+}
+
+/* --- the matrix unit of a warpgroup: each warp does its 16 rows --- */
+
+/* fp16 at (token, k) of a matrix: bits 7 to 9 of its address are added to bits 4 to 6. */
+static inline float swizzled(unsigned long long matrix, unsigned token, unsigned k) {
+    const unsigned pitch = (unsigned)(matrix >> 32 & 0x3fff) * 16;
+    const unsigned at = (unsigned)(matrix & 0x3fff) * 16 + token / 8 * pitch + token % 8 * 128 + 2 * k;
+    uint16_t half;
+    if (matrix >> 62 != 1 || pitch % 1024) broken("a matrix that is not swizzled by 128 bytes");
+    memcpy(&half, shared_at(at ^ (at >> 7 & 7) << 4, 2), 2);
+    return half_to_float(half);
+}
+static inline void perform(const struct product &product) {
+    const unsigned lane = threadIdx.x % 32, *a = product.a;
+    const struct exchange *lanes = exchange_words({{a[0], a[1], a[2], a[3]}});
+    for (unsigned i = 0; i < product.tokens / 2; i++) {
+        const unsigned row = lane / 4 + i / 2 % 2 * 8, token = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        double sum = product.sums[i];
+        for (unsigned k = 0; k < 16; k++)
+            sum += (double)pick(lanes[row % 8 * 4 + k % 8 / 2].words[row / 8 + k / 8 * 2], k % 2) *
+                   swizzled(product.b, token, k);
+        product.sums[i] = (float)sum;
+    }
+    rest_in_warp();
+}
+static inline unsigned long long swizzled_matrix(unsigned address) {
+    if (address % 1024) broken("a swizzled matrix that does not start at a multiple of 1024");
+    return 1ull << 62 | 64ull << 32 | 1ull << 16 | address >> 4;
+}
+template <int FLOATS>
+static inline void multiply_group(float (&sums)[FLOATS], const unsigned (&a)[4], unsigned long long b) {
+    struct product product = {sums, a, b, 2 * FLOATS};
+    if (copies_late)
+        product_groups().back().push_back(product);
+    else
+        perform(product);
+}
+static inline void multiply_group_fence() {
+}
+static inline void multiply_group_commit() {
+    product_groups().push_back({});
+}
+template <int PENDING> static inline void multiply_group_wait() {
+    auto &groups = product_groups();
+    while ((int)groups.size() - 1 > PENDING) {
+        for (const struct product &product : groups.front()) perform(product);
+        groups.erase(groups.begin());
+    }
+}
+template <int FLOATS> static inline void hold(float (&)[FLOATS]) {
+}
+static inline void publish_to_matrix_unit() {
+}
+
+/* --- a cluster of blocks, which take turns --- */
+
+unsigned cluster_rank();
+void cluster_arrive();
+void cluster_wait();
+static inline unsigned cluster_address(unsigned address, unsigned rank) {
+    return rank << 24 | address;
+}
+static inline void store_remote(unsigned to, float value) {
+    store_to_cluster({to, 4, {value}});
+}
+static inline void store_remote4(unsigned to, float4 value) {
+    store_to_cluster({to, 16, {value.x, value.y, value.z, value.w}});
+}
+
+/* --- between launches and blocks, which run one after the other --- */
+
+static inline void programmatic_wait() {
+}
+static inline void programmatic_launch() {
+}
+static inline uint4 load_streaming4(const void *from) {
+    if ((size_t)from % 16) broken("misaligned load");
+    return *(const uint4 *)from;
+}
 
 static inline unsigned count_arrival(unsigned *counter) {
     return (*counter)++;
