@@ -134,3 +134,19 @@ int device_marked(struct device *device, double *microseconds, struct error *err
     if (!device->functions->marked) return error_set(error, "device %s has no events", device->id);
     return device->functions->marked(device, microseconds, error);
 }
+
+int device_graph_record(struct device *device, device_enqueue *enqueue, void *context, struct device_graph **graph,
+                        struct error *error) {
+    *graph = NULL;
+    if (!device->functions->graph_record)
+        return error_set(error, "device %s records no graphs; they need cuda:N", device->id);
+    return device->functions->graph_record(device, enqueue, context, graph, error);
+}
+
+int device_graph_launch(struct device *device, const struct device_graph *graph, struct error *error) {
+    return device->functions->graph_launch(device, graph, error);
+}
+
+void device_graph_destroy(struct device *device, struct device_graph *graph) {
+    if (graph) device->functions->graph_destroy(device, graph);
+}

@@ -41,6 +41,10 @@ struct device_grid {
 };
 
 struct device_function; /* device code, compiled and loaded; lives as long as its device */
+struct device_graph;    /* calls recorded once, to be enqueued as one */
+
+/* Enqueues what is to be recorded: launches, copies and fills. */
+typedef int device_enqueue(void *context, struct error *error);
 
 /* What a backend provides; the calls below say what each does. */
 struct device_functions {
@@ -60,6 +64,9 @@ struct device_functions {
                   struct error *);
     int (*mark)(struct device *, int which, struct error *);
     int (*marked)(struct device *, double *microseconds, struct error *);
+    int (*graph_record)(struct device *, device_enqueue *, void *context, struct device_graph **, struct error *);
+    int (*graph_launch)(struct device *, const struct device_graph *, struct error *);
+    void (*graph_destroy)(struct device *, struct device_graph *);
 };
 
 /* Whether `id` is a name that a device can have: "cpu", "cuda:N" or "auto". */
@@ -88,7 +95,7 @@ int device_copy(struct device *device, void *to, const void *from, size_t bytes,
 int device_fill(struct device *device, void *to, unsigned char byte, size_t bytes, struct error *error);
 int device_synchronize(struct device *device, struct error *error);
 
-/* --- GPUs only: device code and events --- */
+/* --- GPUs only: device code, events, graphs --- */
 
 /* Compiles an embedded source ("fp16_gemm/mma.cu") with NVRTC for this device, or takes it from the cubin
  * cache, loads it and keeps it: cheap to ask again. `options` are NVRTC's, separated by spaces. The
@@ -104,5 +111,16 @@ void device_overlap(struct device *device, bool allowed);
 /* Event 0 or 1 into the queue; then, after waiting for both, the time between them. */
 int device_mark(struct device *device, int which, struct error *error);
 int device_marked(struct device *device, double *microseconds, struct error *error);
+
+/* Calls `enqueue` and records what it enqueues instead of running it; what may overlap then is what may in the graph.
+ * Events and all that waits or allocates are errors meanwhile; only one thread may use the device. -1 and *graph NULL
+ * if `enqueue` fails or nothing came of it; either way the device runs what is enqueued from then on. The arguments of
+ * the launches are copied, what they point to must outlive the graph. */
+int device_graph_record(struct device *device, device_enqueue *enqueue, void *context, struct device_graph **graph,
+                        struct error *error);
+/* Enqueues all that was recorded; as often as wanted. */
+int device_graph_launch(struct device *device, const struct device_graph *graph, struct error *error);
+/* After waiting for what was enqueued. NULL is nothing. */
+void device_graph_destroy(struct device *device, struct device_graph *graph);
 
 #endif

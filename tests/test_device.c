@@ -67,6 +67,24 @@ static void moves_bytes(void **state) {
     device_close(device);
 }
 
+static int enqueue_nothing(void *context, struct error *error) {
+    (void)context, (void)error;
+    fail_msg("nothing can be recorded here");
+    return -1;
+}
+
+static void cpu_records_no_graphs(void **state) {
+    struct device *device;
+    struct device_graph *graph = (struct device_graph *)state;
+    struct error error = {""};
+    if (device_open("cpu", &device, &error)) fail_msg("%s", error.text);
+    assert_int_equal(device_graph_record(device, enqueue_nothing, NULL, &graph, &error), -1);
+    assert_null(graph);
+    assert_string_equal(error.text, "device cpu records no graphs; they need cuda:N");
+    device_graph_destroy(device, graph);
+    device_close(device);
+}
+
 static void cpu_runs_no_device_code(void **state) {
     (void)state;
     struct device *device;
@@ -86,7 +104,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_unknown_names),     cmocka_unit_test(says_that_the_cpu_works),
         cmocka_unit_test(opens_something_by_itself), cmocka_unit_test(moves_bytes),
-        cmocka_unit_test(cpu_runs_no_device_code),
+        cmocka_unit_test(cpu_runs_no_device_code),   cmocka_unit_test(cpu_records_no_graphs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,12 @@
     X(module_function, cuModuleGetFunction, "cuModuleGetFunction")                                                     \
     X(function_get, cuFuncGetAttribute, "cuFuncGetAttribute")                                                          \
     X(function_set, cuFuncSetAttribute, "cuFuncSetAttribute")                                                          \
+    X(capture_begin, cuStreamBeginCapture, "cuStreamBeginCapture_v2")                                                  \
+    X(capture_end, cuStreamEndCapture, "cuStreamEndCapture")                                                           \
+    X(graph_instantiate, cuGraphInstantiate, "cuGraphInstantiateWithFlags")                                            \
+    X(graph_launch, cuGraphLaunch, "cuGraphLaunch")                                                                    \
+    X(graph_release, cuGraphExecDestroy, "cuGraphExecDestroy")                                                         \
+    X(capture_release, cuGraphDestroy, "cuGraphDestroy")                                                               \
     X(launch, cuLaunchKernelEx, "cuLaunchKernelEx")
 
 static struct {
@@ -68,11 +74,16 @@ struct device_function {
     CUfunction handle;
 };
 
+struct device_graph {
+    CUgraphExec handle;
+};
+
 struct state {
     CUdevice device;
     CUcontext context;
     CUstream stream;
     CUevent events[2];
+    bool recording;        /* between begin and end of a capture of the stream */
     pthread_mutex_t mutex; /* of the two lists */
     struct module *modules;
     struct device_function *functions;
@@ -152,12 +163,17 @@ int cuda_enter(const struct device *device, struct error *error) {
     return cuda_check(driver.context_set(state_of(device)->context), device->id, error);
 }
 
+/* For calls that a graph cannot hold: -1 while one is recorded. Made all the same, they would break the capture. */
+static int refuse_recording(const struct device *device, const char *what, struct error *error) {
+    return state_of(device)->recording ? error_set(error, "%s: not while a graph is recorded", what) : 0;
+}
+
 /* --- memory and order --- */
 
 static void *cuda_alloc(struct device *device, size_t bytes, struct error *error) {
     CUdeviceptr memory = 0;
     size_t available = 0, total = 0;
-    if (cuda_enter(device, error)) return NULL;
+    if (refuse_recording(device, "allocating device memory", error) || cuda_enter(device, error)) return NULL;
     CUresult result = driver.memory_alloc(&memory, bytes ? bytes : 1);
     if (result == CUDA_SUCCESS) return (void *)(uintptr_t)memory;
     if (result != CUDA_ERROR_OUT_OF_MEMORY) {
@@ -184,20 +200,20 @@ static size_t cuda_memory_free(struct device *device) {
 }
 
 static int cuda_synchronize(struct device *device, struct error *error) {
-    if (cuda_enter(device, error)) return -1;
+    if (refuse_recording(device, "waiting for the GPU", error) || cuda_enter(device, error)) return -1;
     return cuda_check(driver.stream_synchronize(cuda_stream(device)), "waiting for the GPU", error);
 }
 
 /* Waits, as CUDA leaves open whether a copy from pageable memory has read all of it when the call returns. */
 static int cuda_write(struct device *device, void *to, const void *from, size_t bytes, struct error *error) {
-    if (cuda_enter(device, error)) return -1;
+    if (refuse_recording(device, "copying to the GPU", error) || cuda_enter(device, error)) return -1;
     CUresult result = driver.memory_write((CUdeviceptr)(uintptr_t)to, from, bytes, cuda_stream(device));
     if (cuda_check(result, "copying to the GPU", error)) return -1;
     return cuda_synchronize(device, error);
 }
 
 static int cuda_read(struct device *device, void *to, const void *from, size_t bytes, struct error *error) {
-    if (cuda_enter(device, error)) return -1;
+    if (refuse_recording(device, "copying from the GPU", error) || cuda_enter(device, error)) return -1;
     CUresult result = driver.memory_read(to, (CUdeviceptr)(uintptr_t)from, bytes, cuda_stream(device));
     if (cuda_check(result, "copying from the GPU", error)) return -1;
     return cuda_synchronize(device, error);
@@ -289,6 +305,7 @@ static int cuda_function(struct device *device, const char *source, const char *
     if (!module) {
         /* Others may look up and load while this one compiles. */
         pthread_mutex_unlock(&state->mutex);
+        if (refuse_recording(device, source, error)) return -1;
         if (cuda_compile(source, options, device->architecture, &cubin, &bytes, error)) return -1;
         pthread_mutex_lock(&state->mutex);
         module = find_module(state, source, options);
@@ -331,20 +348,67 @@ static int cuda_launch(struct device *device, const struct device_function *func
 
 static int cuda_mark(struct device *device, int which, struct error *error) {
     struct state *state = state_of(device);
-    if (cuda_enter(device, error)) return -1;
+    if (refuse_recording(device, "recording an event", error) || cuda_enter(device, error)) return -1;
     return cuda_check(driver.event_record(state->events[which], state->stream), "recording an event", error);
 }
 
 static int cuda_marked(struct device *device, double *microseconds, struct error *error) {
     struct state *state = state_of(device);
     float milliseconds = 0;
-    if (cuda_enter(device, error)) return -1;
+    if (refuse_recording(device, "waiting for an event", error) || cuda_enter(device, error)) return -1;
     for (int i = 0; i < 2; i++)
         if (cuda_check(driver.event_synchronize(state->events[i]), "waiting for an event", error)) return -1;
     if (cuda_check(driver.event_elapsed(&milliseconds, state->events[0], state->events[1]), "reading events", error))
         return -1;
     *microseconds = milliseconds * 1e3;
     return 0;
+}
+
+/* --- graphs --- */
+
+/* The stream from begin to end of the capture, which ends whatever happens in between. */
+static int capture(struct state *state, device_enqueue *enqueue, void *context, CUgraph *captured,
+                   struct error *error) {
+    /* Other threads may load code meanwhile; this one is watched for calls that a capture forbids. */
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    if (cuda_check(driver.capture_begin(state->stream, mode), "beginning to record a graph", error)) return -1;
+    state->recording = true;
+    int result = enqueue(context, error);
+    state->recording = false;
+    CUresult ended = driver.capture_end(state->stream, captured);
+    return result ? -1 : cuda_check(ended, "recording a graph", error);
+}
+
+static int cuda_graph_record(struct device *device, device_enqueue *enqueue, void *context,
+                             struct device_graph **result, struct error *error) {
+    CUgraph captured = NULL;
+    CUgraphExec handle = NULL;
+    struct device_graph *graph = NULL;
+    if (refuse_recording(device, "recording a graph", error) || cuda_enter(device, error)) return -1;
+    int failed = capture(state_of(device), enqueue, context, &captured, error);
+    if (!failed) failed = cuda_check(driver.graph_instantiate(&handle, captured, 0), "making a graph", error);
+    if (captured) driver.capture_release(captured);
+    if (failed) return -1;
+    if (!(graph = malloc(sizeof *graph))) {
+        driver.graph_release(handle);
+        return error_set(error, "out of memory");
+    }
+    graph->handle = handle;
+    *result = graph;
+    return 0;
+}
+
+static int cuda_graph_launch(struct device *device, const struct device_graph *graph, struct error *error) {
+    if (refuse_recording(device, "launching a graph", error) || cuda_enter(device, error)) return -1;
+    return cuda_check(driver.graph_launch(graph->handle, cuda_stream(device)), "launching a graph", error);
+}
+
+static void cuda_graph_destroy(struct device *device, struct device_graph *graph) {
+    if (!cuda_enter(device, NULL)) {
+        driver.stream_synchronize(cuda_stream(device));
+        driver.graph_release(graph->handle);
+    }
+    free(graph);
 }
 
 /* --- opening --- */
@@ -383,6 +447,9 @@ static const struct device_functions functions = {
     .launch = cuda_launch,
     .mark = cuda_mark,
     .marked = cuda_marked,
+    .graph_record = cuda_graph_record,
+    .graph_launch = cuda_graph_launch,
+    .graph_destroy = cuda_graph_destroy,
 };
 
 /* 0 where the driver does not say. */

@@ -252,14 +252,104 @@ static void cublaslt_is_right(void **state) {
     }
 }
 
+/* Square GEMMs, each from what the one before wrote, back and forth between x and y. */
+struct chain {
+    struct plan *plan;
+    struct operands operands;
+    bool broken; /* asks for something that cannot be recorded */
+};
+
+static int enqueue_chain(void *context, struct error *why) {
+    const struct chain *chain = context;
+    const struct operands *o = &chain->operands;
+    struct operands back = *o;
+    back.x = o->y;
+    back.y = (void *)(uintptr_t)o->x;
+    for (int i = 0; i < 4; i++)
+        if (plan_run(chain->plan, i % 2 ? &back : o, why)) return -1;
+    return chain->broken ? device_synchronize(gpu, why) : 0;
+}
+
+static struct chain make_chain(void) {
+    const struct kernel *kernel = kernel_find("fp16_gemm/mma");
+    const struct problem problem = {.op = OP_FP16_GEMM, .m = 16, .n = 256, .k = 256};
+    struct config config;
+    struct chain chain = {.operands = make_operands(gpu, &problem)};
+    done(config_default(gpu, kernel, &problem, &config, &error));
+    done(plan_create(gpu, kernel, &problem, &config, &chain.plan, &error));
+    size_t bytes = problem_operand_bytes(&problem).weights;
+    done(reference_fill_half(gpu, (void *)(uintptr_t)chain.operands.weights, bytes / 2, -0.1f, 0.1f, 2, &error));
+    chain.operands.workspace = get(gpu, chain.plan->workspace_bytes);
+    done(device_fill(gpu, chain.operands.workspace, 0, chain.plan->workspace_bytes, &error));
+    return chain;
+}
+
+/* x of the chain from its start to its end: by a graph, or call by call without one. */
+static void run_chain(struct chain *chain, const struct device_graph *graph, uint16_t *result, size_t bytes) {
+    void *x = (void *)(uintptr_t)chain->operands.x;
+    done(reference_fill_half(gpu, x, bytes / 2, -1, 1, 1, &error));
+    done(graph ? device_graph_launch(gpu, graph, &error) : enqueue_chain(chain, &error));
+    done(device_read(gpu, result, x, bytes, &error));
+}
+
+static void graphs_repeat_calls(void **state) {
+    (void)state;
+    static uint16_t expected[16 * 256], result[16 * 256], start[16 * 256];
+    struct chain chain = make_chain();
+    done(reference_fill_half(cpu, start, 16 * 256, -1, 1, 1, &error));
+    run_chain(&chain, NULL, expected, sizeof expected);
+    assert_memory_not_equal(expected, start, sizeof start);
+    for (int overlap = 0; overlap < 2; overlap++) {
+        struct device_graph *graph;
+        device_overlap(gpu, overlap);
+        done(device_graph_record(gpu, enqueue_chain, &chain, &graph, &error));
+        device_overlap(gpu, false);
+        for (int launch = 0; launch < 2; launch++) {
+            run_chain(&chain, graph, result, sizeof result);
+            assert_memory_equal(result, expected, sizeof result);
+        }
+        device_graph_destroy(gpu, graph);
+    }
+    plan_destroy(chain.plan);
+    free_operands(gpu, &chain.operands);
+}
+
+static void broken_recordings_leave_nothing(void **state) {
+    (void)state;
+    static uint16_t expected[16 * 256], result[16 * 256];
+    struct chain chain = make_chain();
+    struct device_graph *graph;
+    run_chain(&chain, NULL, expected, sizeof expected);
+    chain.broken = true;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(device_graph_record(gpu, enqueue_chain, &chain, &graph, &error), -1);
+        assert_null(graph);
+        assert_string_equal(error.text, "waiting for the GPU: not while a graph is recorded");
+    }
+    chain.broken = false;
+    run_chain(&chain, NULL, result, sizeof result);
+    assert_memory_equal(result, expected, sizeof result);
+    done(device_graph_record(gpu, enqueue_chain, &chain, &graph, &error));
+    device_graph_destroy(gpu, graph);
+    plan_destroy(chain.plan);
+    free_operands(gpu, &chain.operands);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(describes_itself),        cmocka_unit_test(moves_bytes),
-        cmocka_unit_test(says_what_was_free),      cmocka_unit_test(keeps_functions),
-        cmocka_unit_test(threads_share_functions), cmocka_unit_test(bad_launches_are_errors),
-        cmocka_unit_test(events_measure),          cmocka_unit_test(fills_are_the_same_bits),
-        cmocka_unit_test(references_agree),        cmocka_unit_test(comparisons_agree),
+        cmocka_unit_test(describes_itself),
+        cmocka_unit_test(moves_bytes),
+        cmocka_unit_test(says_what_was_free),
+        cmocka_unit_test(keeps_functions),
+        cmocka_unit_test(threads_share_functions),
+        cmocka_unit_test(bad_launches_are_errors),
+        cmocka_unit_test(events_measure),
+        cmocka_unit_test(fills_are_the_same_bits),
+        cmocka_unit_test(references_agree),
+        cmocka_unit_test(comparisons_agree),
         cmocka_unit_test(cublaslt_is_right),
+        cmocka_unit_test(graphs_repeat_calls),
+        cmocka_unit_test(broken_recordings_leave_nothing),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }
