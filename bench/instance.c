@@ -5,7 +5,7 @@
 #include "kernels/reference.h"
 
 /* Seeds of the operands, so that none repeats another's numbers. */
-enum { SEED_X, SEED_WEIGHTS, SEED_SCALES, SEED_ZEROS, SEEDS };
+enum { SEED_X, SEED_WEIGHTS, SEED_SCALES, SEED_ZEROS, SEED_ADDEND, SEEDS };
 
 /* Weights of about the size that trained ones have: (code - zero) * scale stays below 0.15. */
 static const float scale_low = 0.002f, scale_high = 0.01f, weight_limit = 0.1f;
@@ -45,6 +45,7 @@ static int fill(struct instance *instance, const struct operand_bytes *bytes, st
     const struct operands *all = &instance->copies[0];
     size_t count = (size_t)instance->count, weights = stride(bytes->weights) * count;
     if (fill_half(instance, all->x, bytes->x, -1, 1, SEED_X, error)) return -1;
+    if (fill_half(instance, all->addend, bytes->addend, -1, 1, SEED_ADDEND, error)) return -1;
     if (instance->problem.op == OP_FP16_GEMM)
         return fill_half(instance, all->weights, weights, -weight_limit, weight_limit, SEED_WEIGHTS, error);
     if (fill_bits(instance, all->weights, weights, SEED_WEIGHTS, error)) return -1;
@@ -63,6 +64,7 @@ static int allocate_copies(struct instance *instance, const struct operand_bytes
     if (allocate(instance, bytes->scales, instance->count, &all->scales, error)) return -1;
     if (allocate(instance, bytes->zeros, instance->count, &all->zeros, error)) return -1;
     if (allocate(instance, bytes->x, 1, &all->x, error)) return -1;
+    if (allocate(instance, bytes->addend, 1, &all->addend, error)) return -1;
     if (allocate(instance, bytes->y, 1, &y, error)) return -1;
     all->y = (void *)y;
     for (int i = 1; i < instance->count; i++)
@@ -70,6 +72,7 @@ static int allocate_copies(struct instance *instance, const struct operand_bytes
                                                 .weights = advance(all->weights, bytes->weights, i),
                                                 .scales = advance(all->scales, bytes->scales, i),
                                                 .zeros = advance(all->zeros, bytes->zeros, i),
+                                                .addend = all->addend,
                                                 .y = all->y};
     return 0;
 }
@@ -98,8 +101,9 @@ void instance_destroy(struct instance *instance) {
     if (!instance) return;
     if (instance->copies) {
         struct operands *all = &instance->copies[0];
-        void *const memory[] = {(void *)all->x, (void *)all->weights, (void *)all->scales, (void *)all->zeros,
-                                all->y,         all->workspace};
+        void *const memory[] = {(void *)all->x,     (void *)all->weights, (void *)all->scales,
+                                (void *)all->zeros, (void *)all->addend,  all->y,
+                                all->workspace};
         for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
             if (memory[i]) device_free(instance->device, memory[i]);
     }

@@ -11,13 +11,13 @@ struct instance {
     struct device *device;
     struct problem problem;
     uint64_t seed;
-    struct operands *copies; /* `count` sets that differ in weights, scales and zeros; x, y, workspace shared */
+    struct operands *copies; /* `count` sets that differ in weights, scales and zeros; the rest is shared */
     int count;               /* 1 when warm; cold: enough for twice the cache, at least 2 */
     size_t workspace_bytes;
     float *reference; /* device, fp32; of copies[0]; made by the first verify */
 };
 
-/* Fresh data: x and scales uniform fp16 (x in [-1,1]), codes and zero points uniform 0..15. */
+/* Fresh data: x, addend and scales uniform fp16 (x and addend in [-1,1]), codes and zero points uniform 0..15. */
 int instance_create(struct device *device, const struct problem *problem, uint64_t seed, bool cold,
                     struct instance **instance, struct error *error);
 void instance_destroy(struct instance *instance);

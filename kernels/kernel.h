@@ -8,7 +8,7 @@
  *                Marlin's order; zeros == NULL means zero point 8 everywhere (symmetric)
  *   awq_dequant  weights int32 (K, N/8), scales fp16 (K/group, N), zeros int32 (K/group, N/8), as AWQ
  *                stores them; writes y fp16 (N, K) row-major: the weights that fp16_gemm reads
- * Accumulation is fp32 (at least). */
+ * Accumulation is fp32 (at least); an epilogue sees the fp32 sums, and y is rounded once. */
 #ifndef TILEBOOK_KERNEL_H
 #define TILEBOOK_KERNEL_H
 
@@ -21,12 +21,20 @@
 
 enum op { OP_AWQ_DEQUANT, OP_MARLIN_GEMM, OP_FP16_GEMM, OP_COUNT };
 
+/* What a GEMM does with its sums before it writes them. Device code knows them by these numbers: -DEPILOGUE=0 .. 3.
+ *   bias      y = x W + addend, addend fp16 (N)
+ *   residual  y = x W + addend, addend fp16 (M, N), which may be y itself
+ *   silu_mul  y (M, N/2): of every 16 columns of W the first 8 are gates and the others what they multiply,
+ *             y[m, 8b + r] = silu(s[m, 16b + r]) * s[m, 16b + 8 + r] with s = x W, silu(v) = v / (1 + e^-v) */
+enum epilogue { EPILOGUE_NONE, EPILOGUE_BIAS, EPILOGUE_RESIDUAL, EPILOGUE_SILU_MUL, EPILOGUE_COUNT };
+
 struct problem {
     enum op op;
-    int m;       /* rows of x; 1 for awq_dequant */
+    int m; /* rows of x; 1 for awq_dequant */
     int n, k;
-    int group;   /* rows of W that share a scale; k itself for one group; 0 for fp16_gemm */
-    bool zeros;  /* zero points stored (AWQ) or 8 everywhere (symmetric GPTQ); false for fp16_gemm */
+    int group;              /* rows of W that share a scale; k itself for one group; 0 for fp16_gemm */
+    bool zeros;             /* zero points stored (AWQ) or 8 everywhere (symmetric GPTQ); false for fp16_gemm */
+    enum epilogue epilogue; /* EPILOGUE_NONE for awq_dequant */
 };
 
 enum { MAX_PARAMETERS = 8, MAX_VALUES = 10, MAX_PARAMETER_NAME = 15, MAX_CONFIG_TEXT = 160 };
@@ -51,6 +59,7 @@ struct operands {
     const void *weights;
     const void *scales;
     const void *zeros;
+    const void *addend; /* as the epilogue says; NULL where it adds nothing */
     void *y;
     void *workspace; /* plan.workspace_bytes; its first WORKSPACE_COUNTER_BYTES are zero before and after */
 };
@@ -66,9 +75,9 @@ struct arguments {
 };
 
 struct launch {
-    const char *source;     /* embedded file, "marlin_gemm/mma.cu" */
-    const char *entry;      /* extern "C" name */
-    char options[192];      /* "-D..." beyond the parameters, separated by spaces */
+    const char *source; /* embedded file, "marlin_gemm/mma.cu" */
+    const char *entry;  /* extern "C" name */
+    char options[192];  /* "-D..." beyond the parameters, separated by spaces */
     struct device_grid grid;
     size_t shared_bytes;    /* dynamic */
     size_t workspace_bytes; /* 0, or at least WORKSPACE_COUNTER_BYTES */
@@ -112,10 +121,10 @@ struct plan {
     void *state;                      /* of kernels without */
 };
 
-/* All NVRTC options of a launch: its own, then a macro for each tile parameter. */
+/* All NVRTC options of a launch: its own, a GEMM's epilogue, then a macro for each tile parameter. */
 enum { LAUNCH_OPTIONS = 512 };
-void launch_options(const struct kernel *kernel, const struct config *config, const struct launch *launch,
-                    char options[LAUNCH_OPTIONS]);
+void launch_options(const struct kernel *kernel, const struct problem *problem, const struct config *config,
+                    const struct launch *launch, char options[LAUNCH_OPTIONS]);
 
 /* Checks the problem and the configuration, compiles (or finds in the cache) and loads. */
 int plan_create(struct device *device, const struct kernel *kernel, const struct problem *problem,
@@ -140,21 +149,26 @@ int op_parse(const char *text, enum op *op, struct error *error);
 
 /* --- problems (problem.c) --- */
 
+const char *epilogue_name(enum epilogue epilogue);
+int epilogue_parse(const char *text, enum epilogue *epilogue, struct error *error);
+
 /* 0 if the op is defined for these numbers (K % 128, N % 64, group in {32, 64, 128, K}, M >= 1, ...). */
 int problem_check(const struct problem *problem, struct error *error);
 bool problem_equal(const struct problem *a, const struct problem *b);
-/* Multiplications and additions, counted as two; for awq_dequant one subtraction and one product a weight. */
+/* Multiplications and additions, counted as two, without the epilogue; for awq_dequant one subtraction and one
+ * product a weight. */
 double problem_flops(const struct problem *problem);
 /* Fewest bytes between memory and chip: each operand once. */
 double problem_bytes(const struct problem *problem);
 /* Bytes of each operand. */
 struct operand_bytes {
-    size_t x, weights, scales, zeros, y;
+    size_t x, weights, scales, zeros, addend, y;
 };
 struct operand_bytes problem_operand_bytes(const struct problem *problem);
-/* Elements of y: M*N, or N*K for awq_dequant. */
+/* Elements of y: M*N, half as many for silu_mul, N*K for awq_dequant. */
 size_t problem_outputs(const struct problem *problem);
-/* "marlin_gemm m=16 n=5120 k=5120 group=128 zeros=1" into `text` (at least 128 bytes), returned. */
+/* "marlin_gemm m=16 n=5120 k=5120 group=128 zeros=1" into `text` (at least 128 bytes), returned; with an epilogue
+ * " epilogue=bias" behind it. */
 const char *problem_text(const struct problem *problem, char *text);
 
 /* --- configurations (config.c) --- */

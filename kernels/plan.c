@@ -18,9 +18,11 @@ static void append_macros(const struct kernel *kernel, const struct config *conf
     }
 }
 
-void launch_options(const struct kernel *kernel, const struct config *config, const struct launch *launch,
-                    char options[LAUNCH_OPTIONS]) {
-    snprintf(options, LAUNCH_OPTIONS, "%s", launch->options);
+void launch_options(const struct kernel *kernel, const struct problem *problem, const struct config *config,
+                    const struct launch *launch, char options[LAUNCH_OPTIONS]) {
+    int used = snprintf(options, LAUNCH_OPTIONS, "%s", launch->options);
+    if (kernel->op != OP_AWQ_DEQUANT)
+        snprintf(options + used, LAUNCH_OPTIONS - (size_t)used, "%s-DEPILOGUE=%d", used ? " " : "", problem->epilogue);
     append_macros(kernel, config, options, LAUNCH_OPTIONS);
 }
 
@@ -29,7 +31,7 @@ static int prepare(struct plan *plan, struct error *error) {
     if (!kernel->launch) return kernel->prepare ? kernel->prepare(plan, error) : 0;
     char options[LAUNCH_OPTIONS];
     kernel->launch(plan->device, &plan->problem, &plan->config, &plan->launch);
-    launch_options(kernel, &plan->config, &plan->launch, options);
+    launch_options(kernel, &plan->problem, &plan->config, &plan->launch, options);
     plan->workspace_bytes = plan->launch.workspace_bytes;
     return device_function(plan->device, plan->launch.source, plan->launch.entry, options, plan->launch.shared_bytes,
                            &plan->function, error);

@@ -4,6 +4,7 @@
 #include "kernels/kernel.h"
 
 static const char *const op_names[OP_COUNT] = {"awq_dequant", "marlin_gemm", "fp16_gemm"};
+static const char *const epilogue_names[EPILOGUE_COUNT] = {"none", "bias", "residual", "silu_mul"};
 
 const char *op_name(enum op op) {
     return op_names[op];
@@ -16,6 +17,19 @@ int op_parse(const char *text, enum op *op, struct error *error) {
             return 0;
         }
     return error_set(error, "unknown op '%s'; there are awq_dequant, marlin_gemm, fp16_gemm", text);
+}
+
+const char *epilogue_name(enum epilogue epilogue) {
+    return epilogue_names[epilogue];
+}
+
+int epilogue_parse(const char *text, enum epilogue *epilogue, struct error *error) {
+    for (int i = 0; i < EPILOGUE_COUNT; i++)
+        if (!strcmp(text, epilogue_names[i])) {
+            *epilogue = (enum epilogue)i;
+            return 0;
+        }
+    return error_set(error, "unknown epilogue '%s'; there are none, bias, residual, silu_mul", text);
 }
 
 static int check_group(const struct problem *p, struct error *error) {
@@ -40,45 +54,54 @@ int problem_check(const struct problem *p, struct error *error) {
                          p->k, p->n);
     if (p->op == OP_AWQ_DEQUANT && p->m != 1)
         return error_set(error, "awq_dequant has no M; m must be 1, not %d", p->m);
+    if (p->op == OP_AWQ_DEQUANT && p->epilogue)
+        return error_set(error, "awq_dequant has no epilogue; found %s", epilogue_name(p->epilogue));
     return check_group(p, error);
 }
 
 bool problem_equal(const struct problem *a, const struct problem *b) {
     return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
-           a->zeros == b->zeros;
+           a->zeros == b->zeros && a->epilogue == b->epilogue;
 }
 
 double problem_flops(const struct problem *p) {
     return (p->op == OP_AWQ_DEQUANT ? 2.0 : 2.0 * p->m) * p->n * p->k;
 }
 
+static size_t addend_bytes(const struct problem *p) {
+    if (p->epilogue == EPILOGUE_BIAS) return 2 * (size_t)p->n;
+    return p->epilogue == EPILOGUE_RESIDUAL ? 2 * (size_t)p->m * (size_t)p->n : 0;
+}
+
 struct operand_bytes problem_operand_bytes(const struct problem *p) {
     size_t m = (size_t)p->m, n = (size_t)p->n, k = (size_t)p->k;
-    if (p->op == OP_FP16_GEMM) return (struct operand_bytes){.x = 2 * m * k, .weights = 2 * k * n, .y = 2 * m * n};
+    struct operand_bytes bytes = {.addend = addend_bytes(p), .y = 2 * problem_outputs(p)};
+    if (p->op != OP_AWQ_DEQUANT) bytes.x = 2 * m * k;
+    if (p->op == OP_FP16_GEMM) {
+        bytes.weights = 2 * k * n;
+        return bytes;
+    }
     size_t groups = k / (size_t)p->group;
-    return (struct operand_bytes){
-        .x = p->op == OP_AWQ_DEQUANT ? 0 : 2 * m * k,
-        .weights = k * n / 2,
-        .scales = 2 * groups * n,
-        .zeros = p->zeros ? groups * n / 2 : 0,
-        .y = 2 * problem_outputs(p),
-    };
+    bytes.weights = k * n / 2;
+    bytes.scales = 2 * groups * n;
+    bytes.zeros = p->zeros ? groups * n / 2 : 0;
+    return bytes;
 }
 
 size_t problem_outputs(const struct problem *p) {
-    return (size_t)p->n * (size_t)(p->op == OP_AWQ_DEQUANT ? p->k : p->m);
+    size_t elements = (size_t)p->n * (size_t)(p->op == OP_AWQ_DEQUANT ? p->k : p->m);
+    return p->epilogue == EPILOGUE_SILU_MUL ? elements / 2 : elements;
 }
 
 double problem_bytes(const struct problem *p) {
     struct operand_bytes b = problem_operand_bytes(p);
-    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.y;
+    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.addend + (double)b.y;
 }
 
 const char *problem_text(const struct problem *p, char *text) {
-    if (p->op == OP_FP16_GEMM)
-        snprintf(text, 128, "fp16_gemm m=%d n=%d k=%d", p->m, p->n, p->k);
-    else
-        snprintf(text, 128, "%s m=%d n=%d k=%d group=%d zeros=%d", op_name(p->op), p->m, p->n, p->k, p->group,
-                 p->zeros);
+    int used = snprintf(text, 128, "%s m=%d n=%d k=%d", op_name(p->op), p->m, p->n, p->k);
+    if (p->op != OP_FP16_GEMM)
+        used += snprintf(text + used, 128 - (size_t)used, " group=%d zeros=%d", p->group, p->zeros);
+    if (p->epilogue) snprintf(text + used, 128 - (size_t)used, " epilogue=%s", epilogue_name(p->epilogue));
     return text;
 }

@@ -68,21 +68,25 @@ static double dot(const float *x, const double *w, int count) {
     return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
 }
 
-/* Decodes one column of W at a time and multiplies all rows of x by it. K is a multiple of 64. */
+/* All rows of x times columns n and n + 8 of W, which are decoded to `columns` (2, K). */
+static void multiply_pair(const struct reference_problem *p, const float *x, int n, double *columns) {
+    double *second = columns + p->k;
+    for (int k = 0; k < p->k; k++) columns[k] = reference_weight(p, k, n), second[k] = reference_weight(p, k, n + 8);
+    for (int m = 0; m < p->m; m++, x += p->k) reference_store(p, m, n, dot(x, columns, p->k), dot(x, second, p->k));
+}
+
+/* Two columns of W at a time. K is a multiple of 64. */
 static int multiply(const struct reference_problem *p, struct error *error) {
-    size_t m = (size_t)p->m, n = (size_t)p->n, k = (size_t)p->k;
-    float *x = malloc(m * k * sizeof *x);
-    double *column = malloc(k * sizeof *column);
-    if (x && column) {
-        for (size_t i = 0; i < m * k; i++) x[i] = half_to_float(p->x[i]);
-        for (size_t j = 0; j < n; j++) {
-            for (size_t i = 0; i < k; i++) column[i] = reference_weight(p, (int)i, (int)j);
-            for (size_t i = 0; i < m; i++) p->y[i * n + j] = (float)dot(x + i * k, column, p->k);
-        }
+    size_t elements = (size_t)p->m * (size_t)p->k;
+    float *x = malloc(elements * sizeof *x);
+    double *columns = malloc(2 * (size_t)p->k * sizeof *columns);
+    if (x && columns) {
+        for (size_t i = 0; i < elements; i++) x[i] = half_to_float(p->x[i]);
+        for (int n = 0; n < p->n; n += n % 16 == 7 ? 9 : 1) multiply_pair(p, x, n, columns);
     }
-    int status = x && column ? 0 : error_set(error, "out of memory for a reference of M=%d K=%d", p->m, p->k);
+    int status = x && columns ? 0 : error_set(error, "out of memory for a reference of M=%d K=%d", p->m, p->k);
     free(x);
-    free(column);
+    free(columns);
     return status;
 }
 
@@ -122,10 +126,23 @@ int reference_run(struct device *device, const struct problem *problem, const st
     if (problem_check(problem, error)) return -1;
     static const int layouts[OP_COUNT] = {
         [OP_AWQ_DEQUANT] = REFERENCE_AWQ, [OP_MARLIN_GEMM] = REFERENCE_MARLIN, [OP_FP16_GEMM] = REFERENCE_HALF};
+    static const int epilogues[EPILOGUE_COUNT] = {[EPILOGUE_NONE] = REFERENCE_NONE,
+                                                  [EPILOGUE_BIAS] = REFERENCE_BIAS,
+                                                  [EPILOGUE_RESIDUAL] = REFERENCE_RESIDUAL,
+                                                  [EPILOGUE_SILU_MUL] = REFERENCE_SILU_MUL};
     struct reference_problem p = {
-        operands->x, operands->weights,    operands->scales, problem->zeros ? operands->zeros : NULL,
-        y,           layouts[problem->op], problem->m,       problem->n,
-        problem->k,  problem->group,
+        .x = operands->x,
+        .weights = operands->weights,
+        .scales = operands->scales,
+        .zeros = problem->zeros ? operands->zeros : NULL,
+        .addend = operands->addend,
+        .y = y,
+        .layout = layouts[problem->op],
+        .epilogue = epilogues[problem->epilogue],
+        .m = problem->m,
+        .n = problem->n,
+        .k = problem->k,
+        .group = problem->group,
     };
     bool dequantizes = problem->op == OP_AWQ_DEQUANT;
     if (device->backend == BACKEND_CUDA) {

@@ -133,7 +133,7 @@ static inline void golden_check(const char *device, const char *name, enum metho
 
 static inline void golden_row(struct tile_table *table, const struct device *device, const struct kernel *kernel, int k,
                               int n, int group, int m_low, int m_high) {
-    struct problem problem = {kernel->op, m_high, n, k, group, kernel->op != OP_FP16_GEMM};
+    struct problem problem = {kernel->op, m_high, n, k, group, kernel->op != OP_FP16_GEMM, EPILOGUE_NONE};
     struct config config, chosen;
     struct error why;
     must(config_default(device, kernel, &problem, &chosen, &why), &why);

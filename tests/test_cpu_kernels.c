@@ -200,9 +200,10 @@ static void fp16_gemm(void **state) {
     random_state = 1;
     for (int i = 0; i < MS; i++)
         for (int s = 0; s < 3; s++)
-            check_problem(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, every_m[i], shapes[s][1], shapes[s][0], 0, 0},
+            check_problem(&fp16_gemm_cpu,
+                          (struct problem){OP_FP16_GEMM, every_m[i], shapes[s][1], shapes[s][0], 0, 0, EPILOGUE_NONE},
                           6);
-    check_space(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 13, 64, 320, 0, 0});
+    check_space(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 13, 64, 320, 0, 0, EPILOGUE_NONE});
 }
 
 static void marlin_gemm(void **state) {
@@ -214,9 +215,11 @@ static void marlin_gemm(void **state) {
             for (int g = 0; g < 4; g++) {
                 int k = shapes[s][0], group = g < 3 ? 32 << g : k;
                 check_problem(&marlin_gemm_cpu,
-                              (struct problem){OP_MARLIN_GEMM, every_m[i], shapes[s][1], k, group, (i + s + g) % 2}, 4);
+                              (struct problem){OP_MARLIN_GEMM, every_m[i], shapes[s][1], k, group, (i + s + g) % 2,
+                                               EPILOGUE_NONE},
+                              4);
             }
-    check_space(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 13, 192, 384, 64, true});
+    check_space(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 13, 192, 384, 64, true, EPILOGUE_NONE});
 }
 
 static void awq_dequant(void **state) {
@@ -227,9 +230,10 @@ static void awq_dequant(void **state) {
         for (int g = 0; g < 4; g++)
             for (int zeros = 0; zeros < 2; zeros++) {
                 int k = shapes[s][0], group = g < 3 ? 32 << g : k;
-                check_problem(&awq_dequant_cpu, (struct problem){OP_AWQ_DEQUANT, 1, shapes[s][1], k, group, zeros}, 8);
+                check_problem(&awq_dequant_cpu,
+                              (struct problem){OP_AWQ_DEQUANT, 1, shapes[s][1], k, group, zeros, EPILOGUE_NONE}, 8);
             }
-    check_space(&awq_dequant_cpu, (struct problem){OP_AWQ_DEQUANT, 1, 64, 640, 128, true});
+    check_space(&awq_dequant_cpu, (struct problem){OP_AWQ_DEQUANT, 1, 64, 640, 128, true, EPILOGUE_NONE});
 }
 
 /* The same words, scales and results as an independent program writes them. */
@@ -251,8 +255,13 @@ static void marlin_gemm_on_golden_words(void **state) {
     for (int a = 0; a < ARCHITECTURES; a++) {
         if (!use_architecture(architectures[a])) continue;
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            struct task t = {.problem = {OP_MARLIN_GEMM, GOLDEN_M, GOLDEN_N, GOLDEN_K, cases[i].group, cases[i].zeros},
-                             .operands = {golden_x, golden_marlin, cases[i].scales, cases[i].zeros, y, NULL},
+            struct task t = {.problem = {OP_MARLIN_GEMM, GOLDEN_M, GOLDEN_N, GOLDEN_K, cases[i].group, cases[i].zeros,
+                                         EPILOGUE_NONE},
+                             .operands = {.x = golden_x,
+                                          .weights = golden_marlin,
+                                          .scales = cases[i].scales,
+                                          .zeros = cases[i].zeros,
+                                          .y = y},
                              .y = y};
             struct config config = legal_from(&marlin_gemm_cpu, &t.problem, 0);
             run(&marlin_gemm_cpu, &t, &config);
@@ -265,7 +274,7 @@ static void marlin_gemm_on_golden_words(void **state) {
 static void awq_dequant_rounds_once(void **state) {
     (void)state;
     random_state = 4;
-    struct task t = task_make((struct problem){OP_AWQ_DEQUANT, 1, 64, 256, 128, true});
+    struct task t = task_make((struct problem){OP_AWQ_DEQUANT, 1, 64, 256, 128, true, EPILOGUE_NONE});
     for (int a = 0; a < ARCHITECTURES; a++) {
         if (!use_architecture(architectures[a])) continue;
         struct config config = legal_from(&awq_dequant_cpu, &t.problem, 17);
@@ -301,17 +310,18 @@ static void threads_change_nothing(void **state) {
     (void)state;
     random_state = 5;
     use_architecture(cpu_vectors_find(NULL)->architecture);
-    check_threads(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 35, 256, 192, 0, 0});
-    check_threads(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 35, 448, 256, 128, true});
-    check_threads(&awq_dequant_cpu, (struct problem){OP_AWQ_DEQUANT, 1, 128, 512, 128, true});
+    check_threads(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 35, 256, 192, 0, 0, EPILOGUE_NONE});
+    check_threads(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 35, 448, 256, 128, true, EPILOGUE_NONE});
+    check_threads(&awq_dequant_cpu, (struct problem){OP_AWQ_DEQUANT, 1, 128, 512, 128, true, EPILOGUE_NONE});
 }
 
 static void refused_configurations(void **state) {
     (void)state;
     struct error error = {""};
     struct config config;
-    struct problem fp16 = {OP_FP16_GEMM, 1, 64, 64, 0, 0}, awq = {OP_AWQ_DEQUANT, 1, 64, 128, 32, true};
-    struct problem marlin = {OP_MARLIN_GEMM, 1, 64, 128, 32, true};
+    struct problem fp16 = {OP_FP16_GEMM, 1, 64, 64, 0, 0, EPILOGUE_NONE},
+                   awq = {OP_AWQ_DEQUANT, 1, 64, 128, 32, true, EPILOGUE_NONE};
+    struct problem marlin = {OP_MARLIN_GEMM, 1, 64, 128, 32, true, EPILOGUE_NONE};
     assert_int_equal(config_parse(&fp16_gemm_cpu, "tile_m=8 tile_n=16 tile_k=256 unroll=4 threads=1", &config, &error),
                      0);
     assert_int_equal(config_legal(device, &fp16_gemm_cpu, &fp16, &config, &error), -1);

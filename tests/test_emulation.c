@@ -109,7 +109,7 @@ static void check(const char *name, const char *configuration, struct problem pr
         instance_create(cpu, &problem, 1, false, &instance, &error))
         fail_msg("%s: %s", what, error.text);
     kernel->launch(&h100, &problem, &config, &launch);
-    launch_options(kernel, &config, &launch, options);
+    launch_options(kernel, &problem, &config, &launch, options);
     void *library = load(&launch, options, &emulate);
     check_runs(instance, &launch, emulate, what);
     dlclose(library);
@@ -119,39 +119,39 @@ static void check(const char *name, const char *configuration, struct problem pr
 static void marlin_gemm_few_tokens(void **state) {
     (void)state;
     check("marlin_gemm/mma", "tile_m=8 tile_n=64 tile_k=128 warps_k=4 stages=3 split_k=2",
-          (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true});
+          (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
     check("marlin_gemm/mma", "tile_m=16 tile_n=128 tile_k=256 warps_k=2 stages=2 split_k=1",
-          (struct problem){OP_MARLIN_GEMM, 17, 192, 256, 32, false});
+          (struct problem){OP_MARLIN_GEMM, 17, 192, 256, 32, false, EPILOGUE_NONE});
 }
 
 static void marlin_gemm_many_tokens(void **state) {
     (void)state;
     check("marlin_gemm/mma", "tile_m=128 tile_n=128 tile_k=64 warps_k=1 stages=4 split_k=1",
-          (struct problem){OP_MARLIN_GEMM, 129, 64, 256, 128, true});
+          (struct problem){OP_MARLIN_GEMM, 129, 64, 256, 128, true, EPILOGUE_NONE});
     check("marlin_gemm/mma", "tile_m=32 tile_n=64 tile_k=128 warps_k=2 stages=6 split_k=4",
-          (struct problem){OP_MARLIN_GEMM, 33, 128, 640, 64, false});
+          (struct problem){OP_MARLIN_GEMM, 33, 128, 640, 64, false, EPILOGUE_NONE});
 }
 
 static void marlin_gemm_one_group(void **state) {
     (void)state;
     check("marlin_gemm/mma", "tile_m=8 tile_n=128 tile_k=64 warps_k=2 stages=2 split_k=4",
-          (struct problem){OP_MARLIN_GEMM, 5, 192, 640, 640, true});
+          (struct problem){OP_MARLIN_GEMM, 5, 192, 640, 640, true, EPILOGUE_NONE});
 }
 
 static void fp16_gemm(void **state) {
     (void)state;
     check("fp16_gemm/mma", "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=6 split_k=2",
-          (struct problem){OP_FP16_GEMM, 3, 128, 320, 0, false});
+          (struct problem){OP_FP16_GEMM, 3, 128, 320, 0, false, EPILOGUE_NONE});
     check("fp16_gemm/mma", "tile_m=128 tile_n=64 tile_k=128 warps_k=4 stages=2 split_k=1",
-          (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false});
+          (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false, EPILOGUE_NONE});
 }
 
 static void awq_dequant(void **state) {
     (void)state;
     check("awq_dequant/tiled", "tile_k=64 tile_n=128 threads=128",
-          (struct problem){OP_AWQ_DEQUANT, 1, 320, 640, 128, true});
+          (struct problem){OP_AWQ_DEQUANT, 1, 320, 640, 128, true, EPILOGUE_NONE});
     check("awq_dequant/tiled", "tile_k=256 tile_n=256 threads=512",
-          (struct problem){OP_AWQ_DEQUANT, 1, 192, 128, 128, false});
+          (struct problem){OP_AWQ_DEQUANT, 1, 192, 128, 128, false, EPILOGUE_NONE});
 }
 
 int main(void) {

@@ -97,11 +97,15 @@ static const struct device devices[] = {
 };
 
 static const struct problem problems[] = {
-    {OP_AWQ_DEQUANT, 1, 7168, 5120, 128, true},   {OP_AWQ_DEQUANT, 1, 7168, 5120, 32, false},
-    {OP_AWQ_DEQUANT, 1, 7168, 5120, 5120, true},  {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true},
-    {OP_MARLIN_GEMM, 16, 7168, 5120, 32, false},  {OP_MARLIN_GEMM, 256, 7168, 5120, 5120, false},
-    {OP_MARLIN_GEMM, 4096, 7168, 5120, 64, true}, {OP_FP16_GEMM, 1, 7168, 5120, 0, false},
-    {OP_FP16_GEMM, 4096, 7168, 5120, 0, false},
+    {OP_AWQ_DEQUANT, 1, 7168, 5120, 128, true, EPILOGUE_NONE},
+    {OP_AWQ_DEQUANT, 1, 7168, 5120, 32, false, EPILOGUE_NONE},
+    {OP_AWQ_DEQUANT, 1, 7168, 5120, 5120, true, EPILOGUE_NONE},
+    {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_NONE},
+    {OP_MARLIN_GEMM, 16, 7168, 5120, 32, false, EPILOGUE_NONE},
+    {OP_MARLIN_GEMM, 256, 7168, 5120, 5120, false, EPILOGUE_NONE},
+    {OP_MARLIN_GEMM, 4096, 7168, 5120, 64, true, EPILOGUE_NONE},
+    {OP_FP16_GEMM, 1, 7168, 5120, 0, false, EPILOGUE_NONE},
+    {OP_FP16_GEMM, 4096, 7168, 5120, 0, false, EPILOGUE_NONE},
 };
 
 #ifdef __SANITIZE_ADDRESS__
@@ -148,7 +152,7 @@ static void add_configuration(const struct device *device, const struct kernel *
                 launch.grid.blocks[2] > 0 && launch.grid.blocks[2] < 65536);
     assert_true(launch.shared_bytes <= device->shared_block_bytes);
     assert_true(launch.workspace_bytes == 0 || launch.workspace_bytes >= WORKSPACE_COUNTER_BYTES);
-    launch_options(kernel, config, &launch, options);
+    launch_options(kernel, problem, config, &launch, options);
     add_job(launch.source, options, device->architecture, is_default);
 }
 

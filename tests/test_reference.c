@@ -112,7 +112,7 @@ static void check_awq(int k, int n, int group, bool zeros) {
     float *y = zeroed((size_t)k * (size_t)n, sizeof *y);
     place_awq(m.codes, k, n, m.words);
     place_awq(m.zeros, k / group, n, m.zero_words);
-    struct problem problem = {OP_AWQ_DEQUANT, 1, n, k, group, zeros};
+    struct problem problem = {OP_AWQ_DEQUANT, 1, n, k, group, zeros, EPILOGUE_NONE};
     struct operands operands = {.weights = m.words, .scales = m.scales, .zeros = m.zero_words};
     if (reference_run(device, &problem, &operands, y, &error)) fail_msg("%s", error.text);
     for (int i = 0; i < n; i++)
@@ -136,8 +136,9 @@ static void check_marlin(int m, int k, int n, int group, bool zeros) {
     place_marlin(&matrix);
     place_marlin_groups(&matrix);
     assert_int_equal(reference_fill_half(device, x, (size_t)(m * k), -1, 1, 7, &error), 0);
-    struct problem problem = {OP_MARLIN_GEMM, m, n, k, group, zeros};
-    struct operands operands = {x, matrix.words, matrix.packed_scales, zeros ? matrix.zero_words : NULL, NULL, NULL};
+    struct problem problem = {OP_MARLIN_GEMM, m, n, k, group, zeros, EPILOGUE_NONE};
+    struct operands operands = {
+        .x = x, .weights = matrix.words, .scales = matrix.packed_scales, .zeros = zeros ? matrix.zero_words : NULL};
     if (reference_run(device, &problem, &operands, y, &error)) fail_msg("%s", error.text);
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) {
@@ -177,9 +178,77 @@ static void multiplies_fp16(void **state) {
         for (int n = 0; n < N; n++) assert_true(y[i * N + n] == (float)((i + 1) * (64 * n - 2016)));
 }
 
+/* From the sums that the reference gives without an epilogue. */
+static void check_epilogue(enum op op, enum epilogue epilogue, const struct operands *operands, const float *sums) {
+    enum { M = 3, N = 192, K = 128 };
+    static float y[M * N];
+    struct problem problem = {op, M, N, K, op == OP_FP16_GEMM ? 0 : K, false, epilogue};
+    const uint16_t *addend = operands->addend;
+    struct error error = {""};
+    size_t outputs = problem_outputs(&problem), width = outputs / M;
+    assert_int_equal(width, epilogue == EPILOGUE_SILU_MUL ? N / 2 : N);
+    if (reference_run(device, &problem, operands, y, &error)) fail_msg("%s", error.text);
+    for (size_t i = 0; i < outputs; i++) {
+        size_t m = i / width, n = i % width;
+        const float *row = sums + m * N;
+        double expected = row[n];
+        if (epilogue == EPILOGUE_BIAS) expected += half_to_float(addend[n]);
+        if (epilogue == EPILOGUE_RESIDUAL) expected += half_to_float(addend[i]);
+        if (epilogue == EPILOGUE_SILU_MUL) {
+            double gate = row[n / 8 * 16 + n % 8], up = row[n / 8 * 16 + n % 8 + 8];
+            expected = gate * up / (1 + exp(-gate));
+        }
+        assert_true(fabs(y[i] - expected) <= 1e-6 * fabs(expected) + 1e-7);
+    }
+}
+
+static void applies_epilogues(void **state) {
+    (void)state;
+    enum { M = 3, N = 192, K = 128 };
+    static uint16_t x[M * K], w[N * K], scales[N], addend[M * N];
+    static float sums[M * N];
+    static const enum op ops[] = {OP_FP16_GEMM, OP_MARLIN_GEMM};
+    struct operands operands = {.x = x, .weights = w, .scales = scales, .addend = addend};
+    assert_int_equal(reference_fill_half(device, x, M * K, -1, 1, 1, NULL), 0);
+    assert_int_equal(reference_fill_half(device, scales, N, 0.01f, 0.02f, 2, NULL), 0);
+    assert_int_equal(reference_fill_half(device, addend, M * N, -1, 1, 3, NULL), 0);
+    assert_int_equal(reference_fill_half(device, w, N * K, -1, 1, 4, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        struct problem plain = {ops[i], M, N, K, i ? K : 0, false, EPILOGUE_NONE};
+        assert_int_equal(reference_run(device, &plain, &operands, sums, NULL), 0);
+        for (int e = 0; e < EPILOGUE_COUNT; e++) check_epilogue(ops[i], (enum epilogue)e, &operands, sums);
+    }
+}
+
+static void problems_say_their_epilogue(void **state) {
+    (void)state;
+    struct problem plain = {OP_FP16_GEMM, 2, 128, 64, 0, false, EPILOGUE_NONE}, fused = plain;
+    struct problem dequant = {OP_AWQ_DEQUANT, 1, 64, 128, 128, true, EPILOGUE_BIAS};
+    struct error error = {""};
+    char text[128];
+    enum epilogue epilogue;
+    assert_string_equal(problem_text(&plain, text), "fp16_gemm m=2 n=128 k=64");
+    fused.epilogue = EPILOGUE_SILU_MUL;
+    assert_string_equal(problem_text(&fused, text), "fp16_gemm m=2 n=128 k=64 epilogue=silu_mul");
+    assert_false(problem_equal(&plain, &fused));
+    assert_true(problem_bytes(&plain) - problem_bytes(&fused) == 2 * 64 * 2);
+    fused.epilogue = EPILOGUE_RESIDUAL;
+    assert_true(problem_bytes(&fused) - problem_bytes(&plain) == 2 * 128 * 2);
+    fused.epilogue = EPILOGUE_BIAS;
+    assert_true(problem_bytes(&fused) - problem_bytes(&plain) == 128 * 2);
+    assert_int_equal(problem_check(&dequant, &error), -1);
+    assert_non_null(strstr(error.text, "bias"));
+    for (int e = 0; e < EPILOGUE_COUNT; e++) {
+        assert_int_equal(epilogue_parse(epilogue_name((enum epilogue)e), &epilogue, &error), 0);
+        assert_int_equal(epilogue, e);
+    }
+    assert_int_equal(epilogue_parse("relu", &epilogue, &error), -1);
+    assert_non_null(strstr(error.text, "'relu'"));
+}
+
 static void refuses_what_no_op_takes(void **state) {
     (void)state;
-    struct problem problem = {OP_MARLIN_GEMM, 1, 64, 100, 128, true};
+    struct problem problem = {OP_MARLIN_GEMM, 1, 64, 100, 128, true, EPILOGUE_NONE};
     struct operands operands = {0};
     struct error error = {""};
     assert_int_equal(reference_run(device, &problem, &operands, NULL, &error), -1);
@@ -251,6 +320,8 @@ int main(void) {
         cmocka_unit_test(dequantizes_awq),
         cmocka_unit_test(multiplies_marlin),
         cmocka_unit_test(multiplies_fp16),
+        cmocka_unit_test(applies_epilogues),
+        cmocka_unit_test(problems_say_their_epilogue),
         cmocka_unit_test(refuses_what_no_op_takes),
         cmocka_unit_test(fills_are_uniform_and_repeatable),
         cmocka_unit_test(fills_keep_their_bits),

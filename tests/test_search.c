@@ -110,7 +110,7 @@ static int ask(void *context, const struct kernel *kernel, const struct problem 
 static struct search make(const struct kernel *const *kernels, struct oracle *oracle, int trials) {
     return (struct search){.device = &device,
                            .kernels = kernels,
-                           .problem = {OP_MARLIN_GEMM, 16, 64, 128, 128, true},
+                           .problem = {OP_MARLIN_GEMM, 16, 64, 128, 128, true, EPILOGUE_NONE},
                            .m_low = 1,
                            .trials = trials,
                            .trial = ask,

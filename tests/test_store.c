@@ -17,7 +17,7 @@
 static char path[96];
 static struct error error;
 static const struct store_scope scope = {"a GPU", "sm_90a", "0123abcd", "cold, stream", "driver 1", "GPU-1"};
-static const struct problem problem = {OP_MARLIN_GEMM, 16, 7168, 5120, 128, true};
+static const struct problem problem = {OP_MARLIN_GEMM, 16, 7168, 5120, 128, true, EPILOGUE_NONE};
 static const struct kernel kernel = {.op = OP_MARLIN_GEMM,
                                      .name = "test",
                                      .parameter_count = 2,

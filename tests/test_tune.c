@@ -345,7 +345,7 @@ static struct tile_row cpu_row(long k, long low, long high) {
                            .gbs = 1,
                            .default_us = 2};
     struct config config;
-    struct problem problem = {OP_FP16_GEMM, (int)high, 128, 128, 0, false};
+    struct problem problem = {OP_FP16_GEMM, (int)high, 128, 128, 0, false, EPILOGUE_NONE};
     struct device device = {
         .backend = BACKEND_CPU, .multiprocessors = 1, .cache_bytes = 1 << 20, .memory_gbs = 1, .matrix_tflops = 1};
     const struct kernel *kernel = kernel_find("fp16_gemm/cpu");

@@ -32,7 +32,8 @@ static int add_shape(struct tune *tune, const struct tune_plan *plan, const stru
                      struct error *error) {
     bool quantized = op != OP_FP16_GEMM;
     int group = plan->group > 0 ? plan->group : shape->k;
-    struct problem problem = {op, 1, shape->n, shape->k, quantized ? group : 0, quantized};
+    struct problem problem = {
+        .op = op, .m = 1, .n = shape->n, .k = shape->k, .group = quantized ? group : 0, .zeros = quantized};
     int before = tune->count;
     if ((quantized && !shape->quantized) || planned(tune, before, &problem)) return 0;
     if (op == OP_AWQ_DEQUANT) return add_item(tune, &problem, 1, error);

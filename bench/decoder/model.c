@@ -159,15 +159,15 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
                       struct error *error) {
     struct buffers *b = &model->buffers;
     struct problem problem = linear_problem(linear, m);
-    struct operands operands = {x, linear->weights, linear->scales, linear->zero_points, y, NULL};
+    struct operands operands = {x, linear->weights, linear->scales, linear->zero_points, NULL, y, NULL};
     if (linear->columns) {
         struct ops_gather gather = {x, linear->columns, b->gathered, m, linear->k};
         if (model->ops.functions->gather(&model->ops, &gather, error)) return -1;
         operands.x = b->gathered;
     }
     if (linear->op != OP_AWQ_DEQUANT) return plans_run(model->plans, &problem, operands, error);
-    struct operands dequant = {NULL, linear->weights, linear->scales, linear->zero_points, b->dequantized, NULL};
-    struct operands gemm = {operands.x, b->dequantized, NULL, NULL, y, NULL};
+    struct operands dequant = {NULL, linear->weights, linear->scales, linear->zero_points, NULL, b->dequantized, NULL};
+    struct operands gemm = {operands.x, b->dequantized, NULL, NULL, NULL, y, NULL};
     if (plans_run(model->plans, &problem, dequant, error)) return -1;
     problem = dense_problem(linear, m);
     return plans_run(model->plans, &problem, gemm, error);

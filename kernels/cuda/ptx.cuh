@@ -6,7 +6,7 @@
 
 /* struct operands and struct arguments of kernels/kernel.h, as the entries take them by value. */
 struct operands {
-    const void *x, *weights, *scales, *zeros;
+    const void *x, *weights, *scales, *zeros, *addend;
     void *y, *workspace;
 };
 struct arguments {
@@ -43,6 +43,11 @@ __device__ __forceinline__ float half_to_float(unsigned short half) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
     return value;
+}
+
+/* value / (1 + e^-value), to a few units of fp32's last place; 0 where e^-value overflows. */
+__device__ __forceinline__ float silu(float value) {
+    return __fdividef(value, 1 + __expf(-value));
 }
 
 /* a - b, both halves. */

@@ -36,19 +36,24 @@ static __device__ inline void load_tiles(const struct reference_problem &p, floa
     }
 }
 
-// Adds the products of one chunk of K in fp32 to the thread's 4 x 4 outputs in double.
+// Column j of thread tx: j = 0, 1 and 2, 3 are eight columns apart, as an epilogue wants its pairs.
+static __device__ inline int column(int tx, int j) {
+    return 32 * (j / 2) + 16 * (tx / 8) + 8 * (j % 2) + tx % 8;
+}
+
+// Adds the products of one chunk of K in fp32 to the thread's 4 x 4 sums in double.
 static __device__ inline void add_chunk(const float (*xs)[TILE + 1], const float (*ws)[TILE + 1], int tx, int ty,
                                         double (&sum)[PER_THREAD][PER_THREAD]) {
     float part[PER_THREAD][PER_THREAD] = {};
     for (int k = 0; k < CHUNK; k++)
         for (int i = 0; i < PER_THREAD; i++)
-            for (int j = 0; j < PER_THREAD; j++) part[i][j] += xs[k][ty + SIDE * i] * ws[k][tx + SIDE * j];
+            for (int j = 0; j < PER_THREAD; j++) part[i][j] += xs[k][ty + SIDE * i] * ws[k][column(tx, j)];
     for (int i = 0; i < PER_THREAD; i++)
         for (int j = 0; j < PER_THREAD; j++) sum[i][j] += part[i][j];
 }
 
-// y (M, N): a block makes 64 x 64 outputs, blocks of one column of tiles follow each other in M. Thread
-// (tx, ty) of 16 x 16 holds rows ty + 16i and columns tx + 16j, so that a warp reads neighbouring words.
+// y (M, N): a block makes 64 x 64 sums, blocks of one column of tiles follow each other in M. Thread
+// (tx, ty) of 16 x 16 holds rows ty + 16i, so that a warp reads neighbouring words.
 extern "C" __global__ void __launch_bounds__(THREADS) reference_gemm(struct reference_problem p) {
     __shared__ float xs[CHUNK][TILE + 1], ws[CHUNK][TILE + 1];
     int tiles_m = (p.m + TILE - 1) / TILE;
@@ -62,9 +67,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) reference_gemm(struct refe
         __syncthreads();
     }
     for (int i = 0; i < PER_THREAD; i++)
-        for (int j = 0; j < PER_THREAD; j++) {
-            int m = m0 + ty + SIDE * i, n = n0 + tx + SIDE * j;
-            if (m < p.m) p.y[(long long)m * p.n + n] = (float)sum[i][j];
+        for (int j = 0; j < PER_THREAD; j += 2) {
+            int m = m0 + ty + SIDE * i;
+            if (m < p.m) reference_store(&p, m, n0 + column(tx, j), sum[i][j], sum[i][j + 1]);
         }
 }
 

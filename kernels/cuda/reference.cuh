@@ -7,11 +7,14 @@
 #ifdef __CUDACC__
 #define REFERENCE static __device__ inline
 #else
+#include <math.h>
+
 #include "kernels/half.h"
 #define REFERENCE static inline
 #endif
 
 enum reference_layout { REFERENCE_HALF, REFERENCE_AWQ, REFERENCE_MARLIN };
+enum reference_epilogue { REFERENCE_NONE, REFERENCE_BIAS, REFERENCE_RESIDUAL, REFERENCE_SILU_MUL };
 
 /* What an entry of reference.cu takes; pointers and numbers as kernel.h defines them for the op. */
 struct reference_problem {
@@ -19,8 +22,9 @@ struct reference_problem {
     const void *weights;
     const unsigned short *scales;
     const unsigned *zeros; /* NULL: 8 everywhere */
+    const unsigned short *addend;
     float *y;
-    int layout, m, n, k, group;
+    int layout, epilogue, m, n, k, group;
 };
 
 struct reference_fill {
@@ -146,6 +150,21 @@ REFERENCE float reference_weight(const struct reference_problem *p, int k, int n
     }
     float scale = reference_half_value(p->scales[(long long)group * p->n + column]);
     return (float)((int)code - (int)zero) * scale;
+}
+
+/* Writes to row m what becomes of the sums of columns n and n + 8 of W; n % 16 < 8. */
+REFERENCE void reference_store(const struct reference_problem *p, int m, int n, double first, double second) {
+    long long at = (long long)m * p->n + n, addend = p->epilogue == REFERENCE_RESIDUAL ? at : n;
+    if (p->epilogue == REFERENCE_SILU_MUL) {
+        p->y[(long long)m * (p->n / 2) + n / 16 * 8 + n % 8] = (float)(first / (1 + exp(-first)) * second);
+        return;
+    }
+    if (p->epilogue != REFERENCE_NONE) {
+        first += reference_half_value(p->addend[addend]);
+        second += reference_half_value(p->addend[addend + 8]);
+    }
+    p->y[at] = (float)first;
+    p->y[at + 8] = (float)second;
 }
 
 #endif

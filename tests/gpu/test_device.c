@@ -154,7 +154,7 @@ static struct operands make_operands(struct device *device, const struct problem
     done(reference_fill_half(device, scales, bytes.scales / 2, 0.5f, 1, 3, &error));
     done(reference_fill_bits(device, zeros, bytes.zeros, 4, &error));
     done(device_fill(device, y, 0xff, bytes.y, &error));
-    return (struct operands){x, weights, scales, zeros, y, NULL};
+    return (struct operands){.x = x, .weights = weights, .scales = scales, .zeros = zeros, .y = y};
 }
 
 static void free_operands(struct device *device, const struct operands *o) {
@@ -176,10 +176,14 @@ static void reference_into(struct device *device, const struct problem *problem,
 static void references_agree(void **state) {
     (void)state;
     static const struct problem problems[] = {
-        {OP_AWQ_DEQUANT, 1, 192, 384, 128, true}, {OP_AWQ_DEQUANT, 1, 64, 256, 256, false},
-        {OP_MARLIN_GEMM, 1, 192, 384, 128, true}, {OP_MARLIN_GEMM, 65, 128, 256, 256, false},
-        {OP_MARLIN_GEMM, 7, 64, 256, 32, true},   {OP_MARLIN_GEMM, 64, 64, 128, 128, true},
-        {OP_FP16_GEMM, 1, 64, 64, 0, false},      {OP_FP16_GEMM, 130, 192, 320, 0, false},
+        {OP_AWQ_DEQUANT, 1, 192, 384, 128, true, EPILOGUE_NONE},
+        {OP_AWQ_DEQUANT, 1, 64, 256, 256, false, EPILOGUE_NONE},
+        {OP_MARLIN_GEMM, 1, 192, 384, 128, true, EPILOGUE_NONE},
+        {OP_MARLIN_GEMM, 65, 128, 256, 256, false, EPILOGUE_NONE},
+        {OP_MARLIN_GEMM, 7, 64, 256, 32, true, EPILOGUE_NONE},
+        {OP_MARLIN_GEMM, 64, 64, 128, 128, true, EPILOGUE_NONE},
+        {OP_FP16_GEMM, 1, 64, 64, 0, false, EPILOGUE_NONE},
+        {OP_FP16_GEMM, 130, 192, 320, 0, false, EPILOGUE_NONE},
     };
     for (size_t i = 0; i < sizeof problems / sizeof *problems; i++) {
         size_t count = problem_outputs(&problems[i]);

@@ -3,6 +3,7 @@
 #define TILEBOOK_EMULATION_PTX_CUH
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,7 +15,6 @@
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __align__(bytes)
 #define __grid_constant__
 /* All fibers run on one thread of the host: what is local to it, they share. */
 #define __shared__ thread_local
@@ -36,7 +36,7 @@ static inline float4 make_float4(float x, float y, float z, float w) {
 }
 
 struct operands {
-    const void *x, *weights, *scales, *zeros;
+    const void *x, *weights, *scales, *zeros, *addend;
     void *y, *workspace;
 };
 struct arguments {
@@ -111,6 +111,9 @@ static inline unsigned half2_from_floats(float low, float high) {
 }
 static inline void half2_to_floats(unsigned pair, float &low, float &high) {
     low = half_to_float((uint16_t)pair), high = half_to_float((uint16_t)(pair >> 16));
+}
+static inline float silu(float value) {
+    return value / (1 + expf(-value));
 }
 static inline unsigned half2_fma(unsigned a, unsigned b, unsigned c) {
     float low[3], high[3];

@@ -1,0 +1,73 @@
+/* What becomes of a GEMM's fp32 sums on their way to y (kernels/kernel.h, enum epilogue); -DEPILOGUE says which.
+ *
+ * Everything is in pairs of columns of W, c and c + 8 with c % 16 < 8: the two that a lane holds of a fragment of
+ * multiply(), and with silu_mul a gate and what it multiplies. A thread that has COUNT neighbouring pairs (c % 8 a
+ * multiple of COUNT: 1, 2, 4 or 8) moves them in words of 2 * COUNT bytes. A kernel may load the addend long before its
+ * sums are ready, but where it overlaps the kernel ahead of it only after it has waited for that. */
+#ifndef TILEBOOK_EPILOGUE_CUH
+#define TILEBOOK_EPILOGUE_CUH
+
+#include "cuda/ptx.cuh"
+
+/* As in kernels/kernel.h. */
+enum epilogue { EPILOGUE_NONE, EPILOGUE_BIAS, EPILOGUE_RESIDUAL, EPILOGUE_SILU_MUL };
+
+constexpr bool HAS_ADDEND = EPILOGUE == EPILOGUE_BIAS || EPILOGUE == EPILOGUE_RESIDUAL;
+/* Columns of W that make one of y. */
+constexpr int COLUMNS_OF_Y = EPILOGUE == EPILOGUE_SILU_MUL ? 2 : 1;
+
+/* Of one row: columns c, c + 1, .. of W, and those eight further. */
+template <int COUNT> struct pairs { float first[COUNT], second[COUNT]; };
+
+/* COUNT fp16 values as one word of memory. */
+template <int COUNT> struct alignas(2 * COUNT) halves { unsigned short at[COUNT]; };
+
+/* Floats rounded to fp16. */
+template <int COUNT> __device__ __forceinline__ struct halves<COUNT> halves_from_floats(const float (&values)[COUNT]) {
+    struct halves<COUNT> word;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) word.at[i] = (unsigned short)half2_from_floats(values[i], 0);
+    return word;
+}
+
+/* COUNT fp16 values of memory as floats. */
+template <int COUNT>
+__device__ __forceinline__ void load_halves(const unsigned short *from, float (&values)[COUNT]) {
+    const struct halves<COUNT> word = *(const struct halves<COUNT> *)from;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) values[i] = half_to_float(word.at[i]);
+}
+
+/* What is added to row m of y at these columns, n columns in all; nothing is read where nothing is added. */
+template <int COUNT>
+__device__ __forceinline__ struct pairs<COUNT> load_addend(const struct operands &operands, int m, int n, int c) {
+    struct pairs<COUNT> addend = {};
+    if (HAS_ADDEND) {
+        const unsigned short *from = (const unsigned short *)operands.addend + c;
+        if (EPILOGUE == EPILOGUE_RESIDUAL) from += (size_t)m * n;
+        load_halves<COUNT>(from, addend.first);
+        load_halves<COUNT>(from + 8, addend.second);
+    }
+    return addend;
+}
+
+/* One pair of sums into what y gets; with silu_mul that is `first` alone. */
+__device__ __forceinline__ void
+finish(float &first, float &second, float addend_first, float addend_second) {
+    if (HAS_ADDEND) first += addend_first, second += addend_second;
+    if (EPILOGUE == EPILOGUE_SILU_MUL) first = silu(first) * second;
+}
+
+/* Sums of row m into y (m, n / COLUMNS_OF_Y). */
+template <int COUNT>
+__device__ __forceinline__ void store_outputs(const struct operands &operands, int m, int n, int c,
+                                              struct pairs<COUNT> sums, const struct pairs<COUNT> &addend) {
+    unsigned short *y = (unsigned short *)operands.y + (size_t)m * (n / COLUMNS_OF_Y);
+    y += EPILOGUE == EPILOGUE_SILU_MUL ? c / 16 * 8 + c % 8 : c;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) finish(sums.first[i], sums.second[i], addend.first[i], addend.second[i]);
+    *(struct halves<COUNT> *)y = halves_from_floats<COUNT>(sums.first);
+    if (EPILOGUE != EPILOGUE_SILU_MUL) *(struct halves<COUNT> *)(y + 8) = halves_from_floats<COUNT>(sums.second);
+}
+
+#endif
