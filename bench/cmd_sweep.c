@@ -17,10 +17,11 @@ struct options {
     const char *device, *table, *csv;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
-    bool small;      /* nobody chose the shape and there is no GPU */
+    enum regime regime;
+    bool small; /* nobody chose the shape and there is no GPU */
 };
 
-enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV, KEY_BUDGET, KEY_MIN_TIME };
+enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV, KEY_BUDGET, KEY_MIN_TIME, KEY_REGIME };
 
 static const struct argp_option option_list[] = {
     {"device", 'd', "D", 0, "cpu, cuda:N, or auto (default: the first GPU if there is one, else cpu)", 0},
@@ -37,6 +38,8 @@ static const struct argp_option option_list[] = {
      "name=value,...; `all` for every legal one; `default` for the built-in one (the default). May be repeated", 0},
     {"table", KEY_TABLE, "FILE", 0, "Take the configurations from this tile table where it has them", 0},
     {"cache", KEY_CACHE, "cold|warm", 0, "Rotate over more weights than the cache holds (cold, the default) or not", 0},
+    {"regime", KEY_REGIME, "stream|graph|pdl", 0,
+     "Launch calls one by one (stream, the default), many as one graph, or that with programmatic dependent launch", 0},
     {"seed", KEY_SEED, "N", 0, "Of the random data (default 1)", 0},
     {"budget", KEY_BUDGET, "TIME", 0,
      "90s, 10m or 1h for all points, shared evenly: each samples as long as its share allows (default: as long as the "
@@ -82,6 +85,7 @@ static double parse_min_time(struct argp_state *state, const char *text) {
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
     struct options *options = state->input;
     struct sweep_options *sweep = &options->sweep;
+    struct error error;
     switch (key) {
     case 'd':
         options->device = argument_device(state, argument);
@@ -110,6 +114,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         break;
     case KEY_CACHE:
         sweep->cold = parse_choice("--cache", argument, "cold", "warm", state);
+        break;
+    case KEY_REGIME:
+        if (regime_parse(argument, &options->regime, &error)) argp_error(state, "--regime: %s", error.text);
         break;
     case KEY_SEED:
         sweep->seed = (uint64_t)argument_whole(state, "seed", argument, 0, INT64_MAX);
@@ -207,7 +214,7 @@ static void add_context(const struct sweep *sweep) {
     cbench_add_context("software", device->software);
     cbench_add_context("cupti", !gpu ? "none" : *cupti_version() ? cupti_version() : "not attached");
     cbench_add_context("kernels", device->kernels);
-    cbench_add_context("launch", gpu ? "stream" : "call");
+    cbench_add_context("launch", gpu ? regime_name(sweep->measuring.regime) : "call");
     cbench_add_context("cache", sweep->options.cold ? "cold" : "warm");
     cbench_add_context("data", "uniform");
     char seed[24];
@@ -275,6 +282,7 @@ static int finish(const struct sweep *sweep, const struct command_line *line, in
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
     sweep->measuring = measuring(options->min_time);
+    sweep->measuring.regime = options->regime;
     sweep->repeated = line->repetitions > 1;
     if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
     sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1);
@@ -320,6 +328,7 @@ static int run_on(struct device *device, struct options *options, struct command
     struct sweep *sweep;
     struct error error;
     apply_defaults(options, device);
+    if (regime_check(options->regime, device, &error)) return fail(2, error.text);
     if (options->table && load_table(options->table, device, &table)) return 1;
     if (device->backend == BACKEND_CUDA && cupti_open(&error))
         fprintf(stderr, "%s: %s; events are the clock instead\n", program, error.text);

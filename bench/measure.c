@@ -3,9 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-#include "bench/cupti.h"
 #include "bench/nvtx.h"
 
 const struct measure_options measure_thorough = {.warmup_seconds = 0.1,
@@ -25,6 +25,7 @@ enum {
     LEAST_SAMPLES = 6, /* fewer give no interval */
     MOST_IN_BATCH = 500,
     NOISE_SAMPLES = 64, /* from here on each doubling must narrow the interval */
+    GRAPH_CALLS = 20,   /* in a graph, at least: the first and last one differ from those between */
 };
 static const double batch_seconds = 0.01;    /* between two looks at the interval */
 static const double settled = 0.02;          /* medians of two batches in a row differ by less */
@@ -37,6 +38,43 @@ static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* --- regimes --- */
+
+static const char *const regimes[] = {[REGIME_STREAM] = "stream", [REGIME_GRAPH] = "graph", [REGIME_PDL] = "pdl"};
+
+const char *regime_name(enum regime regime) {
+    return regimes[regime];
+}
+
+int regime_parse(const char *text, enum regime *regime, struct error *error) {
+    for (size_t i = 0; i < sizeof regimes / sizeof *regimes; i++)
+        if (!strcmp(text, regimes[i])) {
+            *regime = (enum regime)i;
+            return 0;
+        }
+    return error_set(error, "unknown regime '%s'; accepted: stream, graph, pdl", text);
+}
+
+int regime_check(enum regime regime, const struct device *device, struct error *error) {
+    if (regime == REGIME_STREAM || device->backend == BACKEND_CUDA) return 0;
+    return error_set(error, "device %s has no graphs: regime %s needs cuda:N; accepted here: stream", device->id,
+                     regime_name(regime));
+}
+
+int measure_graph_calls(int copies) {
+    return (GRAPH_CALLS + copies - 1) / copies * copies;
+}
+
+int measure_share(const struct cupti_sample *records, int calls, enum regime regime, struct measure_sample *sample,
+                  struct error *error) {
+    if (records->kernels % calls)
+        return error_set(error, "cupti: %d kernel records of a graph of %d calls: some are missing", records->kernels,
+                         calls);
+    double us = regime == REGIME_PDL ? records->span_us : records->sum_us;
+    *sample = (struct measure_sample){.us = (float)(us / calls), .span_us = (float)(records->span_us / calls)};
+    return 0;
 }
 
 /* --- order statistics --- */
@@ -182,10 +220,12 @@ void measurement_free(struct measurement *measurement) {
 struct timer {
     struct instance *instance;
     const struct plan *plan;
-    long next;      /* call; chooses the copy */
-    int calls;      /* in a sample */
-    int kernels;    /* CUPTI: of the first sample; 0 before */
-    uint64_t names; /* and their names */
+    enum regime regime;
+    struct device_graph *graph; /* of `calls` calls; NULL in the stream */
+    long next;                  /* call; chooses the copy */
+    int calls;                  /* in a sample */
+    int kernels;                /* CUPTI: of the first sample; 0 before */
+    uint64_t names;             /* and their names */
     unsigned long long throttle;
 };
 
@@ -194,24 +234,34 @@ static int call(struct timer *timer, struct error *error) {
     return plan_run(timer->plan, &instance->copies[timer->next++ % instance->count], error);
 }
 
+static int enqueue_calls(void *context, struct error *error) {
+    struct timer *timer = context;
+    for (int c = 0; c < timer->calls; c++)
+        if (call(timer, error)) return -1;
+    return 0;
+}
+
+/* What a sample covers. */
+static int enqueue_sample(struct timer *timer, struct error *error) {
+    if (timer->graph) return device_graph_launch(timer->instance->device, timer->graph, error);
+    return enqueue_calls(timer, error);
+}
+
 static int take_monotonic(void *context, int count, struct measure_sample *samples, struct error *error) {
     struct timer *timer = context;
     for (int i = 0; i < count; i++) {
         double start = now();
-        for (int c = 0; c < timer->calls; c++)
-            if (call(timer, error)) return -1;
+        if (enqueue_sample(timer, error)) return -1;
         float us = (float)((now() - start) * 1e6 / timer->calls);
         samples[i] = (struct measure_sample){.us = us, .span_us = us};
     }
     return 0;
 }
 
-/* `calls` calls between two events. */
+/* A sample between two events. */
 static int take_event(struct timer *timer, double *microseconds, struct error *error) {
     struct device *device = timer->instance->device;
-    if (device_mark(device, 0, error)) return -1;
-    for (int c = 0; c < timer->calls; c++)
-        if (call(timer, error)) return -1;
+    if (device_mark(device, 0, error) || enqueue_sample(timer, error)) return -1;
     return device_mark(device, 1, error) ? -1 : device_marked(device, microseconds, error);
 }
 
@@ -233,7 +283,7 @@ static int enqueue_tagged(struct timer *timer, uint64_t first, int count, double
     if (device_mark(device, 0, error)) return -1;
     for (int i = 0; i < count; i++) {
         if (cupti_begin(first + (uint64_t)i, error)) return -1;
-        int failed = call(timer, error);
+        int failed = enqueue_sample(timer, error);
         if (cupti_end(failed ? NULL : error) || failed) return -1;
     }
     if (device_mark(device, 1, error) || device_marked(device, microseconds, error)) return -1;
@@ -260,9 +310,10 @@ static int take_cupti(void *context, int count, struct measure_sample *samples, 
     int result = enqueue_tagged(timer, first, count, &microseconds, error);
     if (!result) result = cupti_collect(first, count, records, error);
     if (!result) result = check_names(timer, &records[0], error);
-    for (int i = 0; !result && i < count; i++)
-        samples[i] =
-            (struct measure_sample){(float)records[i].sum_us, (float)records[i].span_us, (float)(microseconds / count)};
+    for (int i = 0; !result && i < count; i++) {
+        result = measure_share(&records[i], timer->calls, timer->regime, &samples[i], error);
+        samples[i].event_us = (float)(microseconds / count / timer->calls);
+    }
     timer->throttle |= nvml_state(timer->instance->device).throttle;
     free(records);
     return result;
@@ -278,10 +329,20 @@ static measure_sampler *choose_clock(const struct device *device, const char **n
     return attached ? take_cupti : take_events;
 }
 
-/* Two calls tell how many a sample of a coarse clock must cover. */
+static int record_graph(struct timer *timer, struct error *error) {
+    struct device *device = timer->instance->device;
+    timer->calls = measure_graph_calls(timer->instance->count);
+    device_overlap(device, timer->regime == REGIME_PDL);
+    int result = device_graph_record(device, enqueue_calls, timer, &timer->graph, error);
+    device_overlap(device, false);
+    return result ? error_prefix(error, "a graph of %d calls", timer->calls) : 0;
+}
+
+/* What a sample covers: a graph, or one call; of coarse clocks as many as two calls tell. */
 static int find_calls(struct timer *timer, measure_sampler *take, struct error *error) {
     struct measure_sample first[2];
     timer->calls = 1;
+    if (timer->regime != REGIME_STREAM) return record_graph(timer, error);
     if (take == take_cupti) return 0;
     if (take(timer, 2, first, error)) return -1;
     double least = take == take_events ? events_least_us : monotonic_least_us;
@@ -298,18 +359,22 @@ static void range_push(const struct plan *plan) {
 
 int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
             struct measurement *measurement, struct error *error) {
-    struct timer timer = {.instance = instance, .plan = plan};
+    struct timer timer = {.instance = instance, .plan = plan, .regime = options->regime};
     const char *clock;
     *measurement = (struct measurement){.samples = 0};
+    if (regime_check(options->regime, instance->device, error)) return -1;
     measure_sampler *take = choose_clock(instance->device, &clock);
     if (instance_fit(instance, plan, error)) return -1;
     range_push(plan);
     int result = find_calls(&timer, take, error);
     if (!result) result = measure_with(take, &timer, options, measurement, error);
     nvtx_pop();
+    device_graph_destroy(instance->device, timer.graph);
     if (result) return -1;
     struct gpu_state state = nvml_state(instance->device);
     measurement->clock = clock;
+    measurement->calls = timer.calls;
+    measurement->regime = timer.regime;
     measurement->sm_mhz = state.sm_mhz;
     measurement->memory_mhz = state.memory_mhz;
     measurement->celsius = state.celsius;

@@ -4,24 +4,37 @@
 
 #include <stdbool.h>
 
+#include "bench/cupti.h"
 #include "bench/instance.h"
 #include "bench/nvml.h"
+
+/* How calls reach the device: one by one; many of them as one graph; the same with kernels that may start before the
+ * one ahead has ended (programmatic dependent launch), as far as they can. */
+enum regime { REGIME_STREAM, REGIME_GRAPH, REGIME_PDL };
+/* "stream", "graph", "pdl" */
+const char *regime_name(enum regime regime);
+int regime_parse(const char *text, enum regime *regime, struct error *error);
+/* 0 if the device can do it: without graphs there is only "stream". */
+int regime_check(enum regime regime, const struct device *device, struct error *error);
 
 struct measure_options {
     double warmup_seconds; /* at least; until the clock settles */
     double min_seconds, max_seconds;
     int min_samples, max_samples;
     double interval; /* stop when the 95% interval of the median is narrower than this share of it */
+    enum regime regime;
 };
-/* For sweeps: thorough. For searches: quick. */
+/* For sweeps: thorough. For searches: quick. Both in the stream. */
 extern const struct measure_options measure_thorough, measure_quick;
 
 struct measurement {
-    double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels */
+    double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels; pdl: span_us */
     double low_us, high_us;                   /* 95% interval of the median */
-    double span_us;                           /* median of first start to last end of a call */
+    double span_us;  /* median of first start to last end of a call; in graphs of that of all, over their number */
     double event_us; /* the same calls by events (GPU), per call, queued back to back; 0 on the CPU */
     int samples;
+    int calls; /* in a sample; `samples` and all times are of one */
+    enum regime regime;
     const char *stop;                /* "interval", "samples", "time", "noise" (more samples did not narrow it) */
     const char *clock;               /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
     int sm_mhz, memory_mhz, celsius; /* NVML after the samples; 0 if unknown */
@@ -30,7 +43,8 @@ struct measurement {
     float *sample_us;            /* `samples` of them, in order */
 };
 
-/* Times plan on the instance: copies in rotation when it is cold. Fits the workspace; does not verify. */
+/* Times plan on the instance: copies in rotation when it is cold, inside graphs too. Fits the workspace; does not
+ * verify. */
 int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
             struct measurement *measurement, struct error *error);
 void measurement_free(struct measurement *measurement);
@@ -51,6 +65,13 @@ struct measure_sample {
 };
 /* Takes `count` samples, one after the other. */
 typedef int measure_sampler(void *context, int count, struct measure_sample *samples, struct error *error);
+
+/* Calls in a graph: a multiple of the copies, so that the next launch goes on with the rotation. */
+int measure_graph_calls(int copies);
+/* What the records of `calls` calls say of one; event_us stays 0. Where kernels overlap the span is their time: the sum
+ * counts twice what two of them wait for. -1 unless the calls have equally many kernels. */
+int measure_share(const struct cupti_sample *records, int calls, enum regime regime, struct measure_sample *sample,
+                  struct error *error);
 
 /* Warms up, samples until there is a reason to stop, and fills in what follows from the samples alone. */
 int measure_with(measure_sampler *take, void *context, const struct measure_options *options,

@@ -235,7 +235,7 @@ static int run_plan(struct sweep_point *point, struct measurement *m, double *re
 
 static void set_label(struct cbench_state *state, const struct measurement *m) {
     char label[128 + NVML_REASONS], reasons[NVML_REASONS];
-    int used = snprintf(label, sizeof label, "stop=%s clock=%s", m->stop, m->clock);
+    int used = snprintf(label, sizeof label, "stop=%s clock=%s regime=%s", m->stop, m->clock, regime_name(m->regime));
     if (m->sm_mhz)
         snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=%s",
                  m->sm_mhz, m->memory_mhz, m->watts, m->celsius, nvml_reasons(m->throttle, reasons));

@@ -269,6 +269,75 @@ static void other_kernels(void **state) {
     check_refused(&log, 2, "other kernels than the first (2 and 2)");
 }
 
+/* --- regimes --- */
+
+/* `calls` calls of two kernels in one graph: all records have the correlation id of its launch, and each kernel starts
+ * 1 us before the one ahead ends. */
+static void log_graph(struct cupti_log *log, uint64_t sample, uint32_t correlation, uint64_t start, int calls) {
+    cupti_log_tag(log, correlation, sample);
+    for (int i = 0; i < 2 * calls; i++, start += 2000)
+        cupti_log_kernel(log, correlation, start, start + 3000, i % 2 ? "reduce" : "gemm");
+}
+
+static void graphs_are_shared_out(void **state) {
+    (void)state;
+    enum { CALLS = 20 };
+    struct cupti_log log = {0};
+    struct cupti_sample graphs[2];
+    struct measure_sample share;
+    struct error error = {""};
+    log_graph(&log, 4, 70, 1000, CALLS);
+    log_graph(&log, 5, 71, 900000, CALLS);
+    assert_int_equal(cupti_log_samples(&log, 4, 2, graphs, &error), 0);
+    cupti_log_free(&log);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(graphs[i].kernels, 2 * CALLS);
+        assert_int_equal(measure_share(&graphs[i], CALLS, REGIME_GRAPH, &share, &error), 0);
+        assert_float_equal(share.us, 6, 1e-5);
+        assert_float_equal(share.span_us, 4.05, 1e-5);
+        assert_int_equal(measure_share(&graphs[i], CALLS, REGIME_PDL, &share, &error), 0);
+        assert_float_equal(share.us, 4.05, 1e-5);
+        assert_float_equal(share.span_us, 4.05, 1e-5);
+    }
+    graphs[0].kernels--;
+    assert_int_equal(measure_share(&graphs[0], CALLS, REGIME_PDL, &share, &error), -1);
+    assert_string_equal(error.text, "cupti: 39 kernel records of a graph of 20 calls: some are missing");
+}
+
+static void graphs_that_lack_a_record(void **state) {
+    (void)state;
+    struct cupti_log log = {0};
+    log_graph(&log, 0, 70, 1000, 3);
+    log_graph(&log, 1, 71, 90000, 2);
+    check_refused(&log, 2, "other kernels than the first (4 and 6)");
+}
+
+static void graphs_rotate_over_the_copies(void **state) {
+    (void)state;
+    for (int copies = 1; copies <= 100; copies++) {
+        int calls = measure_graph_calls(copies);
+        assert_true(calls >= 20 && calls % copies == 0 && calls - copies < 20);
+    }
+}
+
+static void regimes_by_name(void **state) {
+    (void)state;
+    struct error error = {""};
+    struct device *device;
+    enum regime regime;
+    for (enum regime r = REGIME_STREAM; r <= REGIME_PDL; r++) {
+        assert_int_equal(regime_parse(regime_name(r), &regime, &error), 0);
+        assert_int_equal(regime, r);
+    }
+    assert_int_equal(regime_parse("streams", &regime, &error), -1);
+    assert_string_equal(error.text, "unknown regime 'streams'; accepted: stream, graph, pdl");
+    if (device_open("cpu", &device, &error)) fail_msg("%s", error.text);
+    assert_int_equal(regime_check(REGIME_STREAM, device, &error), 0);
+    assert_int_equal(regime_check(REGIME_PDL, device, &error), -1);
+    assert_string_equal(error.text, "device cpu has no graphs: regime pdl needs cuda:N; accepted here: stream");
+    device_close(device);
+}
+
 /* --- the state of the card --- */
 
 static void reasons_by_name(void **state) {
@@ -317,16 +386,30 @@ static void watch_counts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(known_intervals),    cmocka_unit_test(no_interval),
-        cmocka_unit_test(stops_by_interval),  cmocka_unit_test(stops_by_samples),
-        cmocka_unit_test(stops_by_time),      cmocka_unit_test(stops_by_noise),
-        cmocka_unit_test(keeps_every_sample), cmocka_unit_test(passes_errors_on),
-        cmocka_unit_test(sums_and_spans),     cmocka_unit_test(order_does_not_matter),
-        cmocka_unit_test(many_records),       cmocka_unit_test(missing_record),
-        cmocka_unit_test(missing_tag),        cmocka_unit_test(dropped_records),
-        cmocka_unit_test(zero_time),          cmocka_unit_test(other_kernels),
-        cmocka_unit_test(reasons_by_name),    cmocka_unit_test(impairments),
-        cmocka_unit_test(state_in_words),     cmocka_unit_test(watch_counts),
+        cmocka_unit_test(known_intervals),
+        cmocka_unit_test(no_interval),
+        cmocka_unit_test(stops_by_interval),
+        cmocka_unit_test(stops_by_samples),
+        cmocka_unit_test(stops_by_time),
+        cmocka_unit_test(stops_by_noise),
+        cmocka_unit_test(keeps_every_sample),
+        cmocka_unit_test(passes_errors_on),
+        cmocka_unit_test(sums_and_spans),
+        cmocka_unit_test(order_does_not_matter),
+        cmocka_unit_test(many_records),
+        cmocka_unit_test(missing_record),
+        cmocka_unit_test(missing_tag),
+        cmocka_unit_test(dropped_records),
+        cmocka_unit_test(zero_time),
+        cmocka_unit_test(other_kernels),
+        cmocka_unit_test(reasons_by_name),
+        cmocka_unit_test(impairments),
+        cmocka_unit_test(state_in_words),
+        cmocka_unit_test(watch_counts),
+        cmocka_unit_test(graphs_are_shared_out),
+        cmocka_unit_test(graphs_that_lack_a_record),
+        cmocka_unit_test(graphs_rotate_over_the_copies),
+        cmocka_unit_test(regimes_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,8 @@ enum {
     OPTION_GROUP,
     OPTION_OUT,
     OPTION_STORE,
-    OPTION_FRESH
+    OPTION_FRESH,
+    OPTION_REGIME
 };
 
 static const struct argp_option options[] = {
@@ -41,6 +42,10 @@ static const struct argp_option options[] = {
      2},
     {"op", OPTION_OP, "LIST", 0, "only these of awq_dequant,marlin_gemm,fp16_gemm", 2},
     {"group", OPTION_GROUP, "G", 0, "rows that share a scale: 32, 64, 128 or all (default: the model's, else 128)", 2},
+    {"regime", OPTION_REGIME, "R", 0,
+     "launch calls one by one (stream, the default), many as one graph (graph), or that with programmatic dependent "
+     "launch (pdl)",
+     2},
     {"out", OPTION_OUT, "FILE", 0, "the table (default: results/DEVICE/tiles.txt); trials.csv is written beside it", 3},
     {"store", OPTION_STORE, "FILE", 0, "the trials (default: trials.sqlite beside the table)", 3},
     {"fresh", OPTION_FRESH, NULL, 0, "forget the stored trials of these problems first", 3},
@@ -62,6 +67,7 @@ struct choices {
     int *m, m_count;
     int group, trials;
     bool have_group, have_op, ops[OP_COUNT], fresh;
+    enum regime regime;
     double budget_s;
 };
 
@@ -90,6 +96,7 @@ static void check_choices(struct choices *c, struct argp_state *state) {
 
 static error_t parse_option(int key, char *text, struct argp_state *state) {
     struct choices *c = state->input;
+    struct error error;
     switch (key) {
     case OPTION_MODEL:
     case OPTION_SHAPES:
@@ -123,6 +130,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_FRESH:
         c->fresh = true;
+        return 0;
+    case OPTION_REGIME:
+        if (regime_parse(text, &c->regime, &error)) argp_error(state, "--regime: %s", error.text);
         return 0;
     case ARGP_KEY_END:
         check_choices(c, state);
@@ -292,6 +302,7 @@ static int search_and_write(struct tune *tune, const struct choices *c, const st
 
 static int plan(struct tune *tune, struct choices *c, struct error *error) {
     bool gpu = tune->device->backend == BACKEND_CUDA;
+    if (regime_check(c->regime, tune->device, error)) return -1;
     if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
     struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
     memcpy(plan.ops, c->ops, sizeof plan.ops);
@@ -304,11 +315,11 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
 static int run_on(struct device *device, struct choices *c, struct error *error) {
     struct progress progress;
     struct paths paths;
-    struct tune tune = {.device = device, .progress = &progress};
-    tune.scope =
-        (struct store_scope){device->name,     device->architecture,
-                             device->kernels,  device->backend == BACKEND_CUDA ? "cold, stream" : "cold, calls",
-                             device->software, device->uuid};
+    struct tune tune = {.device = device, .progress = &progress, .regime = c->regime};
+    char regime[32];
+    snprintf(regime, sizeof regime, "cold, %s", device->backend == BACKEND_CUDA ? regime_name(c->regime) : "calls");
+    tune.scope = (struct store_scope){device->name, device->architecture, device->kernels,
+                                      regime,       device->software,     device->uuid};
     progress_start(&progress, stderr);
     int status = -1;
     if (plan(&tune, c, error)) {

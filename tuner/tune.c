@@ -184,7 +184,7 @@ static int search_item(struct tune *tune, struct tune_item *item) {
 int tune_run(struct tune *tune, struct error *error) {
     int status = 0;
     tune->started_s = progress_now();
-    tune->worker = (struct worker){.device = tune->device, .seed = 1};
+    tune->worker = (struct worker){.device = tune->device, .seed = 1, .regime = tune->regime};
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     progress_end(tune->progress);

@@ -28,6 +28,7 @@ struct tune {
     struct tune_item *items;
     int count;
     int trials;                               /* limit of one problem; 0 for none */
+    enum regime regime;                       /* as scope.regime says it */
     double budget_s;                          /* of all, stored trials included; 0 for none */
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
 

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bench/measure.h"
 #include "tuner/progress.h"
 
 static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
@@ -41,11 +40,13 @@ static void keep(struct trial_result *result, struct measurement *measurement) {
 static void verify_and_measure(struct worker *worker, const struct plan *plan, struct trial_result *result) {
     struct error why = {""};
     struct measurement measurement = {0};
+    struct measure_options options = measure_quick;
+    options.regime = worker->regime;
     if (instance_fit(worker->instance, plan, &why)) {
         failed(result, TRIAL_CONSTRAINT, &why);
     } else if (instance_verify(worker->instance, plan, &result->error, &why)) {
         failed(result, strncmp(why.text, "wrong", 5) ? TRIAL_RUNTIME : TRIAL_WRONG, &why);
-    } else if (measure(worker->instance, plan, &measure_quick, &measurement, &why)) {
+    } else if (measure(worker->instance, plan, &options, &measurement, &why)) {
         failed(result, TRIAL_RUNTIME, &why);
     } else {
         keep(result, &measurement);

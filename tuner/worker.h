@@ -2,12 +2,13 @@
 #ifndef TILEBOOK_WORKER_H
 #define TILEBOOK_WORKER_H
 
-#include "bench/instance.h"
+#include "bench/measure.h"
 #include "tuner/search.h"
 
 struct worker {
     struct device *device;
     uint64_t seed;
+    enum regime regime;
     struct instance *instance; /* of the problem that was tried last; made when a trial needs it */
 };
 

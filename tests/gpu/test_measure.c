@@ -49,6 +49,32 @@ static void clocks_agree(void **state) {
     instance_destroy(instance);
 }
 
+/* The same kernel in every regime; long enough that nothing around it counts. */
+static void regimes_agree(void **state) {
+    (void)state;
+    struct instance *instance;
+    struct error error = {""};
+    struct plan *plan = make_plan("fp16_gemm/mma", &long_problem, true, &instance);
+    double stream_us = 0;
+    for (enum regime regime = REGIME_STREAM; regime <= REGIME_PDL; regime++) {
+        struct measure_options options = measure_quick;
+        struct measurement m;
+        options.regime = regime;
+        if (measure(instance, plan, &options, &m, &error)) fail_msg("%s", error.text);
+        print_message("%s: %.2f us, span %.2f us, events %.2f us, %d samples of %d calls\n", regime_name(regime),
+                      m.median_us, m.span_us, m.event_us, m.samples, m.calls);
+        if (regime == REGIME_STREAM) stream_us = m.median_us;
+        assert_int_equal(m.regime, regime);
+        assert_true(regime == REGIME_STREAM || (m.calls >= 20 && m.calls % instance->count == 0));
+        assert_true(m.median_us > 0.75 * stream_us && m.median_us < 1.25 * stream_us);
+        assert_true(m.event_us > 0.75 * stream_us && m.event_us < 1.25 * stream_us);
+        measurement_free(&m);
+    }
+    assert_false(device->overlap);
+    plan_destroy(plan);
+    instance_destroy(instance);
+}
+
 static void every_call_is_found(void **state) {
     (void)state;
     if (sanitized) skip();
@@ -138,6 +164,7 @@ int main(int argc, char **argv) {
     sanitized = argc > 1 && !strcmp(argv[1], "small");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clocks_agree),
+        cmocka_unit_test(regimes_agree),
         cmocka_unit_test(every_call_is_found),
         cmocka_unit_test(samples_that_did_not_run),
         cmocka_unit_test(right_and_wrong_results),
