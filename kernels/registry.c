@@ -3,7 +3,7 @@
 
 #include "kernels/kernel.h"
 
-extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, fp16_gemm_mma, fp16_gemm_cublaslt;
+extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, marlin_gemm_wgmma, fp16_gemm_mma, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
 /* The first kernel of an op and backend is the built-in default where no table says otherwise. One a line. */
@@ -11,6 +11,7 @@ extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 static const struct kernel *const kernels[] = {
     &awq_dequant_tiled,
     &marlin_gemm_mma,
+    &marlin_gemm_wgmma,
     &fp16_gemm_mma,
 #ifdef TILEBOOK_CUDA
     &fp16_gemm_cublaslt,

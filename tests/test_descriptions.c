@@ -1,4 +1,4 @@
-/* The descriptions of the mma.sync kernels without a GPU: what is legal and why not, what is launched, and
+/* The descriptions of the CUDA kernels without a GPU: what is legal and why not, what is launched, and
  * whether the defaults are sane. */
 #include <math.h>
 #include <setjmp.h>
@@ -44,6 +44,7 @@ static struct config parse(const struct kernel *kernel, const char *text) {
 }
 
 static const char marlin[] = "marlin_gemm/mma", fp16[] = "fp16_gemm/mma", awq[] = "awq_dequant/tiled";
+static const char warpgroups[] = "marlin_gemm/wgmma";
 
 static void refuses_with_the_rule(void **state) {
     (void)state;
@@ -59,6 +60,11 @@ static void refuses_with_the_rule(void **state) {
         {marlin, "tile_m=128 tile_n=256 tile_k=128 warps_k=1 stages=6 split_k=1", "shared memory", 1, 64, 640},
         {marlin, "tile_m=8 tile_n=64 tile_k=128 warps_k=2 stages=2 split_k=8", "split_k=8 leaves parts", 1, 64, 640},
         {marlin, "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=2 split_k=2", "counter", 8, 64 * 16385, 640},
+        {warpgroups, "tile_m=16 tile_k=128 warpgroups=1 stages=2 split_k=1", "tile_k=128 does not divide K=576", 1, 64,
+         576},
+        {warpgroups, "tile_m=16 tile_k=128 warpgroups=2 stages=2 split_k=4", "leave parts without work", 1, 64, 640},
+        {warpgroups, "tile_m=64 tile_k=64 warpgroups=3 stages=2 split_k=1", "registers", 1, 64, 640},
+        {warpgroups, "tile_m=64 tile_k=128 warpgroups=2 stages=4 split_k=1", "shared memory", 1, 64, 640},
         {fp16, "tile_m=128 tile_n=256 tile_k=64 warps_k=1 stages=4 split_k=8", "MiB", 4096, 4096, 4096},
         {awq, "tile_k=64 tile_n=64 threads=128", "work for 64 threads", 1, 64, 640},
     };
@@ -86,6 +92,46 @@ static void needs_ampere(void **state) {
         assert_int_equal(kernel->legal(&old, &problem, &config, &why), -1);
         assert_non_null(strstr(why.text, "7.5"));
     }
+}
+
+static void wgmma_is_of_one_generation(void **state) {
+    (void)state;
+    static const int others[] = {80, 89, 100, 120};
+    const struct kernel *kernel = get(warpgroups);
+    struct problem problem = {.op = OP_MARLIN_GEMM, .m = 1, .n = 64, .k = 128, .group = 128};
+    struct config config = parse(kernel, "tile_m=16 tile_k=64 warpgroups=1 stages=2 split_k=1");
+    assert_int_equal(kernel->legal(&h100, &problem, &config, NULL), 0);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        struct device other = h100;
+        struct error why = {""};
+        other.compute_capability = others[i];
+        assert_int_equal(kernel->legal(&other, &problem, &config, &why), -1);
+        assert_non_null(strstr(why.text, "needs compute capability 9.0"));
+    }
+}
+
+/* By hand: a cluster of 5 for each of two tiles of rows and two of columns, the second of these half empty; the sums of
+ * two warpgroups, 16 fragments in shares of at most 4. */
+static void launches_clusters(void **state) {
+    (void)state;
+    const struct kernel *kernel = get(warpgroups);
+    struct problem problem = {.op = OP_MARLIN_GEMM, .m = 33, .n = 384, .k = 1280, .group = 128, .zeros = true};
+    struct config config = parse(kernel, "tile_m=32 tile_k=64 warpgroups=2 stages=3 split_k=5");
+    struct launch launch = {0};
+    kernel->launch(&h100, &problem, &config, &launch);
+    size_t stage = 32 * 64 * 2 + 64 * 256 / 2 + 256 * 2 + 256 / 2;
+    assert_int_equal(launch.grid.blocks[0], 2 * 2 * 5);
+    assert_int_equal(launch.grid.cluster, 5);
+    assert_int_equal(launch.grid.threads, 256);
+    assert_true(launch.grid.overlaps);
+    size_t sums = (size_t)5 * 2 * 4 * 128 * 16;
+    assert_true(2 * 3 * stage < sums);
+    assert_int_equal(launch.shared_bytes, sums);
+    assert_int_equal(launch.workspace_bytes, 0);
+    config = parse(kernel, "tile_m=32 tile_k=64 warpgroups=2 stages=8 split_k=1");
+    kernel->launch(&h100, &problem, &config, &launch);
+    assert_int_equal(launch.shared_bytes, 2 * 8 * stage);
+    assert_true(launch.grid.cluster <= 1);
 }
 
 /* By hand: x 16 x 128 fp16, codes 128 x 128 / 2 bytes, one group's scales and zero points; ten tiles of n,
@@ -152,6 +198,16 @@ static void launches_within_limits(void **state) {
         }
 }
 
+static void wgmma_launches_within_limits(void **state) {
+    (void)state;
+    static const int ms[] = {1, 33, 8192};
+    for (size_t m = 0; m < sizeof ms / sizeof *ms; m++) {
+        struct problem problem = {OP_MARLIN_GEMM, ms[m], 320, 1280, 32, true};
+        assert_true(check_launches(&h100, get(warpgroups), &problem) > 10);
+        assert_int_equal(check_launches(&l4, get(warpgroups), &problem), 0);
+    }
+}
+
 /* What config_default picks must be able to keep memory busy at one token and the matrix unit at many. */
 static void defaults_are_sane(void **state) {
     (void)state;
@@ -176,10 +232,34 @@ static void defaults_are_sane(void **state) {
         }
 }
 
+/* At the row counts that wgmma is for: most SMs have a block, all blocks run at a time, rows of x once. */
+static void wgmma_defaults_are_sane(void **state) {
+    (void)state;
+    static const int shapes[][2] = {{5120, 7168}, {5120, 5120}, {5120, 27648}, {13824, 5120}};
+    const struct kernel *kernel = get(warpgroups);
+    for (int m = 32; m <= 64; m *= 2)
+        for (size_t s = 0; s < 4; s++) {
+            struct problem problem = {OP_MARLIN_GEMM, m, shapes[s][1], shapes[s][0], 128, true};
+            struct config config;
+            struct launch launch = {0};
+            struct error error;
+            if (config_default(&h100, kernel, &problem, &config, &error)) fail_msg("%s", error.text);
+            kernel->launch(&h100, &problem, &config, &launch);
+            assert_int_equal(config.value[0], m);
+            assert_in_range(launch.grid.blocks[0] * launch.grid.threads / 128, 160, 1000);
+        }
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refuses_with_the_rule), cmocka_unit_test(needs_ampere),
-        cmocka_unit_test(launches_what_it_says), cmocka_unit_test(launches_within_limits),
+        cmocka_unit_test(refuses_with_the_rule),
+        cmocka_unit_test(needs_ampere),
+        cmocka_unit_test(wgmma_is_of_one_generation),
+        cmocka_unit_test(launches_clusters),
+        cmocka_unit_test(wgmma_launches_within_limits),
+        cmocka_unit_test(wgmma_defaults_are_sane),
+        cmocka_unit_test(launches_what_it_says),
+        cmocka_unit_test(launches_within_limits),
         cmocka_unit_test(defaults_are_sane),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -138,6 +138,16 @@ static void marlin_gemm_one_group(void **state) {
           (struct problem){OP_MARLIN_GEMM, 5, 192, 640, 640, true, EPILOGUE_NONE});
 }
 
+static void marlin_gemm_warpgroups(void **state) {
+    (void)state;
+    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups=2 stages=3 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 5, 320, 640, 32, true});
+    check("marlin_gemm/wgmma", "tile_m=32 tile_k=128 warpgroups=1 stages=2 split_k=5",
+          (struct problem){OP_MARLIN_GEMM, 33, 64, 640, 64, false});
+    check("marlin_gemm/wgmma", "tile_m=64 tile_k=64 warpgroups=2 stages=4 split_k=2",
+          (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true});
+}
+
 static void fp16_gemm(void **state) {
     (void)state;
     check("fp16_gemm/mma", "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=6 split_k=2",
@@ -159,6 +169,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_few_tokens),
         cmocka_unit_test(marlin_gemm_many_tokens),
         cmocka_unit_test(marlin_gemm_one_group),
+        cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
         cmocka_unit_test(awq_dequant),
     };

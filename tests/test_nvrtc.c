@@ -156,11 +156,15 @@ static void add_configuration(const struct device *device, const struct kernel *
     add_job(launch.source, options, device->architecture, is_default);
 }
 
-/* The default, and for each parameter its least and greatest legal value beside it. */
+/* The default, and for each parameter its least and greatest legal value beside it; nothing of a kernel that is
+ * not for this architecture and says so. */
 static void add_corners(const struct device *device, const struct kernel *kernel, const struct problem *problem) {
     struct config best;
     struct error error;
-    if (config_default(device, kernel, problem, &best, &error)) fail_msg("%s", error.text);
+    if (config_default(device, kernel, problem, &best, &error)) {
+        if (!strstr(error.text, "needs compute capability")) fail_msg("%s", error.text);
+        return;
+    }
     add_configuration(device, kernel, problem, &best, true);
     for (int p = 0; p < kernel->parameter_count; p++) {
         const struct parameter *parameter = &kernel->parameters[p];

@@ -10,6 +10,7 @@
  *
  * GROUP is the rows that share a scale, 0 if all of K does; ZEROS whether zero points are stored. */
 #include "cuda/mma.cuh"
+#include "marlin_gemm/codes.cuh"
 
 /* Groups that a stage touches; with one group for all of K its scales and zero points stay out of the stages. */
 constexpr int GROUP_ROWS = GROUP ? GROUP : 1;
@@ -27,28 +28,6 @@ constexpr int RUN = GROUP == 0 || WARP_K < GROUP ? WARP_K : GROUP;
 constexpr bool SCALE_SUMS = GROUP != 0 && TILE_M <= 16;
 constexpr bool SCALE_WEIGHTS = GROUP != 0 && !SCALE_SUMS;
 
-/* What turns a lane's codes of 64 columns into weights; the lane has columns 8 * c + lane / 4, c = 0..7.
- * A code q in the low 4 bits of the pattern of 1024 is 1024 + q, four bits higher 1024 + 16 q; both are
- * exact, and so is subtracting: (1024 + q) - (1024 + z), and (1024 + 16 q) / 16 - (64 + z). */
-struct columns {
-    unsigned low[8];   /* pairs of 1024 + z */
-    unsigned high[8];  /* pairs of -(64 + z) */
-    unsigned scale[4]; /* of columns c = 2 j and 2 j + 1 */
-};
-
-/* Zero points from the lane's word: nibbles j and j + 4 are columns 2 j and 2 j + 1. */
-__device__ __forceinline__ void set_zeros(struct columns &columns, unsigned word) {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const unsigned z = word >> 4 * j & 0x000f000f;
-        const unsigned low = z | 0x64006400, high = z << 4 | 0xd400d400;
-        columns.low[2 * j] = low_halves(low, low);
-        columns.low[2 * j + 1] = high_halves(low, low);
-        columns.high[2 * j] = low_halves(high, high);
-        columns.high[2 * j + 1] = high_halves(high, high);
-    }
-}
-
 /* Reads scales and zero points of one run from a stage. */
 __device__ __forceinline__ void load_columns(struct columns &columns, const struct place &p, unsigned stage, int k) {
     const int group = GROUPS > 1 ? k / GROUP_ROWS : 0;
@@ -56,22 +35,6 @@ __device__ __forceinline__ void load_columns(struct columns &columns, const stru
     const uint4 scales = load_shared4(stage + SCALES + block * 128 + lane * 16);
     columns.scale[0] = scales.x, columns.scale[1] = scales.y, columns.scale[2] = scales.z, columns.scale[3] = scales.w;
     if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4));
-}
-
-/* A word of eight codes as the A fragment of columns 16 j.. and 16 of k. */
-__device__ __forceinline__ void decode(unsigned (&a)[4], unsigned word, const struct columns &columns, int j) {
-    const unsigned sixteenth = 0x2c002c00, bits = 0x64006400;
-    a[0] = half2_sub(and_or(word, 0x000f000f, bits), columns.low[2 * j]);
-    a[2] = half2_fma(and_or(word, 0x00f000f0, bits), sixteenth, columns.high[2 * j]);
-    word >>= 8;
-    a[1] = half2_sub(and_or(word, 0x000f000f, bits), columns.low[2 * j + 1]);
-    a[3] = half2_fma(and_or(word, 0x00f000f0, bits), sixteenth, columns.high[2 * j + 1]);
-    if (SCALE_WEIGHTS) {
-        const unsigned first = low_halves(columns.scale[j], columns.scale[j]);
-        const unsigned second = high_halves(columns.scale[j], columns.scale[j]);
-        a[0] = half2_mul(a[0], first), a[2] = half2_mul(a[2], first);
-        a[1] = half2_mul(a[1], second), a[3] = half2_mul(a[3], second);
-    }
 }
 
 /* Adds 32 of k of a stage to the sums; `step` counts 32s. */
@@ -82,10 +45,10 @@ __device__ __forceinline__ void add_step(struct sums &sums, const struct columns
     for (int h = 0; h < 2; h++) {
         const int tile = (2 * step + h) * WARPS_N + p.warp_n;
         const uint4 words = load_shared4(stage + CODES + tile * 512 + p.lane * 16);
-        decode(a[h][0], words.x, columns, 0);
-        decode(a[h][1], words.y, columns, 1);
-        decode(a[h][2], words.z, columns, 2);
-        decode(a[h][3], words.w, columns, 3);
+        decode<SCALE_WEIGHTS>(a[h][0], words.x, columns, 0);
+        decode<SCALE_WEIGHTS>(a[h][1], words.y, columns, 1);
+        decode<SCALE_WEIGHTS>(a[h][2], words.z, columns, 2);
+        decode<SCALE_WEIGHTS>(a[h][3], words.w, columns, 3);
     }
 #pragma unroll
     for (int t = 0; t < TOKEN_TILES; t++) {

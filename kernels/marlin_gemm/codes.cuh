@@ -1,0 +1,46 @@
+/* From Marlin's 4-bit codes to fp16 weights, as A fragments of the matrix unit. */
+#ifndef TILEBOOK_MARLIN_CODES_CUH
+#define TILEBOOK_MARLIN_CODES_CUH
+
+#include "cuda/ptx.cuh"
+
+/* What turns a lane's codes of 64 columns into weights; the lane has columns 8 * c + lane / 4, c = 0..7.
+ * A code q in the low 4 bits of the pattern of 1024 is 1024 + q, four bits higher 1024 + 16 q; both are
+ * exact, and so is subtracting: (1024 + q) - (1024 + z), and (1024 + 16 q) / 16 - (64 + z). */
+struct columns {
+    unsigned low[8];   /* pairs of 1024 + z */
+    unsigned high[8];  /* pairs of -(64 + z) */
+    unsigned scale[4]; /* of columns c = 2 j and 2 j + 1 */
+};
+
+/* Zero points from the lane's word: nibbles j and j + 4 are columns 2 j and 2 j + 1. */
+__device__ __forceinline__ void set_zeros(struct columns &columns, unsigned word) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const unsigned z = word >> 4 * j & 0x000f000f;
+        const unsigned low = z | 0x64006400, high = z << 4 | 0xd400d400;
+        columns.low[2 * j] = low_halves(low, low);
+        columns.low[2 * j + 1] = high_halves(low, low);
+        columns.high[2 * j] = low_halves(high, high);
+        columns.high[2 * j + 1] = high_halves(high, high);
+    }
+}
+
+/* A word of eight codes as the A fragment of columns 16 j.. and 16 of k, times the scales if SCALED. */
+template <bool SCALED>
+__device__ __forceinline__ void decode(unsigned (&a)[4], unsigned word, const struct columns &columns, int j) {
+    const unsigned sixteenth = 0x2c002c00, bits = 0x64006400;
+    a[0] = half2_sub(and_or(word, 0x000f000f, bits), columns.low[2 * j]);
+    a[2] = half2_fma(and_or(word, 0x00f000f0, bits), sixteenth, columns.high[2 * j]);
+    word >>= 8;
+    a[1] = half2_sub(and_or(word, 0x000f000f, bits), columns.low[2 * j + 1]);
+    a[3] = half2_fma(and_or(word, 0x00f000f0, bits), sixteenth, columns.high[2 * j + 1]);
+    if (SCALED) {
+        const unsigned first = low_halves(columns.scale[j], columns.scale[j]);
+        const unsigned second = high_halves(columns.scale[j], columns.scale[j]);
+        a[0] = half2_mul(a[0], first), a[2] = half2_mul(a[2], first);
+        a[1] = half2_mul(a[1], second), a[3] = half2_mul(a[3], second);
+    }
+}
+
+#endif

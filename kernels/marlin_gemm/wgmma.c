@@ -1,0 +1,194 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "kernels/kernel.h"
+
+enum { TILE_M, TILE_K, WARPGROUPS, STAGES, SPLIT_K, PARAMETERS };
+enum { TILE_N = 256, GROUP_THREADS = 128 };
+enum { SM_REGISTERS = 65536 };
+/* The driver keeps this much shared memory of each block for itself. */
+enum { RESERVED_BYTES = 1024 };
+
+/* A block, as wgmma.cu draws it. */
+struct block {
+    int tile_m, tile_k, warpgroups, stages, split_k;
+    size_t weight_bytes; /* of a stage: codes, and the scales and zero points of the groups it touches */
+};
+
+static struct block block_of(const struct problem *p, const struct config *config) {
+    const int *value = config->value;
+    struct block b = {value[TILE_M], value[TILE_K], value[WARPGROUPS], value[STAGES], value[SPLIT_K], 0};
+    size_t groups = 0;
+    if (p->group < p->k) groups = b.tile_k > p->group ? (size_t)(b.tile_k / p->group) : 1;
+    b.weight_bytes = (size_t)b.tile_k * TILE_N / 2;
+    b.weight_bytes += groups * TILE_N * sizeof(uint16_t) + (p->zeros ? groups * TILE_N / 2 : 0);
+    return b;
+}
+
+static long blocks_up(long items, long block) {
+    return (items + block - 1) / block;
+}
+
+static int threads(const struct block *b) {
+    return GROUP_THREADS * b->warpgroups;
+}
+
+/* Two sums a token and thread (256 columns over 128 threads), two steps of weights, scales, zero points, and
+ * addresses. */
+static int registers(const struct block *b) {
+    return 2 * b->tile_m + 96;
+}
+
+/* What a block brings to the sums of its cluster, or receives. */
+static size_t exchange_bytes(const struct block *b) {
+    long fragments = b->tile_m / 2, own = blocks_up(fragments, b->split_k);
+    return (size_t)(b->split_k * b->warpgroups * own) * GROUP_THREADS * 4 * sizeof(float);
+}
+
+static size_t shared_bytes(const struct block *b) {
+    size_t stage = (size_t)b->tile_m * (size_t)b->tile_k * sizeof(uint16_t) + b->weight_bytes;
+    size_t pipelines = (size_t)(b->warpgroups * b->stages) * stage;
+    return pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b);
+}
+
+static long block_count(const struct problem *p, const struct block *b) {
+    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, TILE_N) * b->split_k;
+}
+
+static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
+    struct block b = block_of(p, config);
+    int parts = b.split_k * b.warpgroups;
+    if (device->compute_capability != 90)
+        return error_set(why, "wgmma needs compute capability 9.0 and no other; %s has %d.%d", device->name,
+                         device->compute_capability / 10, device->compute_capability % 10);
+    if (p->k % b.tile_k) return error_set(why, "tile_k=%d does not divide K=%d", b.tile_k, p->k);
+    if (parts > p->k / b.tile_k)
+        return error_set(why, "split_k=%d and warpgroups=%d leave parts without work: K=%d is %d times tile_k=%d",
+                         b.split_k, b.warpgroups, p->k, p->k / b.tile_k, b.tile_k);
+    if (registers(&b) * threads(&b) > SM_REGISTERS)
+        return error_set(why, "%d threads with about %d registers each; an SM has %d", threads(&b), registers(&b),
+                         SM_REGISTERS);
+    if (shared_bytes(&b) > device->shared_block_bytes)
+        return error_set(why, "%zu bytes of shared memory; a block of %s has at most %zu", shared_bytes(&b),
+                         device->name, device->shared_block_bytes);
+    return 0;
+}
+
+static void launch(const struct device *device, const struct problem *p, const struct config *config,
+                   struct launch *launch) {
+    (void)device;
+    struct block b = block_of(p, config);
+    launch->source = "marlin_gemm/wgmma.cu";
+    launch->entry = "marlin_gemm";
+    launch->grid = (struct device_grid){.blocks = {(unsigned)block_count(p, &b), 1, 1},
+                                        .threads = (unsigned)threads(&b),
+                                        .cluster = (unsigned)b.split_k,
+                                        .overlaps = true};
+    launch->shared_bytes = shared_bytes(&b);
+    snprintf(launch->options, sizeof launch->options, "-DGROUP=%d -DZEROS=%d -DSHARED_BYTES=%zu",
+             p->group < p->k ? p->group : 0, p->zeros, launch->shared_bytes);
+}
+
+/* --- the estimate: memory, L2, requests under way and the busiest SM's work overlap; some things are paid once --- */
+
+/* A request takes about this long to come back from memory. */
+static const double latency_us = 0.8;
+/* A launch that does nothing, with filling the pipeline and the last stores. */
+static const double fixed_us = 3.0;
+/* The two meetings of a cluster. */
+static const double cluster_us = 0.6;
+/* Bringing 16 rows of a tile's weights into registers takes a warp this long. */
+static const double decode_us = 0.045;
+/* An SM draws at most this multiple of its part of the memory's rate. */
+static const double sm_share = 1.5;
+/* L2 delivers about this multiple of memory. */
+static const double cache_ratio = 2.0;
+/* Bytes a microsecond that an SM exchanges with itself, and with others. */
+static const double own_rate = 1e5, cluster_rate = 5e4;
+/* SMs that a cluster can be placed on; some parts of the chip have more, none less. */
+enum { PART_SMS = 16 };
+
+static long resident_blocks(const struct device *device, const struct block *b) {
+    long by_shared = (long)(device->shared_sm_bytes / (shared_bytes(b) + RESERVED_BYTES));
+    long by_registers = SM_REGISTERS / (registers(b) * threads(b));
+    return by_shared < by_registers ? by_shared : by_registers;
+}
+
+/* Blocks that run at a time. */
+static double slots(const struct device *device, const struct block *b) {
+    long resident = resident_blocks(device, b), parts = blocks_up(device->multiprocessors, PART_SMS);
+    if (b->split_k == 1) return (double)(resident * device->multiprocessors);
+    return (double)(parts * (PART_SMS * resident / b->split_k) * b->split_k);
+}
+
+/* Stages under way: while one is computed the newest request is on average half a stage old. */
+static double stages_ahead(const struct block *b) {
+    return b->stages - 1.5;
+}
+
+/* The share of the memory's rate that so many blocks at a time draw. */
+static double memory_share(const struct device *device, const struct block *b, double blocks) {
+    double asked = b->warpgroups * stages_ahead(b) * (double)b->weight_bytes;
+    double under_way = blocks * asked / (device->memory_gbs * 1e3 * latency_us);
+    return fmin(fmin(1, under_way), sm_share * blocks / device->multiprocessors);
+}
+
+/* Whole waves of blocks, then what is left. */
+static double memory_us(const struct device *device, const struct problem *p, const struct block *b) {
+    double blocks = (double)block_count(p, b), at_once = fmax(1, slots(device, b));
+    double us_a_block = problem_bytes(p) / blocks / (device->memory_gbs * 1e3);
+    double whole = floor(blocks / at_once) * at_once, left = blocks - whole;
+    double us = whole * us_a_block / memory_share(device, b, at_once);
+    return left > 0 ? us + left * us_a_block / memory_share(device, b, left) : us;
+}
+
+/* Every tile reads its rows of x again. */
+static double cache_us(const struct device *device, const struct problem *p, const struct block *b) {
+    double tiles = (double)block_count(p, b) / b->split_k;
+    double stage = 2.0 * b->tile_m * b->tile_k + (double)b->weight_bytes;
+    return tiles * (p->k / b->tile_k) * stage / (device->memory_gbs * 1e3 * cache_ratio);
+}
+
+/* A warpgroup alone decodes and multiplies by turns, several overlap; none is faster than its stages come back. */
+static double work_us(const struct device *device, const struct problem *p, const struct block *b) {
+    double rounds = ceil((double)block_count(p, b) / device->multiprocessors);
+    double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups;
+    double steps = (double)blocks_up(p->k / b->tile_k, b->split_k * b->warpgroups) * (b->tile_k / 16.0);
+    double multiply_us = 2.0 * b->tile_m * TILE_N * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
+    double sum = decode_us + multiply_us, longer = fmax(decode_us, multiply_us);
+    double step_us = fmax(longer, sum / at_once);
+    double stage_us = latency_us / stages_ahead(b) / (b->tile_k / 16.0) / at_once;
+    return rounds * b->warpgroups * steps * fmax(step_us, stage_us);
+}
+
+static double exchange_us(const struct block *b) {
+    double bytes = (double)exchange_bytes(b);
+    return b->split_k == 1 ? bytes / own_rate : cluster_us + bytes / cluster_rate;
+}
+
+/* The fourth power lets the longest part decide and two equal ones disturb each other. */
+static double estimate(const struct device *device, const struct problem *p, const struct config *config) {
+    struct block b = block_of(p, config);
+    double parts[] = {memory_us(device, p, &b), cache_us(device, p, &b), work_us(device, p, &b)}, sum = 0;
+    for (int i = 0; i < 3; i++) sum += pow(parts[i], 4);
+    return fixed_us + pow(sum, 0.25) + exchange_us(&b);
+}
+
+const struct kernel marlin_gemm_wgmma = {
+    .op = OP_MARLIN_GEMM,
+    .backend = BACKEND_CUDA,
+    .name = "wgmma",
+    .summary = "fp16 x int4 in Marlin's layout on wgmma, weights its register operand, K over a cluster (sm_90a)",
+    .parameter_count = PARAMETERS,
+    .parameters =
+        {
+            [TILE_M] = {"tile_m", "rows of x a block", 3, {16, 32, 64}},
+            [TILE_K] = {"tile_k", "depth of a pipeline stage", 2, {64, 128}},
+            [WARPGROUPS] = {"warpgroups", "warpgroups of a block that share K", 4, {1, 2, 3, 4}},
+            [STAGES] = {"stages", "pipeline stages of a warpgroup", 5, {2, 3, 4, 6, 8}},
+            [SPLIT_K] = {"split_k", "blocks of a cluster that share K", 6, {1, 2, 4, 5, 6, 8}},
+        },
+    .legal = legal,
+    .estimate = estimate,
+    .launch = launch,
+};
