@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "bench/instance.h"
+#include "bench/floor.h"
 #include "kernels/reference.h"
 
 typedef long emulate_function(const struct arguments *, const struct device_grid *, bool, unsigned);
@@ -46,7 +46,7 @@ static void *load(const struct launch *launch, const char *options, emulate_func
     assert_true(file >= 0);
     close(file);
     snprintf(command, sizeof command,
-             "c++ -std=c++17 -O1 -w -shared -fPIC -Itests/emulation -Ikernels -DSOURCE='\"%s\"' -DENTRY=%s %s "
+             "c++ -std=c++17 -O1 -w -shared -fPIC -Itests/emulation -Ikernels -Ibench -DSOURCE='\"%s\"' -DENTRY=%s %s "
              "tests/emulation/emulate.cc -o %s",
              launch->source, launch->entry, options, path);
     int status = system(command);
@@ -164,6 +164,62 @@ static void awq_dequant(void **state) {
           (struct problem){OP_AWQ_DEQUANT, 1, 192, 128, 128, false, EPILOGUE_NONE});
 }
 
+/* --- the read floor: every word once --- */
+
+static uint32_t words_of(const void *operand, size_t bytes) {
+    const uint32_t *words = operand;
+    uint32_t all = 0;
+    for (size_t i = 0; i < bytes / sizeof *words; i++) all ^= words[i];
+    return all;
+}
+
+static void check_floor(const char *configuration, int multiprocessors, struct problem problem) {
+    struct kernel kernel = floor_kernel;
+    struct device device = h100;
+    struct config config;
+    struct launch launch = {0};
+    struct instance *instance = NULL;
+    char options[LAUNCH_OPTIONS], what[512], text[128];
+    emulate_function *emulate;
+    kernel.op = problem.op;
+    device.multiprocessors = multiprocessors;
+    snprintf(what, sizeof what, "floor %s, %s", configuration, problem_text(&problem, text));
+    if (config_parse(&kernel, configuration, &config, &error) ||
+        config_legal(&device, &kernel, &problem, &config, &error) ||
+        instance_create(cpu, &problem, 1, false, &instance, &error))
+        fail_msg("%s: %s", what, error.text);
+    kernel.launch(&device, &problem, &config, &launch);
+    launch_options(&kernel, &config, &launch, options);
+    void *library = load(&launch, options, &emulate);
+    struct arguments arguments = {instance->copies[0], 0, problem.n, problem.k, problem.group};
+    struct operand_bytes bytes = problem_operand_bytes(&problem);
+    uint32_t *workspace = calloc(1, launch.workspace_bytes), *sum = workspace + WORKSPACE_COUNTER_BYTES / 4;
+    assert_non_null(workspace);
+    arguments.operands.workspace = workspace;
+    emulate(&arguments, &launch.grid, false, 0);
+    uint32_t words = words_of(instance->copies->weights, bytes.weights);
+    words ^= words_of(instance->copies->scales, bytes.scales) ^ words_of(instance->copies->zeros, bytes.zeros);
+    if (*sum != words) fail_msg("%s: the words read give %08x, those in memory %08x", what, *sum, words);
+    /* Timed as it is, it leaves its workspace alone. */
+    *sum = 0;
+    arguments.m = 1;
+    emulate(&arguments, &launch.grid, false, 0);
+    assert_int_equal(*sum, 0);
+    free(workspace);
+    dlclose(library);
+    instance_destroy(instance);
+}
+
+static void read_floor(void **state) {
+    (void)state;
+    /* Less than a batch a block; several; blocks that cross from one operand to the next, and idle ones. */
+    check_floor("blocks=4 threads=512 in_flight=4", 2, (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true});
+    check_floor("blocks=2 threads=256 in_flight=8", 1, (struct problem){OP_MARLIN_GEMM, 1, 512, 1280, 32, false});
+    check_floor("blocks=1 threads=256 in_flight=16", 3, (struct problem){OP_AWQ_DEQUANT, 1, 320, 1152, 1152, true});
+    check_floor("blocks=2 threads=1024 in_flight=4", 132, (struct problem){OP_MARLIN_GEMM, 1, 64, 128, 128, true});
+    check_floor("blocks=1 threads=512 in_flight=8", 2, (struct problem){OP_FP16_GEMM, 1, 192, 640, 0, false});
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(marlin_gemm_few_tokens),
@@ -172,6 +228,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
         cmocka_unit_test(awq_dequant),
+        cmocka_unit_test(read_floor),
     };
     return cmocka_run_group_tests(tests, open_cpu, close_cpu);
 }

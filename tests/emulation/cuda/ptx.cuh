@@ -301,6 +301,11 @@ static inline uint4 load_streaming4(const void *from) {
 static inline unsigned count_arrival(unsigned *counter) {
     return (*counter)++;
 }
+static inline unsigned atomicXor(unsigned *word, unsigned value) {
+    const unsigned before = *word;
+    *word ^= value;
+    return before;
+}
 static inline float4 load_published(const float4 *from) {
     return *from;
 }
