@@ -53,7 +53,7 @@ static uint16_t random_half(float low, float high) {
 struct task {
     struct problem problem;
     uint8_t *codes, *zeros;
-    uint16_t *x, *scales, *w;
+    uint16_t *x, *scales, *w, *addend;
     struct operands operands;
     uint32_t *packed, *packed_zeros;
     uint16_t *packed_scales, *y;
@@ -67,22 +67,42 @@ static double weight(const struct task *t, int k, int n) {
     return half_to_float(t->scales[at]) * (double)(t->codes[k * p->n + n] - zero);
 }
 
+/* Column n of row m of y from its row of sums. */
+static double finished(const struct task *t, const double *sums, int m, int n) {
+    double gate = sums[n / 8 * 16 + n % 8], up = sums[n / 8 * 16 + n % 8 + 8];
+    switch (t->problem.epilogue) {
+    case EPILOGUE_BIAS:
+        return sums[n] + half_to_float(t->addend[n]);
+    case EPILOGUE_RESIDUAL:
+        return sums[n] + half_to_float(t->addend[m * t->problem.n + n]);
+    case EPILOGUE_SILU_MUL:
+        return gate / (1 + exp(-gate)) * up;
+    default:
+        return sums[n];
+    }
+}
+
 static void fill_right(struct task *t) {
     const struct problem *p = &t->problem;
+    int width = p->epilogue == EPILOGUE_SILU_MUL ? p->n / 2 : p->n;
+    double *sums = calloc((size_t)(p->m * p->n) * 2, sizeof *sums);
     for (int n = 0; n < p->n; n++)
         for (int k = 0; k < p->k; k++) {
             double w = weight(t, k, n);
             if (p->op == OP_AWQ_DEQUANT)
                 t->right[n * p->k + k] = w;
             else
-                for (int m = 0; m < p->m; m++) t->right[m * p->n + n] += half_to_float(t->x[m * p->k + k]) * w;
+                for (int m = 0; m < p->m; m++) sums[m * p->n + n] += half_to_float(t->x[m * p->k + k]) * w;
         }
+    for (int i = 0; p->op != OP_AWQ_DEQUANT && i < p->m * width; i++)
+        t->right[i] = finished(t, sums + i / width * p->n, i / width, i % width);
+    free(sums);
 }
 
 static void pack_operands(struct task *t) {
     const struct problem *p = &t->problem;
     int groups = p->group ? p->k / p->group : 0;
-    t->operands = (struct operands){.x = t->x, .weights = t->w, .y = t->y};
+    t->operands = (struct operands){.x = t->x, .weights = t->w, .addend = t->addend, .y = t->y};
     if (p->op == OP_FP16_GEMM) return;
     t->operands.weights = t->packed;
     t->operands.zeros = p->zeros ? t->packed_zeros : NULL;
@@ -99,6 +119,7 @@ static struct task task_make(struct problem problem) {
     t.x = malloc((size_t)(problem.m * problem.k) * 2), t.scales = malloc(weights * 2), t.w = malloc(weights * 2);
     t.packed = malloc(weights / 2), t.packed_zeros = malloc(weights / 2);
     t.packed_scales = malloc(weights * 2), t.y = malloc(outputs * 2);
+    t.addend = malloc((size_t)(problem.m * problem.n) * 2);
     t.right = calloc(outputs, sizeof *t.right);
     for (size_t i = 0; i < weights; i++) {
         t.codes[i] = (uint8_t)(random_bits() >> 8 & 15);
@@ -107,24 +128,29 @@ static struct task task_make(struct problem problem) {
         t.w[i] = random_half(-1, 1);
     }
     for (int i = 0; i < problem.m * problem.k; i++) t.x[i] = random_half(-1, 1);
+    for (int i = 0; i < problem.m * problem.n; i++) t.addend[i] = random_half(-1, 1);
     pack_operands(&t);
     fill_right(&t);
     return t;
 }
 
 static void task_free(struct task *t) {
-    free(t->codes), free(t->zeros), free(t->x), free(t->scales), free(t->w), free(t->right);
+    free(t->codes), free(t->zeros), free(t->x), free(t->scales), free(t->w), free(t->right), free(t->addend);
     free(t->packed), free(t->packed_zeros), free(t->packed_scales), free(t->y);
+}
+
+static void run_once(const struct kernel *kernel, const struct task *t, const struct config *config) {
+    struct plan *plan;
+    struct error error;
+    if (plan_create(device, kernel, &t->problem, config, &plan, &error)) fail_msg("%s", error.text);
+    assert_int_equal(plan_run(plan, &t->operands, &error), 0);
+    plan_destroy(plan);
 }
 
 /* Runs into y, poisoned with NaN before. */
 static void run(const struct kernel *kernel, const struct task *t, const struct config *config) {
-    struct plan *plan;
-    struct error error;
     memset(t->y, 0xff, problem_outputs(&t->problem) * 2);
-    if (plan_create(device, kernel, &t->problem, config, &plan, &error)) fail_msg("%s", error.text);
-    assert_int_equal(plan_run(plan, &t->operands, &error), 0);
-    plan_destroy(plan);
+    run_once(kernel, t, config);
 }
 
 static double relative_error(const uint16_t *y, const double *right, size_t count) {
@@ -144,6 +170,18 @@ static void check(const struct kernel *kernel, const struct task *t, const struc
     if (!(error <= 1e-3))
         fail_msg("%s, %s, %s: relative error %g", problem_text(&t->problem, problem), config_text(kernel, config, name),
                  device->architecture, error);
+}
+
+/* A residual may be the very matrix that the result goes to. */
+static void check_in_place(const struct kernel *kernel, const struct task *t, const struct config *config) {
+    struct task in_place = *t;
+    size_t bytes = problem_outputs(&t->problem) * 2;
+    in_place.y = malloc(bytes);
+    memcpy(in_place.y, t->addend, bytes);
+    in_place.operands.y = in_place.y, in_place.operands.addend = in_place.y;
+    run_once(kernel, &in_place, config);
+    assert_memory_equal(in_place.y, t->y, bytes);
+    free(in_place.y);
 }
 
 /* The legal configuration at or after a place in the space. */
@@ -172,6 +210,7 @@ static void check_problem(const struct kernel *kernel, struct problem problem, i
             config = legal_from(kernel, &problem, index);
             check(kernel, &t, &config);
         }
+        if (problem.epilogue == EPILOGUE_RESIDUAL) check_in_place(kernel, &t, &config);
     }
     task_free(&t);
 }
@@ -201,9 +240,10 @@ static void fp16_gemm(void **state) {
     for (int i = 0; i < MS; i++)
         for (int s = 0; s < 3; s++)
             check_problem(&fp16_gemm_cpu,
-                          (struct problem){OP_FP16_GEMM, every_m[i], shapes[s][1], shapes[s][0], 0, 0, EPILOGUE_NONE},
+                          (struct problem){OP_FP16_GEMM, every_m[i], shapes[s][1], shapes[s][0], 0, 0,
+                                           (enum epilogue)((i + s) % 4)},
                           6);
-    check_space(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 13, 64, 320, 0, 0, EPILOGUE_NONE});
+    check_space(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 13, 64, 320, 0, 0, EPILOGUE_SILU_MUL});
 }
 
 static void marlin_gemm(void **state) {
@@ -219,7 +259,7 @@ static void marlin_gemm(void **state) {
                                                EPILOGUE_NONE},
                               4);
             }
-    check_space(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 13, 192, 384, 64, true, EPILOGUE_NONE});
+    check_space(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 13, 192, 384, 64, true, EPILOGUE_SILU_MUL});
 }
 
 static void awq_dequant(void **state) {

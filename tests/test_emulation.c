@@ -71,7 +71,7 @@ static void check_output(const struct instance *instance, const char *what) {
                  comparison.first_bad);
 }
 
-/* Runs the launch twice, in other orders. */
+/* Runs the launch twice, in other orders; a residual is y itself the second time. */
 static void check_runs(const struct instance *instance, const struct launch *launch, emulate_function *emulate,
                        const char *what) {
     const struct problem *p = &instance->problem;
@@ -85,6 +85,10 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     memset(workspace, 0, launch->workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
     for (unsigned run = 0; run < 2; run++) {
         memset(y, 0xff, bytes);
+        if (run && p->epilogue == EPILOGUE_RESIDUAL) {
+            memcpy(y, arguments.operands.addend, bytes);
+            arguments.operands.addend = y;
+        }
         assert_int_equal(emulate(&arguments, &launch->grid, run == 0, run), 0);
         check_output(instance, what);
         if (run == 0) memcpy(first, y, bytes);
@@ -154,6 +158,18 @@ static void fp16_gemm(void **state) {
           (struct problem){OP_FP16_GEMM, 3, 128, 320, 0, false, EPILOGUE_NONE});
     check("fp16_gemm/mma", "tile_m=128 tile_n=64 tile_k=128 warps_k=4 stages=2 split_k=1",
           (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false, EPILOGUE_NONE});
+}
+
+/* Tiles that end outside of y in both directions, splits and slices of k. */
+static void epilogues(void **state) {
+    (void)state;
+    static const char few[] = "tile_m=8 tile_n=128 tile_k=64 warps_k=2 stages=2 split_k=2";
+    static const char many[] = "tile_m=32 tile_n=256 tile_k=64 warps_k=1 stages=2 split_k=1";
+    for (int e = EPILOGUE_BIAS; e < EPILOGUE_COUNT; e++) {
+        check("fp16_gemm/mma", few, (struct problem){OP_FP16_GEMM, 5, 192, 192, 0, false, (enum epilogue)e});
+        check("marlin_gemm/mma", many, (struct problem){OP_MARLIN_GEMM, 37, 320, 128, 64, true, (enum epilogue)e});
+    }
+    check("marlin_gemm/mma", few, (struct problem){OP_MARLIN_GEMM, 9, 192, 256, 256, false, EPILOGUE_SILU_MUL});
 }
 
 static void awq_dequant(void **state) {
@@ -227,6 +243,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_one_group),
         cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
+        cmocka_unit_test(epilogues),
         cmocka_unit_test(awq_dequant),
         cmocka_unit_test(read_floor),
     };

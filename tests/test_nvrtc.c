@@ -100,12 +100,12 @@ static const struct problem problems[] = {
     {OP_AWQ_DEQUANT, 1, 7168, 5120, 128, true, EPILOGUE_NONE},
     {OP_AWQ_DEQUANT, 1, 7168, 5120, 32, false, EPILOGUE_NONE},
     {OP_AWQ_DEQUANT, 1, 7168, 5120, 5120, true, EPILOGUE_NONE},
-    {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_NONE},
-    {OP_MARLIN_GEMM, 16, 7168, 5120, 32, false, EPILOGUE_NONE},
+    {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_BIAS},
+    {OP_MARLIN_GEMM, 16, 7168, 5120, 32, false, EPILOGUE_RESIDUAL},
     {OP_MARLIN_GEMM, 256, 7168, 5120, 5120, false, EPILOGUE_NONE},
-    {OP_MARLIN_GEMM, 4096, 7168, 5120, 64, true, EPILOGUE_NONE},
-    {OP_FP16_GEMM, 1, 7168, 5120, 0, false, EPILOGUE_NONE},
-    {OP_FP16_GEMM, 4096, 7168, 5120, 0, false, EPILOGUE_NONE},
+    {OP_MARLIN_GEMM, 4096, 7168, 5120, 64, true, EPILOGUE_SILU_MUL},
+    {OP_FP16_GEMM, 1, 7168, 5120, 0, false, EPILOGUE_RESIDUAL},
+    {OP_FP16_GEMM, 4096, 7168, 5120, 0, false, EPILOGUE_SILU_MUL},
 };
 
 #ifdef __SANITIZE_ADDRESS__
@@ -238,6 +238,7 @@ static const char *const others[][2] = {
     {"ceilings.cu", ""},
     {"floor.cu", "-DGRID=264 -DBITS=4 -DGROUP=128 -DBLOCKS=2 -DTHREADS=1024 -DIN_FLIGHT=4"},
     {"floor.cu", "-DGRID=132 -DBITS=16 -DGROUP=0 -DBLOCKS=1 -DTHREADS=512 -DIN_FLIGHT=16"},
+    {"fp16_gemm/silu_mul.cu", "-DEPILOGUE=3"},
     {"decoder/ops.cu", "-DBLOCK=256 -DHEAD_DIM=64 -DROWS=1"},
     {"decoder/ops.cu", "-DBLOCK=256 -DHEAD_DIM=128 -DROWS=4"},
 };

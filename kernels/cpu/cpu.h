@@ -37,6 +37,15 @@ int cpu_threads_legal(const struct device *device, int threads, struct error *wh
 double cpu_estimate(const struct device *device, const struct problem *problem, int threads, int tasks,
                     double operations);
 
+/* --- epilogues (epilogue.c) --- */
+
+struct cpu_vectors;
+
+/* Applies the problem's epilogue to the sums of columns [column, column + columns) of W in one row and writes what
+ * becomes of them to y; both multiples of 16. The sums are used up. */
+void cpu_store(const struct cpu_vectors *vectors, const struct problem *problem, const struct operands *operands,
+               int row, int column, int columns, float *sums);
+
 /* --- inner loops, once for each instruction set (vector.h, included by avx512.c, avx2.c, generic.c) --- */
 
 /* One register tile of fp16_gemm: adds x (rows, k) times w (columns, k) transposed to sums. */

@@ -46,7 +46,7 @@ static void add_block(const struct call *c, int rows, int column, int k0, int k,
 
 static void task(const void *context, int index, void *scratch) {
     const struct call *c = context;
-    int k = c->problem->k, n = c->problem->n;
+    int k = c->problem->k;
     int first = index % c->panels * PANEL, rows = least(PANEL, c->problem->m - first);
     int column = index / c->panels * c->tile_n;
     float *x = scratch, *sums = x + (size_t)PANEL * (size_t)c->tile_k;
@@ -59,8 +59,7 @@ static void task(const void *context, int index, void *scratch) {
         add_block(c, rows, column, k0, depth, x, sums);
     }
     for (int row = 0; row < rows; row++)
-        c->vectors->to_half(sums + row * c->tile_n,
-                            (uint16_t *)c->operands->y + (size_t)(first + row) * (size_t)n + column, c->tile_n);
+        cpu_store(c->vectors, c->problem, c->operands, first + row, column, c->tile_n, sums + row * c->tile_n);
 }
 
 static int panels(const struct problem *problem) {

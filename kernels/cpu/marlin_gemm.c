@@ -85,13 +85,13 @@ static void add_stretch(const struct call *c, const struct scratch *s, int rows,
     }
 }
 
-/* Sums by slot to fp16 by column. */
-static void write_row(const struct call *c, const float *sums, int columns, uint16_t *y) {
+/* Sums by slot, of columns [column, column + columns), to their place in a row of y. */
+static void write_row(const struct call *c, const float *sums, int row, int column, int columns) {
     for (int block = 0; block < columns; block += BLOCK_N) {
         float ordered[BLOCK_N];
         for (int slot = 0; slot < BLOCK_N; slot++)
             ordered[slot % 4 * 16 + slot / 8 + slot / 4 % 2 * 8] = sums[block + slot];
-        c->vectors->to_half(ordered, y + block, BLOCK_N);
+        cpu_store(c->vectors, c->problem, c->operands, row, column + block, BLOCK_N, ordered);
     }
 }
 
@@ -108,10 +108,7 @@ static void task(const void *context, int index, void *memory) {
             for (int k = 0; k < depth; k += c->stretch)
                 add_stretch(c, &s, rows, column + n, s.sums + n, k0, k, least(c->stretch, depth - k));
     }
-    for (int row = 0; row < rows; row++) {
-        uint16_t *y = (uint16_t *)c->operands->y + (size_t)(first + row) * (size_t)c->problem->n + column;
-        write_row(c, s.sums + row * c->tile_n, columns, y);
-    }
+    for (int row = 0; row < rows; row++) write_row(c, s.sums + row * c->tile_n, first + row, column, columns);
 }
 
 static int panels(const struct problem *problem) {

@@ -30,13 +30,16 @@ static struct {
     struct error error; /* why it is not open; empty when it is */
 } lt;
 
-/* What a plan keeps. */
+/* What a plan keeps. silu_mul, which the library lacks, is a second kernel: the sums of the first, rounded to fp16,
+ * lie in the workspace behind its counters, ahead of what the library asks for. */
 struct gemm {
+    enum epilogue epilogue;
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulAlgo_t algorithm;
-    size_t workspace_bytes;
+    size_t workspace_bytes, sums_bytes;
+    struct device_function *silu_mul; /* NULL unless that is the epilogue */
 };
 
 enum { MAX_CANDIDATES = 16, WORKSPACE_BYTES = 32 << 20, ROUNDS = 3, MIN_CALLS = 4, MAX_COPIES = 64, HEAD_START = 16 };
@@ -63,6 +66,20 @@ static int check(cublasStatus_t status, const char *what, struct error *error) {
     return status == CUBLAS_STATUS_SUCCESS ? 0 : error_set(error, "cuBLASLt: %s: status %d", what, (int)status);
 }
 
+static size_t aligned(size_t bytes) {
+    return (bytes + 255) / 256 * 256;
+}
+
+/* y^T (N, M): its rows are the columns of W, so the library's bias is ours. */
+static int describe_epilogue(struct gemm *gemm, const struct problem *p, struct error *error) {
+    cublasLtEpilogue_t bias = CUBLASLT_EPILOGUE_BIAS;
+    gemm->epilogue = p->epilogue;
+    if (p->epilogue == EPILOGUE_SILU_MUL) gemm->sums_bytes = aligned(2 * (size_t)p->m * (size_t)p->n);
+    if (p->epilogue != EPILOGUE_BIAS) return 0;
+    return check(lt.cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &bias, sizeof bias),
+                 "describing the bias", error);
+}
+
 static int describe(struct gemm *gemm, const struct problem *p, struct error *error) {
     uint64_t m = (uint64_t)p->m, n = (uint64_t)p->n, k = (uint64_t)p->k;
     cublasOperation_t transpose = CUBLAS_OP_T;
@@ -76,7 +93,7 @@ static int describe(struct gemm *gemm, const struct problem *p, struct error *er
         check(lt.cublasLtMatrixLayoutCreate(&gemm->x, CUDA_R_16F, k, m, (int64_t)k), "layout of x", error) ||
         check(lt.cublasLtMatrixLayoutCreate(&gemm->y, CUDA_R_16F, n, m, (int64_t)n), "layout of y", error))
         return -1;
-    return 0;
+    return describe_epilogue(gemm, p, error);
 }
 
 /* Candidates that fit the workspace, by the library's own ranking. */
@@ -103,12 +120,29 @@ static int find_candidates(const struct gemm *gemm, cublasLtMatmulHeuristicResul
 
 static int multiply(const struct device *device, const struct gemm *gemm, const cublasLtMatmulAlgo_t *algorithm,
                     size_t workspace_bytes, const struct operands *o, struct error *error) {
-    float one = 1, zero = 0;
-    void *workspace = workspace_bytes ? (char *)o->workspace + WORKSPACE_COUNTER_BYTES : NULL;
-    return check(lt.cublasLtMatmul(gemm->handle, gemm->operation, &one, o->weights, gemm->w, o->x, gemm->x, &zero, o->y,
-                                   gemm->y, o->y, gemm->y, algorithm, workspace, workspace_bytes,
+    float one = 1, beta = gemm->epilogue == EPILOGUE_RESIDUAL;
+    char *free = (char *)o->workspace + WORKSPACE_COUNTER_BYTES;
+    void *y = gemm->sums_bytes ? free : o->y, *workspace = workspace_bytes ? free + gemm->sums_bytes : NULL;
+    if (gemm->epilogue == EPILOGUE_BIAS &&
+        check(lt.cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &o->addend,
+                                                sizeof o->addend),
+              "setting the bias", error))
+        return -1;
+    return check(lt.cublasLtMatmul(gemm->handle, gemm->operation, &one, o->weights, gemm->w, o->x, gemm->x, &beta,
+                                   beta ? o->addend : y, gemm->y, y, gemm->y, algorithm, workspace, workspace_bytes,
                                    (cudaStream_t)cuda_stream(device)),
                  "multiplying", error);
+}
+
+/* From the sums in the workspace to y. */
+static int silu_mul(const struct plan *plan, const struct operands *o, struct error *error) {
+    enum { THREADS = 128, COLUMNS = 16 * THREADS };
+    const struct gemm *gemm = plan->state;
+    const struct problem *p = &plan->problem;
+    const struct device_grid grid = {.blocks = {(unsigned)p->m, (unsigned)((p->n + COLUMNS - 1) / COLUMNS), 1},
+                                     .threads = THREADS};
+    struct arguments arguments = {{.x = (char *)o->workspace + WORKSPACE_COUNTER_BYTES, .y = o->y}, p->m, p->n, 0, 0};
+    return device_launch(plan->device, gemm->silu_mul, &grid, &arguments, error);
 }
 
 /* Operands to time candidates on. */
@@ -120,20 +154,23 @@ struct scratch {
 
 /* Enough weights that none is in the L2 cache when its turn comes again: a decoder never finds its weights
  * there, and the fastest algorithm for cached weights is often another one. */
-static int make_scratch(struct device *device, const struct problem *p, struct scratch *scratch, struct error *error) {
+static int make_scratch(struct device *device, const struct problem *p, const struct gemm *gemm,
+                        struct scratch *scratch, struct error *error) {
     struct operand_bytes bytes = problem_operand_bytes(p);
-    size_t workspace = WORKSPACE_COUNTER_BYTES + WORKSPACE_BYTES, y = (bytes.y + 255) / 256 * 256;
-    size_t x = (bytes.x + 255) / 256 * 256, copies = 1 + 2 * device->cache_bytes / bytes.weights;
+    size_t workspace = WORKSPACE_COUNTER_BYTES + gemm->sums_bytes + WORKSPACE_BYTES, y = aligned(bytes.y);
+    size_t x = aligned(bytes.x), addend = aligned(bytes.addend), copies = 1 + 2 * device->cache_bytes / bytes.weights;
     scratch->copies = copies < MAX_COPIES ? (int)copies : MAX_COPIES;
     size_t weights = (size_t)scratch->copies * bytes.weights;
-    char *memory = scratch->memory = device_alloc(device, workspace + y + x + weights, error);
+    char *memory = scratch->memory = device_alloc(device, workspace + y + x + addend + weights, error);
     if (!memory) return -1;
     for (int i = 0; i < scratch->copies; i++)
-        scratch->operands[i] = (struct operands){.workspace = memory,
-                                                 .y = memory + workspace,
-                                                 .x = memory + workspace + y,
-                                                 .weights = memory + workspace + y + x + (size_t)i * bytes.weights};
-    return reference_fill_half(device, memory + workspace + y, (x + weights) / 2, -1, 1, 1, error);
+        scratch->operands[i] =
+            (struct operands){.workspace = memory,
+                              .y = memory + workspace,
+                              .x = memory + workspace + y,
+                              .addend = memory + workspace + y + x,
+                              .weights = memory + workspace + y + x + addend + (size_t)i * bytes.weights};
+    return reference_fill_half(device, memory + workspace + y, (x + addend + weights) / 2, -1, 1, 1, error);
 }
 
 /* Enough work ahead of the first event that the calls are queued before the GPU comes to them: short kernels
@@ -179,7 +216,7 @@ static int choose(struct device *device, const struct problem *p, struct gemm *g
     double least = INFINITY;
     if (find_candidates(gemm, candidates, &count, error)) return -1;
     /* Where memory is too short to compare, the library's own ranking decides. */
-    if (count > 1 && !make_scratch(device, p, &scratch, error)) {
+    if (count > 1 && !make_scratch(device, p, gemm, &scratch, error)) {
         for (int i = 0; i < count; i++) {
             double time;
             if (time_candidate(device, gemm, &candidates[i], &scratch, &time, error)) continue;
@@ -206,18 +243,22 @@ static void release(struct plan *plan) {
 
 /* On failure plan_destroy calls release. */
 static int prepare(struct plan *plan, struct error *error) {
+    static const char options[] = "-DEPILOGUE=3"; /* EPILOGUE_SILU_MUL */
     if (open_library(error) || cuda_enter(plan->device, error)) return -1;
     struct gemm *gemm = plan->state = calloc(1, sizeof *gemm);
     if (!gemm) return error_set(error, "out of memory");
     if (describe(gemm, &plan->problem, error) || choose(plan->device, &plan->problem, gemm, error)) return -1;
-    if (gemm->workspace_bytes) plan->workspace_bytes = WORKSPACE_COUNTER_BYTES + gemm->workspace_bytes;
-    return 0;
+    size_t bytes = gemm->sums_bytes + gemm->workspace_bytes;
+    if (bytes) plan->workspace_bytes = WORKSPACE_COUNTER_BYTES + bytes;
+    if (plan->problem.epilogue != EPILOGUE_SILU_MUL) return 0;
+    return device_function(plan->device, "fp16_gemm/silu_mul.cu", "silu_mul", options, 0, &gemm->silu_mul, error);
 }
 
 static int run(const struct plan *plan, const struct operands *operands, struct error *error) {
     const struct gemm *gemm = plan->state;
     if (cuda_enter(plan->device, error)) return -1;
-    return multiply(plan->device, gemm, &gemm->algorithm, gemm->workspace_bytes, operands, error);
+    if (multiply(plan->device, gemm, &gemm->algorithm, gemm->workspace_bytes, operands, error)) return -1;
+    return gemm->silu_mul ? silu_mul(plan, operands, error) : 0;
 }
 
 /* The slower of moving each byte once and of the multiplications at full rate. */

@@ -16,6 +16,11 @@ constexpr bool HAS_ADDEND = EPILOGUE == EPILOGUE_BIAS || EPILOGUE == EPILOGUE_RE
 /* Columns of W that make one of y. */
 constexpr int COLUMNS_OF_Y = EPILOGUE == EPILOGUE_SILU_MUL ? 2 : 1;
 
+/* The column of y that column c of W makes, or column c and its partner together. */
+__device__ __forceinline__ int output_column(int c) {
+    return EPILOGUE == EPILOGUE_SILU_MUL ? c / 16 * 8 + c % 8 : c;
+}
+
 /* Of one row: columns c, c + 1, .. of W, and those eight further. */
 template <int COUNT> struct pairs { float first[COUNT], second[COUNT]; };
 
@@ -63,7 +68,7 @@ template <int COUNT>
 __device__ __forceinline__ void store_outputs(const struct operands &operands, int m, int n, int c,
                                               struct pairs<COUNT> sums, const struct pairs<COUNT> &addend) {
     unsigned short *y = (unsigned short *)operands.y + (size_t)m * (n / COLUMNS_OF_Y);
-    y += EPILOGUE == EPILOGUE_SILU_MUL ? c / 16 * 8 + c % 8 : c;
+    y += output_column(c);
 #pragma unroll
     for (int i = 0; i < COUNT; i++) finish(sums.first[i], sums.second[i], addend.first[i], addend.second[i]);
     *(struct halves<COUNT> *)y = halves_from_floats<COUNT>(sums.first);

@@ -15,7 +15,7 @@
 #ifndef TILEBOOK_MMA_CUH
 #define TILEBOOK_MMA_CUH
 
-#include "cuda/ptx.cuh"
+#include "cuda/epilogue.cuh"
 
 constexpr int WARPS_N = TILE_N / 64;
 constexpr int WARPS_M = TILE_M > 64 ? TILE_M / 64 : 1;
@@ -27,7 +27,8 @@ constexpr int X_BYTES = TILE_M * TILE_K * 2;
 static_assert(THREADS % (TILE_K / 8) == 0, "every thread has one chunk of a row");
 
 /* Rows of y in shared memory are 16 bytes longer, which spreads a warp's stores over the banks. */
-constexpr int Y_PITCH = TILE_N + 8;
+constexpr int Y_WIDTH = TILE_N / COLUMNS_OF_Y;
+constexpr int Y_PITCH = Y_WIDTH + 8;
 constexpr int STAGED_BYTES = 2 * TILE_M * Y_PITCH;
 constexpr int REDUCTION_BYTES = WARPS_K / 2 * TILE_M * TILE_N * 4;
 constexpr int EPILOGUE_BYTES = REDUCTION_BYTES > STAGED_BYTES ? REDUCTION_BYTES : STAGED_BYTES;
@@ -192,29 +193,54 @@ __device__ __forceinline__ bool reduce_splits(struct sums &sums, const struct pl
     return true;
 }
 
-/* Writes the tile as fp16 rows of y (m, n), through shared memory, 16 bytes a thread. */
-__device__ __forceinline__ void store_sums(const struct sums &sums, const struct place &p, void *y, int m, int n) {
+/* Calls move(matrix, staged), 16 bytes each, for what the tile has of a matrix of y's shape and its place in shared
+ * memory. */
+template <class Move>
+__device__ __forceinline__ void for_tile(const struct place &p, const void *matrix, int m, int n, Move move) {
     unsigned short *staged = (unsigned short *)shared_memory;
-    if (p.warp_k == 0)
+    const int width = n / COLUMNS_OF_Y, column0 = p.n0 / COLUMNS_OF_Y;
+    for (int i = threadIdx.x; i < TILE_M * Y_WIDTH / 8; i += THREADS) {
+        const int row = i / (Y_WIDTH / 8), column = i % (Y_WIDTH / 8) * 8;
+        if (p.m0 + row < m && column0 + column < width)
+            move((uint4 *)((unsigned short *)matrix + (size_t)(p.m0 + row) * width + column0 + column),
+                 (uint4 *)(staged + row * Y_PITCH + column));
+    }
+}
+
+/* One pair of sums to their places in the staged tile, where a residual lies already. */
+__device__ __forceinline__ void stage_pair(unsigned short *at, float first, float second, const struct pairs<1> &bias) {
+    const bool residual = EPILOGUE == EPILOGUE_RESIDUAL;
+    finish(first, second, residual ? half_to_float(at[0]) : bias.first[0],
+           residual ? half_to_float(at[8]) : bias.second[0]);
+    const unsigned word = half2_from_floats(first, second);
+    at[0] = (unsigned short)word;
+    if (COLUMNS_OF_Y == 1) at[8] = (unsigned short)(word >> 16);
+}
+
+/* Writes what becomes of the sums as fp16 rows of y, through shared memory, 16 bytes a thread. A residual comes in
+ * the same way, whole, before any of y is written: they may be the same matrix. */
+__device__ __forceinline__ void store_sums(const struct sums &sums, const struct place &p, const struct arguments &a) {
+    if (EPILOGUE == EPILOGUE_RESIDUAL) {
+        for_tile(p, a.operands.addend, a.m, a.n, [](const uint4 *from, uint4 *to) { *to = *from; });
+        __syncthreads();
+    }
+    const int c0 = p.warp_n * 64 + p.lane / 4;
+    if (p.warp_k == 0 && p.n0 + c0 < a.n)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 4; j++) {
+            struct pairs<1> bias = {};
+            if (EPILOGUE == EPILOGUE_BIAS) bias = load_addend<1>(a.operands, 0, a.n, p.n0 + c0 + 16 * j);
 #pragma unroll
             for (int t = 0; t < TOKEN_TILES; t++) {
                 const int row = p.warp_m * WARP_M + 8 * t + 2 * (p.lane % 4);
-                const int column = p.warp_n * 64 + 16 * j + p.lane / 4;
-                unsigned short *at = staged + row * Y_PITCH + column;
-                const unsigned low = half2_from_floats(sums.at[j][t][0], sums.at[j][t][1]);
-                const unsigned high = half2_from_floats(sums.at[j][t][2], sums.at[j][t][3]);
-                at[0] = (unsigned short)low, at[Y_PITCH] = (unsigned short)(low >> 16);
-                at[8] = (unsigned short)high, at[Y_PITCH + 8] = (unsigned short)(high >> 16);
+                unsigned short *at = (unsigned short *)shared_memory + row * Y_PITCH + output_column(c0 + 16 * j);
+                const float(&s)[4] = sums.at[j][t];
+                stage_pair(at, s[0], s[2], bias);
+                stage_pair(at + Y_PITCH, s[1], s[3], bias);
             }
+        }
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE_M * TILE_N / 8; i += THREADS) {
-        const int row = i / (TILE_N / 8), column = i % (TILE_N / 8) * 8;
-        if (p.m0 + row < m && p.n0 + column < n)
-            *(uint4 *)((unsigned short *)y + (size_t)(p.m0 + row) * n + p.n0 + column) =
-                *(const uint4 *)(staged + row * Y_PITCH + column);
-    }
+    for_tile(p, a.operands.y, a.m, a.n, [](uint4 *to, const uint4 *from) { *to = *from; });
 }
 
 #endif

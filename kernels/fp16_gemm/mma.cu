@@ -49,5 +49,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) fp16_gemm(const __grid_con
         },
         [&](int stage) { add_stage(sums, p, memory + stage * STAGE_BYTES); });
     reduce_warps(sums, p);
-    if (reduce_splits(sums, p, a.operands.workspace)) store_sums(sums, p, a.operands.y, a.m, a.n);
+    if (reduce_splits(sums, p, a.operands.workspace)) store_sums(sums, p, a);
 }

@@ -148,5 +148,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_c
         [&](int stage) { add_stage(sums, columns, p, memory + stage * STAGE_BYTES); });
     reduce_warps(sums, p);
     if (!GROUP && p.warp_k == 0) scale_sums(sums, p, a.operands.scales, a.n);
-    if (reduce_splits(sums, p, a.operands.workspace)) store_sums(sums, p, a.operands.y, a.m, a.n);
+    if (reduce_splits(sums, p, a.operands.workspace)) store_sums(sums, p, a);
 }

@@ -59,16 +59,17 @@ static int check(const struct kernel *kernel, const struct problem *problem, con
     return 1;
 }
 
-/* The index-th problem at an edge; `variant` chooses groups and zero points, which cost a compilation each. */
+/* The index-th problem at an edge; `variant` chooses epilogue, group and zero points, which cost a compilation each. */
 static struct problem edge(enum op op, unsigned index, unsigned variant) {
     static const int ms[] = {1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 257};
     static const int ns[] = {64, 192, 320}, ks[] = {128, 256, 640, 2048}, groups[] = {128, 0, 32, 64};
     unsigned m = index % 17, n = index / 17 % 3, k = index / 51 % 4;
     struct problem problem = {.op = op, .m = op == OP_AWQ_DEQUANT ? 1 : ms[m], .n = ns[n], .k = ks[k]};
+    if (op != OP_AWQ_DEQUANT) problem.epilogue = (enum epilogue)((variant + variant / 4) % EPILOGUE_COUNT);
     if (op == OP_FP16_GEMM) return problem;
     problem.group = groups[variant % 4] ? groups[variant % 4] : problem.k;
     /* At K = 128 a group of 128 is one group. */
-    problem.zeros = variant / 4 % 2 == 0;
+    problem.zeros = variant / 16 % 2 == 0;
     return problem;
 }
 
@@ -80,7 +81,8 @@ static void sweep(const struct kernel *kernel) {
         struct config config = config_at(kernel, i * 1009 % space);
         int problems = 0;
         for (unsigned p = 0; p < 17 * 3 * 4 && problems < most_problems; p++) {
-            struct problem problem = edge(kernel->op, (p * 59 + (unsigned)i) % (17 * 3 * 4), (unsigned)configurations);
+            unsigned variant = space > 1 ? (unsigned)configurations : p;
+            struct problem problem = edge(kernel->op, (p * 59 + (unsigned)i) % (17 * 3 * 4), variant);
             problems += check(kernel, &problem, &config);
         }
         configurations += problems > 0;
@@ -113,6 +115,7 @@ static void defaults_are_right(void **state) {
             struct problem problem = {.op = (*kernel)->op, .m = ms[i], .n = 7168, .k = 5120};
             struct config config;
             if (quantized) problem.group = 128, problem.zeros = true;
+            if (gemm) problem.epilogue = (enum epilogue)(i % EPILOGUE_COUNT);
             if (config_default(gpu, *kernel, &problem, &config, &error)) fail_msg("%s", error.text);
             assert_int_equal(check(*kernel, &problem, &config), 1);
         }
