@@ -202,7 +202,7 @@ static void wgmma_launches_within_limits(void **state) {
     (void)state;
     static const int ms[] = {1, 33, 8192};
     for (size_t m = 0; m < sizeof ms / sizeof *ms; m++) {
-        struct problem problem = {OP_MARLIN_GEMM, ms[m], 320, 1280, 32, true};
+        struct problem problem = {OP_MARLIN_GEMM, ms[m], 320, 1280, 32, true, EPILOGUE_NONE};
         assert_true(check_launches(&h100, get(warpgroups), &problem) > 10);
         assert_int_equal(check_launches(&l4, get(warpgroups), &problem), 0);
     }
@@ -239,7 +239,7 @@ static void wgmma_defaults_are_sane(void **state) {
     const struct kernel *kernel = get(warpgroups);
     for (int m = 32; m <= 64; m *= 2)
         for (size_t s = 0; s < 4; s++) {
-            struct problem problem = {OP_MARLIN_GEMM, m, shapes[s][1], shapes[s][0], 128, true};
+            struct problem problem = {OP_MARLIN_GEMM, m, shapes[s][1], shapes[s][0], 128, true, EPILOGUE_NONE};
             struct config config;
             struct launch launch = {0};
             struct error error;

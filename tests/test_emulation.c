@@ -145,11 +145,11 @@ static void marlin_gemm_one_group(void **state) {
 static void marlin_gemm_warpgroups(void **state) {
     (void)state;
     check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups=2 stages=3 split_k=1",
-          (struct problem){OP_MARLIN_GEMM, 5, 320, 640, 32, true});
+          (struct problem){OP_MARLIN_GEMM, 5, 320, 640, 32, true, EPILOGUE_NONE});
     check("marlin_gemm/wgmma", "tile_m=32 tile_k=128 warpgroups=1 stages=2 split_k=5",
-          (struct problem){OP_MARLIN_GEMM, 33, 64, 640, 64, false});
+          (struct problem){OP_MARLIN_GEMM, 33, 64, 640, 64, false, EPILOGUE_NONE});
     check("marlin_gemm/wgmma", "tile_m=64 tile_k=64 warpgroups=2 stages=4 split_k=2",
-          (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true});
+          (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true, EPILOGUE_NONE});
 }
 
 static void fp16_gemm(void **state) {
@@ -229,11 +229,16 @@ static void check_floor(const char *configuration, int multiprocessors, struct p
 static void read_floor(void **state) {
     (void)state;
     /* Less than a batch a block; several; blocks that cross from one operand to the next, and idle ones. */
-    check_floor("blocks=4 threads=512 in_flight=4", 2, (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true});
-    check_floor("blocks=2 threads=256 in_flight=8", 1, (struct problem){OP_MARLIN_GEMM, 1, 512, 1280, 32, false});
-    check_floor("blocks=1 threads=256 in_flight=16", 3, (struct problem){OP_AWQ_DEQUANT, 1, 320, 1152, 1152, true});
-    check_floor("blocks=2 threads=1024 in_flight=4", 132, (struct problem){OP_MARLIN_GEMM, 1, 64, 128, 128, true});
-    check_floor("blocks=1 threads=512 in_flight=8", 2, (struct problem){OP_FP16_GEMM, 1, 192, 640, 0, false});
+    check_floor("blocks=4 threads=512 in_flight=4", 2,
+                (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
+    check_floor("blocks=2 threads=256 in_flight=8", 1,
+                (struct problem){OP_MARLIN_GEMM, 1, 512, 1280, 32, false, EPILOGUE_NONE});
+    check_floor("blocks=1 threads=256 in_flight=16", 3,
+                (struct problem){OP_AWQ_DEQUANT, 1, 320, 1152, 1152, true, EPILOGUE_NONE});
+    check_floor("blocks=2 threads=1024 in_flight=4", 132,
+                (struct problem){OP_MARLIN_GEMM, 1, 64, 128, 128, true, EPILOGUE_NONE});
+    check_floor("blocks=1 threads=512 in_flight=8", 2,
+                (struct problem){OP_FP16_GEMM, 1, 192, 640, 0, false, EPILOGUE_NONE});
 }
 
 int main(void) {

@@ -150,10 +150,10 @@ static void ceilings_are_plausible(void **state) {
 /* It refuses to be timed unless every word was read; small: memcheck sees the tail and the crossings of operands. */
 static void floors_are_plausible(void **state) {
     (void)state;
-    static const struct problem problems[] = {{OP_MARLIN_GEMM, 1, 5120, 5120, 128, true},
-                                              {OP_MARLIN_GEMM, 1, 27648, 5120, 32, false},
-                                              {OP_FP16_GEMM, 1, 5120, 13824, 0, false},
-                                              {OP_AWQ_DEQUANT, 1, 192, 640, 640, true}};
+    static const struct problem problems[] = {{OP_MARLIN_GEMM, 1, 5120, 5120, 128, true, EPILOGUE_NONE},
+                                              {OP_MARLIN_GEMM, 1, 27648, 5120, 32, false, EPILOGUE_NONE},
+                                              {OP_FP16_GEMM, 1, 5120, 13824, 0, false, EPILOGUE_NONE},
+                                              {OP_AWQ_DEQUANT, 1, 192, 640, 640, true, EPILOGUE_NONE}};
     for (size_t i = sanitized ? 3 : 0; i < sizeof problems / sizeof *problems; i++) {
         struct instance *instance;
         struct error error = {""};
