@@ -205,7 +205,7 @@ static void check_floor(const char *configuration, int multiprocessors, struct p
         instance_create(cpu, &problem, 1, false, &instance, &error))
         fail_msg("%s: %s", what, error.text);
     kernel.launch(&device, &problem, &config, &launch);
-    launch_options(&kernel, &config, &launch, options);
+    launch_options(&kernel, &problem, &config, &launch, options);
     void *library = load(&launch, options, &emulate);
     struct arguments arguments = {instance->copies[0], 0, problem.n, problem.k, problem.group};
     struct operand_bytes bytes = problem_operand_bytes(&problem);
