@@ -77,15 +77,14 @@ static int allocate_copies(struct instance *instance, const struct operand_bytes
     return 0;
 }
 
-int instance_create(struct device *device, const struct problem *problem, uint64_t seed, bool cold,
-                    struct instance **result, struct error *error) {
+int instance_create_copies(struct device *device, const struct problem *problem, uint64_t seed, int count,
+                           struct instance **result, struct error *error) {
     *result = NULL;
     if (problem_check(problem, error)) return -1;
     struct operand_bytes bytes = problem_operand_bytes(problem);
     struct instance *instance = calloc(1, sizeof *instance);
     if (!instance) return error_set(error, "out of memory");
-    *instance = (struct instance){.device = device, .problem = *problem, .seed = seed};
-    instance->count = copies_wanted(device, &bytes, cold);
+    *instance = (struct instance){.device = device, .problem = *problem, .seed = seed, .count = count};
     instance->copies = calloc((size_t)instance->count, sizeof *instance->copies);
     if (!instance->copies) error_set(error, "out of memory");
     if (!instance->copies || allocate_copies(instance, &bytes, error) || fill(instance, &bytes, error)) {
@@ -95,6 +94,14 @@ int instance_create(struct device *device, const struct problem *problem, uint64
     }
     *result = instance;
     return 0;
+}
+
+int instance_create(struct device *device, const struct problem *problem, uint64_t seed, bool cold,
+                    struct instance **result, struct error *error) {
+    struct operand_bytes bytes = problem_operand_bytes(problem);
+    *result = NULL;
+    if (problem_check(problem, error)) return -1;
+    return instance_create_copies(device, problem, seed, copies_wanted(device, &bytes, cold), result, error);
 }
 
 void instance_destroy(struct instance *instance) {

@@ -20,6 +20,9 @@ struct instance {
 /* Fresh data: x, addend and scales uniform fp16 (x and addend in [-1,1]), codes and zero points uniform 0..15. */
 int instance_create(struct device *device, const struct problem *problem, uint64_t seed, bool cold,
                     struct instance **instance, struct error *error);
+/* The same with as many copies as asked for. */
+int instance_create_copies(struct device *device, const struct problem *problem, uint64_t seed, int count,
+                           struct instance **instance, struct error *error);
 void instance_destroy(struct instance *instance);
 
 /* Makes the shared workspace at least plan->workspace_bytes (counters zeroed). Before the first run of a plan. */

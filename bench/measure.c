@@ -67,12 +67,12 @@ int measure_graph_calls(int copies) {
     return (GRAPH_CALLS + copies - 1) / copies * copies;
 }
 
-int measure_share(const struct cupti_sample *records, int calls, enum regime regime, struct measure_sample *sample,
+int measure_share(const struct cupti_sample *records, int calls, bool by_span, struct measure_sample *sample,
                   struct error *error) {
     if (records->kernels % calls)
         return error_set(error, "cupti: %d kernel records of a graph of %d calls: some are missing", records->kernels,
                          calls);
-    double us = regime == REGIME_PDL ? records->span_us : records->sum_us;
+    double us = by_span ? records->span_us : records->sum_us;
     *sample = (struct measure_sample){.us = (float)(us / calls), .span_us = (float)(records->span_us / calls)};
     return 0;
 }
@@ -218,14 +218,15 @@ void measurement_free(struct measurement *measurement) {
 /* --- the clocks --- */
 
 struct timer {
-    struct instance *instance;
+    struct device *device;
+    struct instance *instance; /* with the plan, unless the graph was there before */
     const struct plan *plan;
-    enum regime regime;
-    struct device_graph *graph; /* of `calls` calls; NULL in the stream */
-    long next;                  /* call; chooses the copy */
-    int calls;                  /* in a sample */
-    int kernels;                /* CUPTI: of the first sample; 0 before */
-    uint64_t names;             /* and their names */
+    const struct device_graph *graph; /* of `calls` calls; NULL in the stream */
+    bool by_span;                     /* that is a call's time, not the sum of its kernels' */
+    long next;                        /* call; chooses the copy */
+    int calls;                        /* in a sample */
+    int kernels;                      /* CUPTI: of the first sample; 0 before */
+    uint64_t names;                   /* and their names */
     unsigned long long throttle;
 };
 
@@ -243,7 +244,7 @@ static int enqueue_calls(void *context, struct error *error) {
 
 /* What a sample covers. */
 static int enqueue_sample(struct timer *timer, struct error *error) {
-    if (timer->graph) return device_graph_launch(timer->instance->device, timer->graph, error);
+    if (timer->graph) return device_graph_launch(timer->device, timer->graph, error);
     return enqueue_calls(timer, error);
 }
 
@@ -260,7 +261,7 @@ static int take_monotonic(void *context, int count, struct measure_sample *sampl
 
 /* A sample between two events. */
 static int take_event(struct timer *timer, double *microseconds, struct error *error) {
-    struct device *device = timer->instance->device;
+    struct device *device = timer->device;
     if (device_mark(device, 0, error) || enqueue_sample(timer, error)) return -1;
     return device_mark(device, 1, error) ? -1 : device_marked(device, microseconds, error);
 }
@@ -273,13 +274,13 @@ static int take_events(void *context, int count, struct measure_sample *samples,
         float us = (float)(microseconds / timer->calls);
         samples[i] = (struct measure_sample){us, us, us};
     }
-    timer->throttle |= nvml_state(timer->instance->device).throttle;
+    timer->throttle |= nvml_state(timer->device).throttle;
     return 0;
 }
 
 /* Enqueues samples `first` ... between two events. */
 static int enqueue_tagged(struct timer *timer, uint64_t first, int count, double *microseconds, struct error *error) {
-    struct device *device = timer->instance->device;
+    struct device *device = timer->device;
     if (device_mark(device, 0, error)) return -1;
     for (int i = 0; i < count; i++) {
         if (cupti_begin(first + (uint64_t)i, error)) return -1;
@@ -311,10 +312,10 @@ static int take_cupti(void *context, int count, struct measure_sample *samples, 
     if (!result) result = cupti_collect(first, count, records, error);
     if (!result) result = check_names(timer, &records[0], error);
     for (int i = 0; !result && i < count; i++) {
-        result = measure_share(&records[i], timer->calls, timer->regime, &samples[i], error);
+        result = measure_share(&records[i], timer->calls, timer->by_span, &samples[i], error);
         samples[i].event_us = (float)(microseconds / count / timer->calls);
     }
-    timer->throttle |= nvml_state(timer->instance->device).throttle;
+    timer->throttle |= nvml_state(timer->device).throttle;
     free(records);
     return result;
 }
@@ -329,25 +330,67 @@ static measure_sampler *choose_clock(const struct device *device, const char **n
     return attached ? take_cupti : take_events;
 }
 
-static int record_graph(struct timer *timer, struct error *error) {
-    struct device *device = timer->instance->device;
-    timer->calls = measure_graph_calls(timer->instance->count);
-    device_overlap(device, timer->regime == REGIME_PDL);
-    int result = device_graph_record(device, enqueue_calls, timer, &timer->graph, error);
-    device_overlap(device, false);
-    return result ? error_prefix(error, "a graph of %d calls", timer->calls) : 0;
-}
-
-/* What a sample covers: a graph, or one call; of coarse clocks as many as two calls tell. */
+/* Two calls tell how many a sample of a coarse clock must cover. */
 static int find_calls(struct timer *timer, measure_sampler *take, struct error *error) {
     struct measure_sample first[2];
     timer->calls = 1;
-    if (timer->regime != REGIME_STREAM) return record_graph(timer, error);
     if (take == take_cupti) return 0;
     if (take(timer, 2, first, error)) return -1;
     double least = take == take_events ? events_least_us : monotonic_least_us;
     if (first[1].us < least) timer->calls = (int)ceil(least / fmax(first[1].us, least / 1000));
     return 0;
+}
+
+/* Samples, and what the clock and the card say beside them. */
+static int measure_timer(struct timer *timer, measure_sampler *take, const char *clock, enum regime regime,
+                         const struct measure_options *options, struct measurement *measurement, struct error *error) {
+    if (measure_with(take, timer, options, measurement, error)) return -1;
+    struct gpu_state state = nvml_state(timer->device);
+    measurement->clock = clock;
+    measurement->calls = timer->calls;
+    measurement->regime = regime;
+    measurement->sm_mhz = state.sm_mhz;
+    measurement->memory_mhz = state.memory_mhz;
+    measurement->celsius = state.celsius;
+    measurement->watts = state.watts;
+    measurement->throttle = timer->throttle | state.throttle;
+    return 0;
+}
+
+int measure_graph(struct device *device, const struct device_graph *graph, enum regime regime,
+                  const struct measure_options *options, struct measurement *measurement, struct error *error) {
+    struct timer timer = {.device = device, .graph = graph, .calls = 1, .by_span = true};
+    const char *clock;
+    measure_sampler *take = choose_clock(device, &clock);
+    *measurement = (struct measurement){.samples = 0};
+    return measure_timer(&timer, take, clock, regime, options, measurement, error);
+}
+
+static int measure_stream(struct timer *timer, const struct measure_options *options, struct measurement *measurement,
+                          struct error *error) {
+    const char *clock;
+    measure_sampler *take = choose_clock(timer->device, &clock);
+    if (find_calls(timer, take, error)) return -1;
+    return measure_timer(timer, take, clock, REGIME_STREAM, options, measurement, error);
+}
+
+/* The calls of a graph are those of the stream, one behind the other. */
+static int measure_recorded(struct timer *timer, const struct measure_options *options, struct measurement *measurement,
+                            struct error *error) {
+    struct device *device = timer->device;
+    struct device_graph *graph;
+    const char *clock;
+    measure_sampler *take = choose_clock(device, &clock);
+    timer->calls = measure_graph_calls(timer->instance->count);
+    timer->by_span = options->regime == REGIME_PDL;
+    device_overlap(device, options->regime == REGIME_PDL);
+    int result = device_graph_record(device, enqueue_calls, timer, &graph, error);
+    device_overlap(device, false);
+    if (result) return error_prefix(error, "a graph of %d calls", timer->calls);
+    timer->graph = graph;
+    result = measure_timer(timer, take, clock, options->regime, options, measurement, error);
+    device_graph_destroy(device, graph);
+    return result;
 }
 
 static void range_push(const struct plan *plan) {
@@ -359,26 +402,12 @@ static void range_push(const struct plan *plan) {
 
 int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
             struct measurement *measurement, struct error *error) {
-    struct timer timer = {.instance = instance, .plan = plan, .regime = options->regime};
-    const char *clock;
+    struct timer timer = {.device = instance->device, .instance = instance, .plan = plan};
     *measurement = (struct measurement){.samples = 0};
-    if (regime_check(options->regime, instance->device, error)) return -1;
-    measure_sampler *take = choose_clock(instance->device, &clock);
-    if (instance_fit(instance, plan, error)) return -1;
+    if (regime_check(options->regime, instance->device, error) || instance_fit(instance, plan, error)) return -1;
     range_push(plan);
-    int result = find_calls(&timer, take, error);
-    if (!result) result = measure_with(take, &timer, options, measurement, error);
+    int result = options->regime == REGIME_STREAM ? measure_stream(&timer, options, measurement, error)
+                                                  : measure_recorded(&timer, options, measurement, error);
     nvtx_pop();
-    device_graph_destroy(instance->device, timer.graph);
-    if (result) return -1;
-    struct gpu_state state = nvml_state(instance->device);
-    measurement->clock = clock;
-    measurement->calls = timer.calls;
-    measurement->regime = timer.regime;
-    measurement->sm_mhz = state.sm_mhz;
-    measurement->memory_mhz = state.memory_mhz;
-    measurement->celsius = state.celsius;
-    measurement->watts = state.watts;
-    measurement->throttle = timer.throttle | state.throttle;
-    return 0;
+    return result;
 }

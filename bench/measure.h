@@ -47,6 +47,10 @@ struct measurement {
  * verify. */
 int measure(struct instance *instance, const struct plan *plan, const struct measure_options *options,
             struct measurement *measurement, struct error *error);
+/* Times launches of a graph as a whole: us is the span, from the first kernel's start to the last one's end. `regime`
+ * is the one it was recorded in. */
+int measure_graph(struct device *device, const struct device_graph *graph, enum regime regime,
+                  const struct measure_options *options, struct measurement *measurement, struct error *error);
 void measurement_free(struct measurement *measurement);
 
 /* The ceilings of this device, measured here and now: read bandwidth (GB/s), copy bandwidth (GB/s, bytes
@@ -70,7 +74,7 @@ typedef int measure_sampler(void *context, int count, struct measure_sample *sam
 int measure_graph_calls(int copies);
 /* What the records of `calls` calls say of one; event_us stays 0. Where kernels overlap the span is their time: the sum
  * counts twice what two of them wait for. -1 unless the calls have equally many kernels. */
-int measure_share(const struct cupti_sample *records, int calls, enum regime regime, struct measure_sample *sample,
+int measure_share(const struct cupti_sample *records, int calls, bool by_span, struct measure_sample *sample,
                   struct error *error);
 
 /* Warms up, samples until there is a reason to stop, and fills in what follows from the samples alone. */

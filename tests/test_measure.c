@@ -292,15 +292,15 @@ static void graphs_are_shared_out(void **state) {
     cupti_log_free(&log);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(graphs[i].kernels, 2 * CALLS);
-        assert_int_equal(measure_share(&graphs[i], CALLS, REGIME_GRAPH, &share, &error), 0);
+        assert_int_equal(measure_share(&graphs[i], CALLS, false, &share, &error), 0);
         assert_float_equal(share.us, 6, 1e-5);
         assert_float_equal(share.span_us, 4.05, 1e-5);
-        assert_int_equal(measure_share(&graphs[i], CALLS, REGIME_PDL, &share, &error), 0);
+        assert_int_equal(measure_share(&graphs[i], CALLS, true, &share, &error), 0);
         assert_float_equal(share.us, 4.05, 1e-5);
         assert_float_equal(share.span_us, 4.05, 1e-5);
     }
     graphs[0].kernels--;
-    assert_int_equal(measure_share(&graphs[0], CALLS, REGIME_PDL, &share, &error), -1);
+    assert_int_equal(measure_share(&graphs[0], CALLS, true, &share, &error), -1);
     assert_string_equal(error.text, "cupti: 39 kernel records of a graph of 20 calls: some are missing");
 }
 
