@@ -21,7 +21,18 @@ struct options {
     bool small; /* nobody chose the shape and there is no GPU */
 };
 
-enum { KEY_GROUP = 256, KEY_ZEROS, KEY_CACHE, KEY_SEED, KEY_TABLE, KEY_CSV, KEY_BUDGET, KEY_MIN_TIME, KEY_REGIME };
+enum {
+    KEY_GROUP = 256,
+    KEY_ZEROS,
+    KEY_CACHE,
+    KEY_SEED,
+    KEY_TABLE,
+    KEY_CSV,
+    KEY_BUDGET,
+    KEY_MIN_TIME,
+    KEY_REGIME,
+    KEY_CHAIN
+};
 
 static const struct argp_option option_list[] = {
     {"device", 'd', "D", 0, "cpu, cuda:N, or auto (default: the first GPU if there is one, else cpu)", 0},
@@ -40,6 +51,10 @@ static const struct argp_option option_list[] = {
     {"cache", KEY_CACHE, "cold|warm", 0, "Rotate over more weights than the cache holds (cold, the default) or not", 0},
     {"regime", KEY_REGIME, "stream|graph|pdl", 0,
      "Launch calls one by one (stream, the default), many as one graph, or that with programmatic dependent launch", 0},
+    {"chain", KEY_CHAIN, "LAYERS", 0,
+     "Instead of single kernels, a model's GEMMs of so many layers with the small kernels between them as one graph, "
+     "without and with programmatic dependent launch",
+     0},
     {"seed", KEY_SEED, "N", 0, "Of the random data (default 1)", 0},
     {"budget", KEY_BUDGET, "TIME", 0,
      "90s, 10m or 1h for all points, shared evenly: each samples as long as its share allows (default: as long as the "
@@ -63,7 +78,8 @@ static const char doc[] =
     "Examples:\n"
     "  tilebook sweep\n"
     "  tilebook sweep --op marlin_gemm --shapes 5120x7168 --m 1:256:x2 --config all\n"
-    "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json";
+    "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json\n"
+    "  tilebook sweep --chain 48 --op marlin_gemm --m 1,8,16 --table tiles.txt";
 
 /* True for `yes`, false for `no`. */
 static bool parse_choice(const char *option, const char *text, const char *yes, const char *no,
@@ -118,6 +134,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_REGIME:
         if (regime_parse(argument, &options->regime, &error)) argp_error(state, "--regime: %s", error.text);
         break;
+    case KEY_CHAIN:
+        sweep->chain = (int)argument_whole(state, "chain", argument, 1, 1000);
+        break;
     case KEY_SEED:
         sweep->seed = (uint64_t)argument_whole(state, "seed", argument, 0, INT64_MAX);
         break;
@@ -132,6 +151,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         break;
     case KEY_CSV:
         options->csv = argument;
+        break;
+    case ARGP_KEY_END:
+        if (sweep->chain && (sweep->config_count || options->csv || options->regime))
+            argp_error(state,
+                       "--chain takes its configurations from --table or the defaults, has a row for each regime "
+                       "of graphs, and no CSV: --config, --regime and --csv do not go with it");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -214,7 +239,7 @@ static void add_context(const struct sweep *sweep) {
     cbench_add_context("software", device->software);
     cbench_add_context("cupti", !gpu ? "none" : *cupti_version() ? cupti_version() : "not attached");
     cbench_add_context("kernels", device->kernels);
-    cbench_add_context("launch", gpu ? regime_name(sweep->measuring.regime) : "call");
+    cbench_add_context("launch", sweep->chains ? "graph, pdl" : gpu ? regime_name(sweep->measuring.regime) : "call");
     cbench_add_context("cache", sweep->options.cold ? "cold" : "warm");
     cbench_add_context("data", "uniform");
     char seed[24];

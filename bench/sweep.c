@@ -26,7 +26,7 @@ static bool listed(const char *list, const char *name) {
     return false;
 }
 
-static bool selected(const struct sweep *sweep, const struct kernel *kernel) {
+bool sweep_selects(const struct sweep *sweep, const struct kernel *kernel) {
     const struct sweep_options *options = &sweep->options;
     char name[64];
     if (kernel->backend != sweep->device->backend) return false;
@@ -135,7 +135,7 @@ static int add_kernel(struct sweep *sweep, const struct kernel *kernel, const ch
 /* All kernels of one problem, next to each other: they share its data. */
 static int add_problem(struct sweep *sweep, const char *layer, const struct problem *problem, struct error *error) {
     for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
-        if ((*kernel)->op != problem->op || !selected(sweep, *kernel)) continue;
+        if ((*kernel)->op != problem->op || !sweep_selects(sweep, *kernel)) continue;
         if (problem_check(problem, error))
             return error_prefix(error, "shape %s (choose the ops that can take it with --op)", layer);
         if (add_kernel(sweep, *kernel, layer, problem, error)) return -1;
@@ -161,7 +161,8 @@ static int add_points(struct sweep *sweep, struct error *error) {
     if (check_names(sweep, error)) return -1;
     result = shapes_parse(sweep->options.shapes, &shapes, error) || m_list_parse(sweep->options.m, &m, &m_count, error);
     int group = sweep->options.group >= 0 ? sweep->options.group : shapes.group;
-    for (int i = 0; !result && i < shapes.count; i++)
+    if (!result && sweep->options.chain) result = sweep_add_chains(sweep, &shapes, m, m_count, error);
+    for (int i = 0; !result && !sweep->options.chain && i < shapes.count; i++)
         result = add_shape(sweep, &shapes.list[i], group, m, m_count, error);
     if (!result && !sweep->count)
         result = error_set(error, "no kernel of %s on %s takes these shapes; `tilebook kernels` lists what there is",
@@ -188,6 +189,7 @@ int sweep_create(struct device *device, const struct sweep_options *options, con
 void sweep_destroy(struct sweep *sweep) {
     if (!sweep) return;
     instance_destroy(sweep->instance);
+    sweep_free_chains(sweep);
     free(sweep->points);
     free(sweep);
 }
@@ -207,8 +209,7 @@ static int use_problem(struct sweep *sweep, const struct problem *problem, struc
     return instance_create(sweep->device, problem, sweep->options.seed, sweep->options.cold, &sweep->instance, error);
 }
 
-/* How long this run may sample: what is left of the time, shared among the runs that are left. */
-static struct measure_options within_deadline(struct sweep *sweep) {
+struct measure_options sweep_measuring(struct sweep *sweep) {
     struct measure_options options = sweep->measuring;
     if (!(sweep->deadline > 0)) return options;
     double left = (sweep->deadline - sweep_now()) / (sweep->runs > 1 ? sweep->runs : 1);
@@ -223,7 +224,7 @@ static struct measure_options within_deadline(struct sweep *sweep) {
 static int run_plan(struct sweep_point *point, struct measurement *m, double *relative_error, struct error *error) {
     struct sweep *sweep = point->sweep;
     struct plan *plan;
-    struct measure_options measuring = within_deadline(sweep);
+    struct measure_options measuring = sweep_measuring(sweep);
     if (use_problem(sweep, &point->problem, error)) return -1;
     if (plan_create(sweep->device, point->kernel, &point->problem, &point->config, &plan, error)) return -1;
     int result = instance_fit(sweep->instance, plan, error);
@@ -233,12 +234,14 @@ static int run_plan(struct sweep_point *point, struct measurement *m, double *re
     return result;
 }
 
-static void set_label(struct cbench_state *state, const struct measurement *m) {
-    char label[128 + NVML_REASONS], reasons[NVML_REASONS];
+void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more) {
+    char label[2048], reasons[NVML_REASONS];
     int used = snprintf(label, sizeof label, "stop=%s clock=%s regime=%s", m->stop, m->clock, regime_name(m->regime));
     if (m->sm_mhz)
-        snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=%s",
-                 m->sm_mhz, m->memory_mhz, m->watts, m->celsius, nvml_reasons(m->throttle, reasons));
+        used +=
+            snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=%s",
+                     m->sm_mhz, m->memory_mhz, m->watts, m->celsius, nvml_reasons(m->throttle, reasons));
+    snprintf(label + used, sizeof label - (size_t)used, "%s", more);
     cbench_set_label(state, label);
 }
 
@@ -302,7 +305,7 @@ void sweep_report(struct cbench_state *state, struct sweep_point *point, const s
                   double relative_error) {
     if (nvml_watch(&point->sweep->watch, m->throttle)) sweep_warn(point->sweep, m->throttle);
     set_counters(state, point, m, relative_error);
-    set_label(state, m);
+    sweep_label(state, m, "");
     cbench_set_iteration_time(state, m->median_us / 1e6);
     write_csv(point->sweep->csv, point, m, relative_error);
 }
@@ -325,6 +328,10 @@ static void run_point(struct cbench_state *state, void *data) {
 }
 
 void sweep_register(struct sweep *sweep) {
+    if (sweep->chains) {
+        sweep_register_chains(sweep);
+        return;
+    }
     if (sweep->csv)
         fprintf(sweep->csv, "op,kernel,layer,k,n,group,zeros,m,configuration,status,us,p20_us,p80_us,min_us,span_us,"
                             "event_us,samples,gbs,tflops,error,stop,clock\n");

@@ -18,6 +18,7 @@ struct sweep_options {
     int config_count;                   /* 0: as "default", or from the table if there is one */
     int group;                          /* 0: one for all of K; -1: as the shapes say */
     bool zeros, cold;
+    int chain; /* layers of the chain that is measured in the points' place; 0: the points */
     uint64_t seed;
 };
 
@@ -42,6 +43,7 @@ struct sweep {
     FILE *words;                      /* likewise; for warnings */
     bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;
+    struct sweep_chains *chains; /* in place of the points, `count` too; or NULL */
     int count, room;
     int failures;              /* runs that failed */
     struct nvml_watch watch;   /* of the others */
@@ -61,8 +63,20 @@ void sweep_register(struct sweep *sweep);
 struct cbench_state;
 void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
                   double relative_error);
+/* What every row's label begins with, then `more`. */
+void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more);
 /* Says on sweep->words that the card is impaired. */
 void sweep_warn(const struct sweep *sweep, unsigned long long reasons);
 void sweep_destroy(struct sweep *sweep);
+
+/* --- for chains (sweep_chain.c) --- */
+
+/* Whether --op, --kernel and the device leave this kernel in. */
+bool sweep_selects(const struct sweep *sweep, const struct kernel *kernel);
+/* How long the next run may sample: what is left of the time, shared among the runs that are left. */
+struct measure_options sweep_measuring(struct sweep *sweep);
+int sweep_add_chains(struct sweep *sweep, const struct shapes *shapes, const int *m, int m_count, struct error *error);
+void sweep_register_chains(struct sweep *sweep);
+void sweep_free_chains(struct sweep *sweep);
 
 #endif
