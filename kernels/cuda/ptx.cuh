@@ -147,13 +147,6 @@ __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* The 8 x 8 fp16 matrix of which lane l has row l / 4, columns 2 * (l % 4) and the next, transposed. */
-__device__ __forceinline__ unsigned transpose(unsigned pair) {
-    unsigned transposed;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(pair));
-    return transposed;
-}
-
 /* --- matrix unit of a warpgroup, four warps from a multiple of four on (sm_90a) --- */
 
 /* What multiply_group() takes as b: rows of 64 fp16 (128 bytes) in shared memory from a multiple of 1024 bytes
@@ -221,6 +214,16 @@ __device__ __forceinline__ void publish_to_matrix_unit() {
 
 /* --- between warps --- */
 
+/* The first lane's value: what all lanes have anyway, but now the compiler knows. */
+__device__ __forceinline__ unsigned uniform(unsigned value) {
+    return __shfl_sync(~0u, value, 0);
+}
+
+/* What the lane whose number differs in the bits of `mask` has. */
+__device__ __forceinline__ float other_lane(float value, int mask) {
+    return __shfl_xor_sync(~0u, value, mask);
+}
+
 /* Waits for so many threads of the block, whole warps, at barrier 1..15 (0 is that of __syncthreads). */
 __device__ __forceinline__ void barrier(unsigned number, unsigned threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
@@ -240,6 +243,10 @@ __device__ __forceinline__ unsigned cluster_rank() {
 __device__ __forceinline__ void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
+/* The same without publishing. */
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
 __device__ __forceinline__ void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
@@ -258,6 +265,31 @@ __device__ __forceinline__ void store_remote(unsigned to, float value) {
 __device__ __forceinline__ void store_remote4(unsigned to, float4 value) {
     asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(value.x), "f"(value.y),
                  "f"(value.z), "f"(value.w)
+                 : "memory");
+}
+
+/* One thread of a block: 8 bytes of shared memory at `transfer` will count so many bytes that send_remote4()
+ * brings; other blocks know it after the cluster's barrier. */
+__device__ __forceinline__ void transfer_open(unsigned transfer, unsigned bytes) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n\t"
+                 "fence.mbarrier_init.release.cluster;\n\t"
+                 "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(transfer),
+                 "r"(bytes)
+                 : "memory");
+}
+
+/* Waits for all of them and sees them. */
+__device__ __forceinline__ void transfer_wait(unsigned transfer) {
+    asm volatile("{\n\t.reg .pred done;\n"
+                 "again:\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], 0;\n\t"
+                 "@!done bra again;\n\t}" ::"r"(transfer)
+                 : "memory");
+}
+
+/* store_remote4() that counts on the transfer of the same block and need not be published. */
+__device__ __forceinline__ void send_remote4(unsigned to, float4 value, unsigned transfer) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(transfer)
                  : "memory");
 }
 

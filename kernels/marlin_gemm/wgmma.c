@@ -5,7 +5,7 @@
 
 enum { TILE_M, TILE_K, WARPGROUPS, STAGES, SPLIT_K, PARAMETERS };
 enum { TILE_N = 256, GROUP_THREADS = 128 };
-enum { SM_REGISTERS = 65536 };
+enum { SM_REGISTERS = 65536, TRANSFER_BYTES = 16 };
 /* The driver keeps this much shared memory of each block for itself. */
 enum { RESERVED_BYTES = 1024 };
 
@@ -48,7 +48,7 @@ static size_t exchange_bytes(const struct block *b) {
 static size_t shared_bytes(const struct block *b) {
     size_t stage = (size_t)b->tile_m * (size_t)b->tile_k * sizeof(uint16_t) + b->weight_bytes;
     size_t pipelines = (size_t)(b->warpgroups * b->stages) * stage;
-    return pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b);
+    return (pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b)) + TRANSFER_BYTES;
 }
 
 static long block_count(const struct problem *p, const struct block *b) {
@@ -95,7 +95,7 @@ static void launch(const struct device *device, const struct problem *p, const s
 static const double latency_us = 0.8;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
 static const double fixed_us = 3.0;
-/* The two meetings of a cluster. */
+/* Two times across the cluster. */
 static const double cluster_us = 0.6;
 /* Bringing 16 rows of a tile's weights into registers takes a warp this long. */
 static const double decode_us = 0.045;

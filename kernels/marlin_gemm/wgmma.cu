@@ -18,6 +18,7 @@
  * All but x is read by the warp that requested it.
  *
  * GROUP is the rows that share a scale, 0 if all of K does; ZEROS whether zero points are stored. */
+#include "cuda/epilogue.cuh"
 #include "marlin_gemm/codes.cuh"
 
 constexpr int TILE_N = 256, GROUP_THREADS = 128, THREADS = WARPGROUPS * GROUP_THREADS;
@@ -35,8 +36,10 @@ constexpr int ZERO_POINTS = SCALES + GROUPS * 4 * 128;
 constexpr int WEIGHT_BYTES = ZERO_POINTS + GROUPS * ZEROS * 4 * 32;
 /* All stages of x come first, because they must lie at multiples of 1024. */
 constexpr int WEIGHTS = WARPGROUPS * STAGES * X_BYTES;
-static_assert(SHARED_BYTES >= WEIGHTS + WARPGROUPS * STAGES * WEIGHT_BYTES &&
-                  SHARED_BYTES >= PARTS * OWN_FRAGMENTS * GROUP_THREADS * 16,
+/* Counts the sums that arrive from the cluster. */
+constexpr int TRANSFER = SHARED_BYTES - 16;
+static_assert(TRANSFER >= WEIGHTS + WARPGROUPS * STAGES * WEIGHT_BYTES &&
+                  TRANSFER >= PARTS * OWN_FRAGMENTS * GROUP_THREADS * 16,
               "kernels/marlin_gemm/wgmma.c disagrees");
 
 extern __shared__ __align__(1024) uint4 shared_memory[];
@@ -58,8 +61,8 @@ struct place {
 __device__ __forceinline__ struct place find_place(int m, int k) {
     const int tiles_m = (m + TILE_M - 1) / TILE_M, tile = blockIdx.x / SPLIT_K, stages = k / TILE_K;
     struct place p;
-    p.group = threadIdx.x / GROUP_THREADS, p.thread = threadIdx.x % GROUP_THREADS;
-    p.warp = p.thread / 32, p.lane = p.thread % 32;
+    p.group = uniform(threadIdx.x / GROUP_THREADS), p.thread = threadIdx.x % GROUP_THREADS;
+    p.warp = uniform(p.thread / 32), p.lane = p.thread % 32;
     const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group;
     p.m0 = tile % tiles_m * TILE_M;
     p.block = tile / tiles_m * (TILE_N / 64) + p.warp;
@@ -200,66 +203,107 @@ __device__ __forceinline__ void add_part(struct sums &sums, const struct place &
 
 /* --- sums on their way out --- */
 
-/* Waits for all warps that share the tile. */
-__device__ __forceinline__ void meet() {
+/* Says which sums this block will be sent; before anything else. */
+__device__ __forceinline__ void announce_sums() {
+    const unsigned rank = blockIdx.x % SPLIT_K, own = (FRAGMENTS - rank + SPLIT_K - 1) / SPLIT_K;
+    if (SPLIT_K > 1 && threadIdx.x == 0)
+        transfer_open(shared_address(shared_memory) + TRANSFER, PARTS * own * GROUP_THREADS * 16);
+}
+
+/* Hands each fragment to the block that adds it up, where it lies as [part][fragment / SPLIT_K][thread] over the
+ * stages, which by then are free. */
+__device__ __forceinline__ void send_sums(const struct sums &sums, const struct place &p) {
+    const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group,
+              first = part * OWN_FRAGMENTS * GROUP_THREADS + p.thread;
+    const unsigned memory = shared_address(shared_memory), own = memory + first * 16;
     if (SPLIT_K == 1) {
         __syncthreads();
     } else {
-        cluster_arrive();
+        cluster_arrive_relaxed();
         cluster_wait();
     }
-}
-
-/* Hands each fragment to the block that adds it up, where it lies as [part][fragment / SPLIT_K][thread]. */
-__device__ __forceinline__ void send_sums(const struct sums &sums, const struct place &p) {
-    const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group;
-    const unsigned own = shared_address(shared_memory) + (part * OWN_FRAGMENTS * GROUP_THREADS + p.thread) * 16;
 #pragma unroll
     for (int f = 0; f < FRAGMENTS; f++) {
         const float *c = sums.at[f / TOKEN_TILES] + f % TOKEN_TILES * 4;
         const float4 value = make_float4(c[0], c[1], c[2], c[3]);
         const int slot = f / SPLIT_K * GROUP_THREADS;
         if (SPLIT_K == 1)
-            ((float4 *)shared_memory)[part * OWN_FRAGMENTS * GROUP_THREADS + p.thread + slot] = value;
+            ((float4 *)shared_memory)[first + slot] = value;
         else
-            store_remote4(cluster_address(own, f % SPLIT_K) + slot * 16, value);
+            send_remote4(cluster_address(own, f % SPLIT_K) + slot * 16, value,
+                         cluster_address(memory + TRANSFER, f % SPLIT_K));
     }
 }
 
-/* Writes 16 columns and 8 tokens; `c` as multiply() has it, columns on its 16-row side. */
-__device__ __forceinline__ void store_fragment(const float4 &c, int row, int column, int lane, void *y, int m, int n) {
-    const unsigned low = transpose(half2_from_floats(c.x, c.y)), high = transpose(half2_from_floats(c.z, c.w));
-    row += lane / 4, column += lane % 4 * 2;
-    if (row >= m) return;
-    unsigned *to = (unsigned *)((unsigned short *)y + (size_t)row * n + column);
-    to[0] = low, to[4] = high;
+/* Waits for what was sent to this block. */
+__device__ __forceinline__ void receive_sums() {
+    if (SPLIT_K == 1)
+        __syncthreads();
+    else
+        transfer_wait(shared_address(shared_memory) + TRANSFER);
 }
 
-/* Adds up this block's fragments and writes them. */
-__device__ __forceinline__ void store_sums(const struct place &p, void *y, int m, int n) {
-    const float4 *own = ((float4 *)shared_memory) + p.thread;
-    if (p.block >= n / 64) return;
-    for (int i = p.group; i < OWN_FRAGMENTS; i += WARPGROUPS) {
-        const int f = i * SPLIT_K + blockIdx.x % SPLIT_K;
-        if (f >= FRAGMENTS) break;
-        float4 sum = own[i * GROUP_THREADS];
+/* The part of a fragment that a thread finishes: two neighbouring columns of a token, and those eight further. Its
+ * neighbour in n, lane ^ 4, has the same two tokens: the lane with the even column takes the first. */
+struct output {
+    int row, column;
+    bool inside;
+};
+__device__ __forceinline__ struct output find_output(const struct place &p, int i, int m, int n) {
+    const int f = i * SPLIT_K + blockIdx.x % SPLIT_K, column = p.lane / 4;
+    struct output at;
+    at.row = p.m0 + f % TOKEN_TILES * 8 + p.lane % 4 * 2 + column % 2;
+    at.column = p.block * 64 + f / TOKEN_TILES * 16 + column / 2 * 2;
+    at.inside = f < FRAGMENTS && i < OWN_FRAGMENTS && at.row < m && p.block < n / 64;
+    return at;
+}
+
+/* The sum of all parts of a fragment, in the order of k, as the thread finishes it. */
+__device__ __forceinline__ struct pairs<2> add_parts(const struct place &p, int i) {
+    const float4 *own = (const float4 *)shared_memory + i * GROUP_THREADS + p.thread;
+    float4 sum = own[0];
 #pragma unroll
-        for (int part = 1; part < PARTS; part++) {
-            const float4 other = own[(part * OWN_FRAGMENTS + i) * GROUP_THREADS];
-            sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
-        }
-        const int row = p.m0 + f % TOKEN_TILES * 8, column = p.block * 64 + f / TOKEN_TILES * 16;
-        store_fragment(sum, row, column, p.lane, y, m, n);
+    for (int part = 1; part < PARTS; part++) {
+        const float4 other = own[part * OWN_FRAGMENTS * GROUP_THREADS];
+        sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
+    }
+    const bool odd = p.lane / 4 % 2;
+    const float first = other_lane(odd ? sum.x : sum.y, 4), second = other_lane(odd ? sum.z : sum.w, 4);
+    if (odd) return {{first, sum.y}, {second, sum.w}};
+    return {{sum.x, first}, {sum.z, second}};
+}
+
+/* Adds up this block's fragments and writes what becomes of them. In a cluster the addend comes while the sums are
+ * sent; a block alone has too many fragments to keep their addends in registers. */
+__device__ __forceinline__ void
+finish_sums(const struct place &p, const struct arguments &a) {
+    constexpr int ROUNDS = (OWN_FRAGMENTS + WARPGROUPS - 1) / WARPGROUPS;
+    constexpr bool EARLY = SPLIT_K > 1;
+    struct pairs<2> addends[ROUNDS] = {};
+#pragma unroll
+    for (int r = 0; EARLY && r < ROUNDS; r++) {
+        const struct output at = find_output(p, r * WARPGROUPS + p.group, a.m, a.n);
+        if (at.inside) addends[r] = load_addend<2>(a.operands, at.row, a.n, at.column);
+    }
+    receive_sums();
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++) {
+        const int i = r * WARPGROUPS + p.group;
+        if (i >= OWN_FRAGMENTS) break;
+        const struct output at = find_output(p, i, a.m, a.n);
+        const struct pairs<2> sums = add_parts(p, i);
+        if (!at.inside) continue;
+        if (!EARLY) addends[r] = load_addend<2>(a.operands, at.row, a.n, at.column);
+        store_outputs<2>(a.operands, at.row, a.n, at.column, sums, addends[r]);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.k);
     struct sums sums = {};
+    announce_sums();
     add_part(sums, p, a);
     if (!GROUP) scale_sums(sums, p, a.operands.scales, a.n);
-    meet(); /* the stages are free */
     send_sums(sums, p);
-    meet();
-    store_sums(p, a.operands.y, a.m, a.n);
+    finish_sums(p, a);
 }

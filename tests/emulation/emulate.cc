@@ -8,7 +8,7 @@
 
 #include <ucontext.h>
 
-enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, ENDED };
+enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, AT_TRANSFER, ENDED };
 
 struct fiber {
     ucontext_t context;
@@ -17,6 +17,7 @@ struct fiber {
     unsigned barrier, barrier_threads; /* where it rests AT_BARRIER */
     bool value;
     unsigned arrivals, waits; /* at the cluster's barrier */
+    unsigned transfer;        /* where it rests AT_TRANSFER */
     std::vector<std::vector<copy>> groups;
     std::vector<std::vector<product>> products;
     std::vector<remote_store> stores;
@@ -98,9 +99,25 @@ static void perform(const struct remote_store &store) {
     bool ended = true;
     for (struct fiber &fiber : block.fibers) ended &= fiber.rest == ENDED;
     if (!block.entered || ended) broken("a store to a block that has not started or has ended");
-    char *own_memory = shared_at(address, store.bytes);
-    char *to = &block == running ? own_memory : block.shared.data() + (own_memory - (char *)shared_memory);
-    memcpy(to, store.value, store.bytes);
+    shared_at(address, store.bytes);
+    char *memory = &block == running ? (char *)shared_memory : block.shared.data();
+    memcpy(memory + address, store.value, store.bytes);
+    if (!store.transfer) return;
+    char *transfer = memory + (shared_at(store.transfer & 0xffffff, 8) - (char *)shared_memory);
+    unsigned left;
+    memcpy(&left, transfer, 4);
+    if (left < store.bytes) broken("a transfer of more bytes than were announced");
+    left -= store.bytes;
+    memcpy(transfer, &left, 4);
+}
+static void perform_stores(bool sent) {
+    std::vector<remote_store> later;
+    for (const struct remote_store &store : own().stores)
+        if (!store.transfer == !sent)
+            perform(store);
+        else
+            later.push_back(store);
+    own().stores = later;
 }
 void store_to_cluster(const struct remote_store &store) {
     if (copies_late)
@@ -109,8 +126,10 @@ void store_to_cluster(const struct remote_store &store) {
         perform(store);
 }
 void cluster_arrive() {
-    for (const struct remote_store &store : own().stores) perform(store);
-    own().stores.clear();
+    perform_stores(false);
+    cluster_arrive_relaxed();
+}
+void cluster_arrive_relaxed() {
     if (own().arrivals++ != own().waits) broken("a second arrival at the cluster's barrier without a wait");
 }
 void cluster_wait() {
@@ -118,10 +137,17 @@ void cluster_wait() {
     rest(AT_CLUSTER);
 }
 
+void transfer_wait(unsigned transfer) {
+    perform_stores(true);
+    own().transfer = transfer;
+    rest(AT_TRANSFER);
+}
+
 /* --- the scheduler --- */
 
 static void run_entry() {
     ENTRY(arguments_of_launch);
+    perform_stores(true);
     if (!own().stores.empty()) broken("a store to another block that nothing publishes");
     if (own().arrivals != own().waits) broken("an arrival at the cluster's barrier without a wait");
     rest(ENDED);
@@ -206,6 +232,20 @@ static bool open_cluster() {
     return opened;
 }
 
+/* The same for transfers that are complete. */
+static bool open_transfers() {
+    bool opened = false;
+    for (struct fiber &fiber : running->fibers) {
+        unsigned left = 0;
+        if (fiber.rest != AT_TRANSFER) continue;
+        memcpy(&left, shared_at(fiber.transfer, 8), 4);
+        if (left) continue;
+        fiber.rest = RUNS;
+        opened = true;
+    }
+    return opened;
+}
+
 /* Runs a block until all of it waits for others or has ended. */
 static bool run_block(struct block &block) {
     bool ran = false;
@@ -213,7 +253,7 @@ static bool run_block(struct block &block) {
     blockIdx = block.index;
     block.entered = true;
     memcpy(shared_memory, block.shared.data(), block.shared.size());
-    while (run_warps() || open_barrier()) ran = true;
+    while (run_warps() || open_barrier() || open_transfers()) ran = true;
     memcpy(block.shared.data(), shared_memory, block.shared.size());
     return ran;
 }

@@ -16,6 +16,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define __align__(bytes)
 /* All fibers run on one thread of the host: what is local to it, they share. */
 #define __shared__ thread_local
 
@@ -64,6 +65,7 @@ struct product {
 struct remote_store {
     unsigned to, bytes; /* rank << 24 | address */
     float value[4];
+    unsigned transfer; /* that counts it; the same, or 0 */
 };
 extern index3 threadIdx, blockIdx;
 extern thread_local uint4 shared_memory[];
@@ -210,13 +212,19 @@ static inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, 
     rest_in_warp();
 }
 
-static inline unsigned transpose(unsigned pair) {
-    const unsigned lane = threadIdx.x % 32;
-    const struct exchange *lanes = exchange_words({{pair}});
-    const unsigned first = lanes[lane % 4 * 8 + lane / 8].words[0],
-                   second = lanes[lane % 4 * 8 + 4 + lane / 8].words[0];
+static inline unsigned uniform(unsigned value) {
+    const unsigned first = exchange_words({{value}})[0].words[0];
+    if (first != value) broken("a value that is not the same in all of a warp");
     rest_in_warp();
-    return lane / 4 % 2 ? high_halves(first, second) : low_halves(first, second);
+    return value;
+}
+
+static inline float other_lane(float value, int mask) {
+    struct exchange own = {};
+    memcpy(own.words, &value, 4);
+    memcpy(&value, exchange_words(own)[threadIdx.x % 32 ^ mask].words, 4);
+    rest_in_warp();
+    return value;
 }
 
 /* --- the matrix unit of a warpgroup: each warp does its 16 rows --- */
@@ -276,16 +284,26 @@ static inline void publish_to_matrix_unit() {
 
 unsigned cluster_rank();
 void cluster_arrive();
+void cluster_arrive_relaxed();
 void cluster_wait();
 static inline unsigned cluster_address(unsigned address, unsigned rank) {
     return rank << 24 | address;
 }
 static inline void store_remote(unsigned to, float value) {
-    store_to_cluster({to, 4, {value}});
+    store_to_cluster({to, 4, {value}, 0});
 }
 static inline void store_remote4(unsigned to, float4 value) {
-    store_to_cluster({to, 16, {value.x, value.y, value.z, value.w}});
+    store_to_cluster({to, 16, {value.x, value.y, value.z, value.w}, 0});
 }
+static inline void send_remote4(unsigned to, float4 value, unsigned transfer) {
+    if (to >> 24 != transfer >> 24 || !transfer) broken("a transfer of another block");
+    store_to_cluster({to, 16, {value.x, value.y, value.z, value.w}, transfer});
+}
+static inline void transfer_open(unsigned transfer, unsigned bytes) {
+    memset(shared_at(transfer, 8), 0, 8);
+    memcpy(shared_at(transfer, 8), &bytes, 4);
+}
+void transfer_wait(unsigned transfer);
 
 /* --- between launches and blocks, which run one after the other --- */
 
