@@ -5,6 +5,7 @@
 
 #include "bench/cbench.h"
 #include "bench/cupti.h"
+#include "bench/rows.h"
 #include "bench/sweep.h"
 #include "bench/commands.h"
 
@@ -14,7 +15,7 @@ static const char program[] = "tilebook sweep";
 
 struct options {
     struct sweep_options sweep;
-    const char *device, *table, *csv;
+    const char *device, *table, *csv, *report;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
     enum regime regime;
@@ -28,6 +29,7 @@ enum {
     KEY_SEED,
     KEY_TABLE,
     KEY_CSV,
+    KEY_REPORT,
     KEY_BUDGET,
     KEY_MIN_TIME,
     KEY_REGIME,
@@ -61,6 +63,8 @@ static const struct argp_option option_list[] = {
      "figures need)",
      0},
     {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
+    {"report", KEY_REPORT, "FILE", 0,
+     "Append a row a point to this CSV; on a GPU with what reading the same weights takes and with cuBLASLt's time", 0},
     {"benchmark_min_time", KEY_MIN_TIME, "S", OPTION_HIDDEN, "", 0},
     {0},
 };
@@ -152,11 +156,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_CSV:
         options->csv = argument;
         break;
+    case KEY_REPORT:
+        options->report = argument;
+        break;
     case ARGP_KEY_END:
-        if (sweep->chain && (sweep->config_count || options->csv || options->regime))
+        if (sweep->chain && (sweep->config_count || options->csv || options->report || options->regime))
             argp_error(state,
                        "--chain takes its configurations from --table or the defaults, has a row for each regime "
-                       "of graphs, and no CSV: --config, --regime and --csv do not go with it");
+                       "of graphs, and no CSV: --config, --regime, --csv and --report do not go with it");
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -304,18 +311,29 @@ static int finish(const struct sweep *sweep, const struct command_line *line, in
     return 130;
 }
 
+/* The report first: it can refuse, the other file is begun anew. */
+static int open_files(struct sweep *sweep, const struct options *options, bool list, struct error *error) {
+    if (options->report && !list && rows_open(options->report, &sweep->report, error)) return -1;
+    if (!options->csv || (sweep->csv = fopen(options->csv, "w"))) return 0;
+    return error_set(error, "%s: %s", options->csv, strerror(errno));
+}
+
+static int close_files(struct sweep *sweep, struct error *error) {
+    bool csv = sweep->csv && fclose(sweep->csv), report = sweep->report && fclose(sweep->report);
+    if (!csv && !report && !sweep->report_failed) return 0;
+    return error_set(error, "the %s could not be written; is the disk full?", csv ? "CSV file" : "report");
+}
+
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
     sweep->measuring = measuring(options->min_time);
     sweep->measuring.regime = options->regime;
     sweep->repeated = line->repetitions > 1;
     if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
-    sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1);
+    /* cuBLASLt beside a point may take as long as the point. */
+    sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1) * (options->report ? 2 : 1);
     sweep->words = stderr;
-    if (options->csv && !(sweep->csv = fopen(options->csv, "w"))) {
-        error_set(&error, "%s: %s", options->csv, strerror(errno));
-        return fail(1, error.text);
-    }
+    if (open_files(sweep, options, line->list, &error)) return fail(1, error.text);
     if (!line->list) {
         if (options->small)
             fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
@@ -328,7 +346,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     const volatile sig_atomic_t *interrupted = catch_interrupt();
     cbench_stop_at(interrupted);
     int ran = cbench_run();
-    if (sweep->csv && fclose(sweep->csv)) return fail(1, "the CSV file could not be written; is the disk full?");
+    if (close_files(sweep, &error)) return fail(1, error.text);
     return finish(sweep, line, ran, *interrupted);
 }
 

@@ -28,7 +28,8 @@ static void launch(const struct device *device, const struct problem *problem, c
     launch->entry = "read_floor";
     snprintf(launch->options, sizeof launch->options, "-DGRID=%u -DBITS=%d -DGROUP=%d", blocks,
              problem->op == OP_FP16_GEMM ? 16 : 4, problem->group == problem->k ? 0 : problem->group);
-    launch->grid = (struct device_grid){.blocks = {blocks, 1, 1}, .threads = (unsigned)config->value[THREADS]};
+    launch->grid =
+        (struct device_grid){.blocks = {blocks, 1, 1}, .threads = (unsigned)config->value[THREADS], .overlaps = true};
     launch->workspace_bytes = WORKSPACE_COUNTER_BYTES + sizeof(uint32_t);
 }
 
@@ -88,12 +89,12 @@ static int check(struct instance *instance, const struct plan *plan, uint32_t wo
 /* --- timing --- */
 
 static int time_shape(struct instance *instance, const struct kernel *kernel, const struct config *config,
-                      uint32_t words, double *least_us, struct error *error) {
+                      uint32_t words, const struct measure_options *options, double *least_us, struct error *error) {
     struct plan *plan;
     struct measurement m;
     if (plan_create(instance->device, kernel, &instance->problem, config, &plan, error)) return -1;
     int result = check(instance, plan, words, error);
-    if (!result) result = measure(instance, plan, &measure_quick, &m, error);
+    if (!result) result = measure(instance, plan, options, &m, error);
     plan_destroy(plan);
     if (result) return -1;
     *least_us = fmin(*least_us, m.median_us);
@@ -101,17 +102,19 @@ static int time_shape(struct instance *instance, const struct kernel *kernel, co
     return 0;
 }
 
-int measure_floor(struct instance *instance, double *us, struct error *error) {
+int measure_floor(struct instance *instance, enum regime regime, double *us, struct error *error) {
     struct kernel kernel = floor_kernel;
+    struct measure_options options = measure_quick;
     uint32_t words;
     kernel.op = instance->problem.op;
+    options.regime = regime;
     *us = INFINITY;
     if (words_of(instance, &words, error)) return error_prefix(error, "read floor");
     for (long i = 0; i < config_space(&kernel); i++) {
         struct config config = config_at(&kernel, i);
         char text[MAX_CONFIG_TEXT];
         if (config_legal(instance->device, &kernel, &instance->problem, &config, NULL)) continue;
-        if (time_shape(instance, &kernel, &config, words, us, error))
+        if (time_shape(instance, &kernel, &config, words, &options, us, error))
             return error_prefix(error, "read floor, %s", config_text(&kernel, &config, text));
     }
     return 0;

@@ -72,11 +72,13 @@ template <class FIND> __device__ __forceinline__ unsigned read_share(const FIND 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) read_floor(struct arguments a) {
+    programmatic_launch();
     const struct run run = find_run(a);
     const unsigned share = (run.end + GRID * LINE - 1) / (GRID * LINE) * LINE;
     const unsigned first = blockIdx.x * share, end = min(run.end, first + share), at = first + threadIdx.x;
     const unsigned seen =
         end <= run.weights_end ? read_share(in_weights{run.weights}, at, end) : read_share(in_run{run}, at, end);
+    programmatic_wait();
     // A launch with m = 0 is checked: it gives the exclusive or of all words. The others hardly ever come here, but
     // the compiler cannot leave their loads out.
     if (a.m == 0 || seen == 0x7113b00c)

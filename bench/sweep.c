@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "bench/cbench.h"
+#include "bench/rows.h"
 
 /* --- choosing kernels --- */
 
@@ -190,6 +191,7 @@ void sweep_destroy(struct sweep *sweep) {
     if (!sweep) return;
     instance_destroy(sweep->instance);
     sweep_free_chains(sweep);
+    yardsticks_free(&sweep->yardsticks);
     free(sweep->points);
     free(sweep);
 }
@@ -234,6 +236,53 @@ static int run_plan(struct sweep_point *point, struct measurement *m, double *re
     return result;
 }
 
+/* --- what a row is compared with --- */
+
+struct beside {
+    double floor_us, cublas_us; /* 0: not measured */
+};
+
+static void warn_of_column(const struct sweep *sweep, const char *column, const struct error *error) {
+    fprintf(sweep->words, "warning: %s stays empty: %s\n", column, error->text);
+}
+
+/* Asked for with a report; its instance is still the point's. */
+static struct beside measure_beside(const struct sweep_point *point) {
+    struct sweep *sweep = point->sweep;
+    struct beside beside = {0};
+    struct error error;
+    if (!sweep->report) return beside;
+    struct measure_options measuring = sweep_measuring(sweep);
+    if (sweep->device->backend != BACKEND_CUDA) return beside;
+    if (yardstick_floor(&sweep->yardsticks, sweep->instance, measuring.regime, &beside.floor_us, &error))
+        warn_of_column(sweep, "floor_us", &error);
+    if (point->problem.op != OP_AWQ_DEQUANT &&
+        yardstick_cublas(&sweep->yardsticks, sweep->instance, &measuring, &beside.cublas_us, &error))
+        warn_of_column(sweep, "cublas_us", &error);
+    return beside;
+}
+
+static void write_report(const struct sweep_point *point, const struct measurement *m, const struct beside *beside) {
+    struct sweep *sweep = point->sweep;
+    char regime[64], kernel[64], config[MAX_CONFIG_TEXT];
+    struct error error;
+    if (!sweep->report || sweep->report_failed) return;
+    snprintf(regime, sizeof regime, "%s %s %s", sweep->options.cold ? "cold" : "warm",
+             sweep->device->backend == BACKEND_CUDA ? regime_name(m->regime) : "call", m->clock);
+    struct row row = {.layer = point->layer,
+                      .regime = regime,
+                      .kernel = kernel_full_name(point->kernel, kernel),
+                      .config = config_text(point->kernel, &point->config, config),
+                      .problem = &point->problem,
+                      .us = m->median_us,
+                      .p20_us = m->p20_us,
+                      .p80_us = m->p80_us,
+                      .floor_us = beside->floor_us,
+                      .cublas_us = beside->cublas_us};
+    sweep->report_failed = rows_put(sweep->report, &row, &error);
+    if (sweep->report_failed) fprintf(sweep->words, "warning: %s\n", error.text);
+}
+
 void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more) {
     char label[2048], reasons[NVML_REASONS];
     int used = snprintf(label, sizeof label, "stop=%s clock=%s regime=%s", m->stop, m->clock, regime_name(m->regime));
@@ -246,7 +295,7 @@ void sweep_label(struct cbench_state *state, const struct measurement *m, const 
 }
 
 static void set_counters(struct cbench_state *state, const struct sweep_point *point, const struct measurement *m,
-                         double relative_error) {
+                         const struct beside *beside, double relative_error) {
     const struct problem *p = &point->problem;
     const struct ceilings *ceilings = &point->sweep->ceilings;
     double gbs = problem_bytes(p) / m->median_us / 1e3, tflops = problem_flops(p) / m->median_us / 1e6;
@@ -278,6 +327,8 @@ static void set_counters(struct cbench_state *state, const struct sweep_point *p
         /* Google Benchmark's relative spread of zeros is NaN, which no JSON reader but Python's takes. */
         if (counters[i].value != 0 || !point->sweep->repeated)
             cbench_set_counter(state, counters[i].name, counters[i].value);
+    if (beside->floor_us > 0) cbench_set_counter(state, "floor_us", beside->floor_us);
+    if (beside->cublas_us > 0) cbench_set_counter(state, "cublas_us", beside->cublas_us);
     if (nvml_impairment(m->throttle)) cbench_set_counter(state, "throttled", 1);
 }
 
@@ -304,10 +355,12 @@ void sweep_warn(const struct sweep *sweep, unsigned long long reasons) {
 void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
                   double relative_error) {
     if (nvml_watch(&point->sweep->watch, m->throttle)) sweep_warn(point->sweep, m->throttle);
-    set_counters(state, point, m, relative_error);
+    struct beside beside = measure_beside(point);
+    set_counters(state, point, m, &beside, relative_error);
     sweep_label(state, m, "");
     cbench_set_iteration_time(state, m->median_us / 1e6);
     write_csv(point->sweep->csv, point, m, relative_error);
+    write_report(point, m, &beside);
 }
 
 static void run_point(struct cbench_state *state, void *data) {

@@ -6,6 +6,7 @@
 
 #include "bench/measure.h"
 #include "bench/shapes.h"
+#include "bench/yardsticks.h"
 #include "kernels/tiles.h"
 
 enum { SWEEP_CONFIGS = 64, SWEEP_NAME = 320 };
@@ -40,12 +41,15 @@ struct sweep {
     double deadline;                  /* likewise; on the monotonic clock, seconds; 0 for none */
     int runs;                         /* likewise; those to come, for the deadline */
     FILE *csv;                        /* likewise; NULL for none */
+    FILE *report;                     /* likewise, of rows_open: then points get their yardsticks too */
     FILE *words;                      /* likewise; for warnings */
     bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;
     struct sweep_chains *chains; /* in place of the points, `count` too; or NULL */
     int count, room;
-    int failures;              /* runs that failed */
+    int failures;       /* runs that failed */
+    bool report_failed; /* a row could not be written */
+    struct yardsticks yardsticks;
     struct nvml_watch watch;   /* of the others */
     struct instance *instance; /* of the last point: neighbours share it */
 };
@@ -58,8 +62,8 @@ int sweep_create(struct device *device, const struct sweep_options *options, con
 double sweep_now(void);
 /* Registers all points with Google Benchmark. */
 void sweep_register(struct sweep *sweep);
-/* What a point does with its measurement: a warning if it is the first of an impaired card, the row, its line
- * in the CSV. */
+/* What a point does with its measurement: a warning if it is the first of an impaired card, the row, its lines
+ * in the CSV and in the report. */
 struct cbench_state;
 void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
                   double relative_error);

@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "bench/cbench.h"
+#include "bench/rows.h"
 #include "bench/sweep.h"
 
 /* Small enough to be quick under the sanitizers; the figures themselves mean nothing here. */
@@ -215,6 +216,76 @@ static void csv_rows(void **state) {
     release(&output);
 }
 
+/* Two sweeps into one report: one header, both rows; nothing beside them on the CPU. */
+static void report_is_appended_to(void **state) {
+    (void)state;
+    char command[512];
+    snprintf(command, sizeof command, QUICK "--op fp16_gemm --shapes 128x64 --m 3 --report %s/report.csv", directory);
+    for (int i = 0; i < 2; i++) {
+        struct output output = run(command);
+        assert_int_equal(output.code, 0);
+        release(&output);
+    }
+    char *text = read_text("report.csv"), *second = strchr(text, '\n') + 1;
+    static const char start[] = "fp16_gemm,128x64,128,64,0,0,3,none,warm call monotonic,fp16_gemm/cpu,tile_m=";
+    assert_int_equal(count_lines(text), 3);
+    assert_memory_equal(text, ROWS_HEADER "\n", sizeof ROWS_HEADER);
+    for (int i = 0; i < 2; i++, second = strchr(second, '\n') + 1) {
+        double us, p20, p80;
+        assert_memory_equal(second, start, strlen(start));
+        const char *figures = strchr(second + strlen(start), ',');
+        assert_int_equal(sscanf(figures, ",%lf,%lf,%lf,,\n", &us, &p20, &p80), 3);
+        assert_true(p20 > 0 && p20 <= us && us <= p80);
+        assert_null(memchr(figures, ' ', (size_t)(strchr(figures, '\n') - figures)));
+    }
+    free(text);
+}
+
+static void rows_hold_what_is_beside_them(void **state) {
+    (void)state;
+    const struct problem problem = {OP_MARLIN_GEMM, 8, 5120, 13824, 128, true, EPILOGUE_RESIDUAL};
+    const struct row row = {"down", "cold stream cupti", "marlin_gemm/x", "a=1 b=2", &problem, 14.25, 14, 15.5, 12.96,
+                            52.125};
+    char path[128];
+    FILE *file;
+    struct error error;
+    snprintf(path, sizeof path, "%s/rows", directory);
+    if (rows_open(path, &file, &error) || rows_put(file, &row, &error)) fail_msg("%s", error.text);
+    fclose(file);
+    char *text = read_text("rows");
+    assert_string_equal(text, "op,layer,k,n,group,zeros,m,epilogue,regime,kernel,config,us,p20,p80,floor_us,cublas_us\n"
+                              "marlin_gemm,down,13824,5120,128,1,8,residual,cold stream cupti,marlin_gemm/x,a=1 b=2,"
+                              "14.2500,14.0000,15.5000,12.9600,52.1250\n");
+    free(text);
+    assert_int_equal(rows_open("/dev/full", &file, &error), -1);
+    assert_non_null(strstr(error.text, "/dev/full"));
+}
+
+/* Refused before anything is measured, and left as they were. */
+static void other_files_are_no_report(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"op,layer,k,n\n", "not a report of this program: its first line is not 'op,layer,k,n,group,"},
+        {ROWS_HEADER ",more\n", "not a report"},
+        {ROWS_HEADER "\nfp16_gemm,qkv", "ends in the middle of a row"},
+        {ROWS_HEADER, "not a report"},
+        {"\n", "not a report"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[128], command[512];
+        snprintf(path, sizeof path, "%s/other.csv", directory);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fputs(cases[i][0], file);
+        fclose(file);
+        snprintf(command, sizeof command, QUICK "--op fp16_gemm --shapes 128x64 --m 1 --report %s", path);
+        check_fails(command, 1, cases[i][1]);
+        char *text = read_text("other.csv");
+        assert_string_equal(text, cases[i][0]);
+        free(text);
+    }
+}
+
 static void wrong_usage(void **state) {
     (void)state;
     static const struct {
@@ -257,6 +328,7 @@ static void failures(void **state) {
     check_fails("kernels --device cuda:99", 1, "--device cpu");
     check_fails(QUICK "--table /nonexistent/tiles.txt", 1, "/nonexistent/tiles.txt");
     check_fails(QUICK "--csv /nonexistent/rows.csv", 1, "/nonexistent/rows.csv");
+    check_fails(QUICK "--report /nonexistent/report.csv", 1, "/nonexistent/report.csv");
 }
 
 static void empty_filter(void **state) {
@@ -469,6 +541,9 @@ int main(void) {
         cmocka_unit_test(all_configurations),
         cmocka_unit_test(a_budget_ends_the_sampling),
         cmocka_unit_test(csv_rows),
+        cmocka_unit_test(report_is_appended_to),
+        cmocka_unit_test(rows_hold_what_is_beside_them),
+        cmocka_unit_test(other_files_are_no_report),
         cmocka_unit_test(wrong_usage),
         cmocka_unit_test(failures),
         cmocka_unit_test(empty_filter),
