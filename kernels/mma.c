@@ -99,7 +99,8 @@ int mma_legal(const struct device *device, const struct problem *p, const struct
 void mma_launch(const struct problem *p, const struct mma_block *b, struct launch *launch) {
     size_t used = strlen(launch->options);
     launch->grid = (struct device_grid){.blocks = {(unsigned)tiles(p, b), (unsigned)b->split_k, 1},
-                                        .threads = (unsigned)mma_threads(b)};
+                                        .threads = (unsigned)mma_threads(b),
+                                        .overlaps = true};
     launch->shared_bytes = mma_shared_bytes(b);
     launch->workspace_bytes = workspace_bytes(p, b);
     snprintf(launch->options + used, sizeof launch->options - used, "%s-DSHARED_BYTES=%zu", used ? " " : "",

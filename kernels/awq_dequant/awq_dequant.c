@@ -50,7 +50,8 @@ static void launch(const struct device *device, const struct problem *problem, c
     launch->entry = "awq_dequant";
     snprintf(launch->options, sizeof launch->options, "-DZEROS=%d", problem->zeros);
     launch->grid = (struct device_grid){.blocks = {(unsigned)blocks(problem, config), 1, 1},
-                                        .threads = (unsigned)config->value[THREADS]};
+                                        .threads = (unsigned)config->value[THREADS],
+                                        .overlaps = true};
 }
 
 const struct kernel awq_dequant_tiled = {

@@ -74,8 +74,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) awq_dequant(const __grid_c
     unsigned *tile = (unsigned *)memory;
     const int tiles_k = (a.k + TILE_K - 1) / TILE_K;
     const int k0 = blockIdx.x % tiles_k * TILE_K, word0 = blockIdx.x / tiles_k * WORDS;
+    programmatic_launch();
     load_words(tile, a, k0, word0);
     __syncthreads();
+    /* Words, scales and zero points nobody writes; y the launch ahead may still be reading. */
+    programmatic_wait();
 #pragma unroll
     for (int i = 0; i < ITEMS; i += THREADS) {
         const int index = i + threadIdx.x, k = index % (TILE_K / 8) * 8, word = index / (TILE_K / 8);

@@ -102,6 +102,11 @@ __device__ __forceinline__ void load_tokens(unsigned x, const struct place &p, i
 
 /* --- the pipeline --- */
 
+/* Stages that are requested at once. */
+__device__ __forceinline__ int first_stages(const struct place &p) {
+    return min(STAGES - 1, p.k_stages);
+}
+
 /* Calls request(i, stage) for i = 0..count-1, STAGES - 1 ahead of compute(stage). One barrier a step is
  * enough: behind it every thread's copies of this stage have landed (each waited for its own before it),
  * and every warp has left the stage that the new request overwrites (it was computed one step ago). */

@@ -302,6 +302,15 @@ __device__ __forceinline__ void programmatic_wait() {
 #endif
 }
 
+/* Asks for `bytes` in L2, where what is written later is seen all the same, so that it may come before
+ * programmatic_wait; address and bytes are multiples of 16. Nothing before sm_90. */
+__device__ __forceinline__ void prefetch_cache(const void *from, int bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)), "r"(bytes)
+                 : "memory");
+#endif
+}
+
 /* Lets the launch behind start as soon as every block has called this or ended. */
 __device__ __forceinline__ void programmatic_launch() {
 #if __CUDA_ARCH__ >= 900

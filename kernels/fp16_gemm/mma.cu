@@ -35,8 +35,18 @@ __device__ __forceinline__ void add_stage(struct sums &sums, const struct place 
     }
 }
 
+/* Brings the weights of the first stages closer while the launch ahead still runs. */
+__device__ __forceinline__ void prefetch_weights(const struct place &p, const struct arguments &a) {
+    const unsigned short *from = (const unsigned short *)a.operands.weights + (size_t)p.n0 * a.k + p.k_first * TILE_K;
+    for (int i = threadIdx.x; i < min(TILE_N, a.n - p.n0); i += THREADS)
+        prefetch_cache(from + (size_t)i * a.k, first_stages(p) * TILE_K * 2);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) fp16_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
+    programmatic_launch();
+    prefetch_weights(p, a);
+    programmatic_wait();
     const unsigned memory = shared_address(shared_memory);
     struct sums sums = {};
     run_pipeline(

@@ -129,8 +129,19 @@ __device__ __forceinline__ void start_columns(struct columns &columns, const str
     if (ZEROS && !GROUP && block < n / 64) set_zeros(columns, ((const unsigned *)zeros)[block * 8 + p.lane / 4]);
 }
 
+/* Brings the codes of the first stages closer while the launch ahead still runs. */
+__device__ __forceinline__ void prefetch_codes(const struct place &p, const struct arguments &a) {
+    const int row0 = p.k_first * TILE_K / 16, rows = first_stages(p) * (TILE_K / 16), tiles = a.n / 64;
+    const char *from = (const char *)a.operands.weights + ((size_t)row0 * tiles + p.n0 / 64) * 512;
+    for (int i = threadIdx.x; i < rows; i += THREADS)
+        prefetch_cache(from + (size_t)i * tiles * 512, min(TILE_N / 64, tiles - p.n0 / 64) * 512);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
+    programmatic_launch();
+    prefetch_codes(p, a);
+    programmatic_wait();
     const unsigned memory = shared_address(shared_memory);
     struct sums sums = {};
     struct columns columns;
