@@ -31,7 +31,7 @@ static void done(int status) {
     if (status) fail_msg("%s", error.text);
 }
 
-static void *get(struct device *device, size_t bytes) {
+static inline void *get(struct device *device, size_t bytes) {
     void *memory = device_alloc(device, bytes, &error);
     if (!memory) fail_msg("%s", error.text);
     return memory;
