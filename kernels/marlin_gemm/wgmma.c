@@ -186,7 +186,7 @@ const struct kernel marlin_gemm_wgmma = {
             [TILE_K] = {"tile_k", "depth of a pipeline stage", 2, {64, 128}},
             [WARPGROUPS] = {"warpgroups", "warpgroups of a block that share K", 4, {1, 2, 3, 4}},
             [STAGES] = {"stages", "pipeline stages of a warpgroup", 5, {2, 3, 4, 6, 8}},
-            [SPLIT_K] = {"split_k", "blocks of a cluster that share K", 6, {1, 2, 4, 5, 6, 8}},
+            [SPLIT_K] = {"split_k", "blocks of a cluster that share K", 7, {1, 2, 3, 4, 5, 6, 8}},
         },
     .legal = legal,
     .estimate = estimate,

@@ -168,20 +168,27 @@ __device__ __forceinline__ void start_columns(struct columns &columns, const str
     if (ZEROS && !GROUP && p.block < n / 64) set_zeros(columns, ((const unsigned *)zeros)[p.block * 8 + p.lane / 4]);
 }
 
-/* This warpgroup's part of k. Weights do not depend on the launch ahead and are requested before it has ended. */
-__device__ __forceinline__ void add_part(struct sums &sums, const struct place &p, const struct arguments &a) {
-    struct columns columns;
+/* Fills the pipeline with weights, which do not depend on the launch ahead. */
+__device__ __forceinline__ void start_weights(const struct place &p, const struct arguments &a) {
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++)
         if (i < p.k_stages) request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, (p.k_first + i) * TILE_K);
-    start_columns(columns, p, a.operands.zeros, a.n);
-    programmatic_launch();
-    programmatic_wait();
+}
+
+/* And with x; a group of copies for each stage. */
+__device__ __forceinline__ void start_tokens(const struct place &p, const struct arguments &a) {
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (i < p.k_stages) request_tokens(p.x + i * X_BYTES, p, a.operands.x, a.m, a.k, (p.k_first + i) * TILE_K);
         copy_async_commit();
     }
+}
+
+/* The sums of this warpgroup's part of k. Behind the barrier every thread's copies of a stage have landed and all
+ * products of the one before it are done, so that its place is free. */
+__device__ __forceinline__ void add_part(struct sums &sums, const struct place &p, const struct arguments &a) {
+    struct columns columns;
+    start_columns(columns, p, a.operands.zeros, a.n);
     int computed = 0, requested = STAGES - 1;
     for (int i = 0; i < p.k_stages; i++) {
         copy_async_wait<STAGES - 2>();
@@ -203,7 +210,7 @@ __device__ __forceinline__ void add_part(struct sums &sums, const struct place &
 
 /* --- sums on their way out --- */
 
-/* Says which sums this block will be sent; before anything else. */
+/* Says how much this block will be sent. */
 __device__ __forceinline__ void announce_sums() {
     const unsigned rank = blockIdx.x % SPLIT_K, own = (FRAGMENTS - rank + SPLIT_K - 1) / SPLIT_K;
     if (SPLIT_K > 1 && threadIdx.x == 0)
@@ -213,8 +220,8 @@ __device__ __forceinline__ void announce_sums() {
 /* Hands each fragment to the block that adds it up, where it lies as [part][fragment / SPLIT_K][thread] over the
  * stages, which by then are free. */
 __device__ __forceinline__ void send_sums(const struct sums &sums, const struct place &p) {
-    const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group,
-              first = part * OWN_FRAGMENTS * GROUP_THREADS + p.thread;
+    const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group;
+    const int first = part * OWN_FRAGMENTS * GROUP_THREADS + p.thread;
     const unsigned memory = shared_address(shared_memory), own = memory + first * 16;
     if (SPLIT_K == 1) {
         __syncthreads();
@@ -301,7 +308,11 @@ finish_sums(const struct place &p, const struct arguments &a) {
 extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.k);
     struct sums sums = {};
+    start_weights(p, a);
     announce_sums();
+    programmatic_launch();
+    programmatic_wait();
+    start_tokens(p, a);
     add_part(sums, p, a);
     if (!GROUP) scale_sums(sums, p, a.operands.scales, a.n);
     send_sums(sums, p);
