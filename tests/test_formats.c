@@ -119,7 +119,7 @@ static void round_trips(void **state) {
 enum { TOTAL = 256, OFFSET = 64 };
 
 static struct repack fused(enum format from, enum format to, const int32_t *perm) {
-    return (struct repack){from, to, K, N, GROUPS, TOTAL, OFFSET, perm};
+    return (struct repack){from, to, K, N, GROUPS, TOTAL, OFFSET, perm, COLUMNS_TOGETHER};
 }
 
 /* Rows of `width` words inside rows of `total` words equal the expected ones, and nothing else was written. */
@@ -192,6 +192,98 @@ static void repack_both_scale_orders(void **state) {
     check_scales(r, golden_marlin_scales_one_group);
 }
 
+/* Elements (rows, N) of two sources as (rows, 2N) in which each has every other eight columns. */
+static void interleave(const void *first, const void *second, int rows, size_t size, void *to) {
+    for (int row = 0; row < rows; row++)
+        for (int n = 0; n < 2 * N; n++) {
+            const char *from = n / 8 % 2 ? second : first;
+            size_t source = (size_t)(row * N + n / 16 * 8 + n % 8) * size;
+            memcpy((char *)to + (size_t)(row * 2 * N + n) * size, from + source, size);
+        }
+}
+
+/* Both sources into a poisoned matrix of just their columns: no word of poison may be left. */
+static void repack_two(int (*repack)(struct device *, const struct repack *, const uint32_t *, uint32_t *,
+                                     struct error *),
+                       struct repack r, const uint32_t *first, const uint32_t *second, uint32_t *to, int words) {
+    struct error error = {""};
+    poison(to, words);
+    r.columns = COLUMNS_SECOND_EIGHTS;
+    if (repack(device, &r, second, to, &error)) fail_msg("%s", error.text);
+    r.columns = COLUMNS_FIRST_EIGHTS;
+    if (repack(device, &r, first, to, &error)) fail_msg("%s", error.text);
+}
+
+static void repack_interleaved(void **state) {
+    (void)state;
+    enum { WORDS = K * 2 * N / 8, ZERO_WORDS = GROUPS * 2 * N / 8 };
+    static uint8_t others[K * N], both[K * 2 * N];
+    static uint32_t first[K * N / 8], second[K * N / 8], to[WORDS], expected[WORDS];
+    for (int i = 0; i < K * N; i++) others[i] = codes[K * N - 1 - i] ^ 5;
+    for (int source = FORMAT_AWQ; source <= FORMAT_GPTQ_V2; source++) {
+        bool awq = source == FORMAT_AWQ, v1 = source == FORMAT_GPTQ_V1;
+        struct repack r = {(enum format)source, FORMAT_MARLIN, K, N, GROUPS, 2 * N, 0, NULL, COLUMNS_TOGETHER};
+        (awq ? awq_pack : gptq_pack)(codes, K, N, first), (awq ? awq_pack : gptq_pack)(others, K, N, second);
+        interleave(codes, others, K, 1, both);
+        marlin_pack(both, K, 2 * N, expected);
+        repack_two(repack_weights, r, first, second, to, WORDS);
+        assert_memory_equal(to, expected, sizeof to);
+        r.to = FORMAT_AWQ;
+        awq_pack(both, K, 2 * N, expected);
+        repack_two(repack_weights, r, first, second, to, WORDS);
+        assert_memory_equal(to, expected, sizeof to);
+
+        awq ? awq_pack(codes, GROUPS, N, first) : gptq_pack_zeros(codes, GROUPS, N, v1, first);
+        awq ? awq_pack(others, GROUPS, N, second) : gptq_pack_zeros(others, GROUPS, N, v1, second);
+        interleave(codes, others, GROUPS, 1, both);
+        awq_pack(both, GROUPS, 2 * N, expected);
+        repack_two(repack_zeros, r, first, second, to, ZERO_WORDS);
+        assert_memory_equal(to, expected, ZERO_WORDS * 4);
+        r.to = FORMAT_MARLIN;
+        marlin_pack_zeros(both, GROUPS, 2 * N, expected);
+        repack_two(repack_zeros, r, first, second, to, ZERO_WORDS);
+        assert_memory_equal(to, expected, ZERO_WORDS * 4);
+    }
+}
+
+static void repack_interleaved_scales(void **state) {
+    (void)state;
+    uint16_t others[GROUPS * N], both[GROUPS * 2 * N], to[GROUPS * 2 * N], expected[GROUPS * 2 * N];
+    struct error error;
+    for (int i = 0; i < GROUPS * N; i++) others[i] = (uint16_t)(0x3c00 + i);
+    for (int groups = GROUPS; groups; groups = groups > 1 ? 1 : 0)
+        for (int marlin = 0; marlin < 2; marlin++) {
+            struct repack r = {FORMAT_AWQ,          marlin ? FORMAT_MARLIN : FORMAT_AWQ, K, N, groups, 2 * N, 0, NULL,
+                               COLUMNS_FIRST_EIGHTS};
+            memset(to, 0xff, sizeof to);
+            assert_int_equal(repack_scales(device, &r, golden_scales, to, &error), 0);
+            r.columns = COLUMNS_SECOND_EIGHTS;
+            assert_int_equal(repack_scales(device, &r, others, to, &error), 0);
+            interleave(golden_scales, others, groups, 2, both);
+            memcpy(expected, both, sizeof both);
+            if (marlin) marlin_pack_scales(both, groups, 2 * N, expected);
+            assert_memory_equal(to, expected, (size_t)(groups * 2 * N) * 2);
+        }
+}
+
+static void repack_rows_of_halves(void **state) {
+    (void)state;
+    enum { DEPTH = 64, ROWS = N };
+    static uint16_t first[ROWS * DEPTH], second[ROWS * DEPTH], to[(2 * ROWS + 64) * DEPTH];
+    struct error error;
+    for (int i = 0; i < ROWS * DEPTH; i++) first[i] = (uint16_t)i, second[i] = (uint16_t)(i + ROWS * DEPTH);
+    struct repack r = {FORMAT_HALF, FORMAT_HALF, DEPTH, ROWS, 1, 2 * ROWS + 64, 64, NULL, COLUMNS_FIRST_EIGHTS};
+    memset(to, 0xff, sizeof to);
+    assert_int_equal(repack_weights(device, &r, (const uint32_t *)(void *)first, (uint32_t *)(void *)to, &error), 0);
+    r.columns = COLUMNS_SECOND_EIGHTS;
+    assert_int_equal(repack_weights(device, &r, (const uint32_t *)(void *)second, (uint32_t *)(void *)to, &error), 0);
+    for (int n = 0; n < 2 * ROWS; n++) {
+        const uint16_t *expected = (n / 8 % 2 ? second : first) + (n / 16 * 8 + n % 8) * DEPTH;
+        assert_memory_equal(to + (64 + n) * DEPTH, expected, DEPTH * 2);
+    }
+    for (int i = 0; i < 64 * DEPTH; i++) assert_int_equal(to[i], 0xffff);
+}
+
 /* Rows given to groups at random: repacking with the permutation must equal packing the sorted rows. */
 static void repack_desc_act(void **state) {
     (void)state;
@@ -212,7 +304,7 @@ static void repack_desc_act(void **state) {
         memcpy(sorted + i * N, codes + perm[i] * N, N);
     }
     gptq_pack(codes, K, N, from);
-    struct repack r = {FORMAT_GPTQ_V1, FORMAT_MARLIN, K, N, GROUPS, N, 0, perm};
+    struct repack r = {FORMAT_GPTQ_V1, FORMAT_MARLIN, K, N, GROUPS, N, 0, perm, COLUMNS_TOGETHER};
     marlin_pack(sorted, K, N, expected);
     assert_int_equal(repack_weights(device, &r, from, to, &error), 0);
     assert_memory_equal(to, expected, sizeof to);
@@ -245,13 +337,15 @@ static void refused_repacks(void **state) {
         struct repack repack;
         const char *says;
     } cases[] = {
-        {{FORMAT_MARLIN, FORMAT_AWQ, K, N, GROUPS, N, 0, NULL}, "from Marlin to AWQ"},
-        {{FORMAT_AWQ, FORMAT_GPTQ_V1, K, N, GROUPS, N, 0, NULL}, "from AWQ to GPTQ v1"},
-        {{FORMAT_AWQ, FORMAT_MARLIN, 64, N, GROUPS, N, 0, NULL}, "K=64"},
-        {{FORMAT_AWQ, FORMAT_MARLIN, K, 96, GROUPS, N, 0, NULL}, "N=96"},
-        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, 3, N, 0, NULL}, "3 groups"},
-        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, GROUPS, N, 64, NULL}, "columns 64 to 192 of 128"},
-        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, GROUPS, 256, 32, NULL}, "columns 32 to 160 of 256"},
+        {{FORMAT_MARLIN, FORMAT_AWQ, K, N, GROUPS, N, 0, NULL, COLUMNS_TOGETHER}, "from Marlin to AWQ"},
+        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, GROUPS, N, 0, NULL, COLUMNS_FIRST_EIGHTS}, "columns 0 to 256 of 128"},
+        {{FORMAT_HALF, FORMAT_MARLIN, K, N, 1, N, 0, NULL, COLUMNS_TOGETHER}, "from fp16 to Marlin"},
+        {{FORMAT_AWQ, FORMAT_GPTQ_V1, K, N, GROUPS, N, 0, NULL, COLUMNS_TOGETHER}, "from AWQ to GPTQ v1"},
+        {{FORMAT_AWQ, FORMAT_MARLIN, 64, N, GROUPS, N, 0, NULL, COLUMNS_TOGETHER}, "K=64"},
+        {{FORMAT_AWQ, FORMAT_MARLIN, K, 96, GROUPS, N, 0, NULL, COLUMNS_TOGETHER}, "N=96"},
+        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, 3, N, 0, NULL, COLUMNS_TOGETHER}, "3 groups"},
+        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, GROUPS, N, 64, NULL, COLUMNS_TOGETHER}, "columns 64 to 192 of 128"},
+        {{FORMAT_AWQ, FORMAT_MARLIN, K, N, GROUPS, 256, 32, NULL, COLUMNS_TOGETHER}, "columns 32 to 160 of 256"},
     };
     uint32_t words[1];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -272,6 +366,9 @@ int main(void) {
         cmocka_unit_test(repack_to_fused_matrix),
         cmocka_unit_test(repack_zero_points),
         cmocka_unit_test(repack_both_scale_orders),
+        cmocka_unit_test(repack_interleaved),
+        cmocka_unit_test(repack_interleaved_scales),
+        cmocka_unit_test(repack_rows_of_halves),
         cmocka_unit_test(repack_desc_act),
         cmocka_unit_test(bad_group_index),
         cmocka_unit_test(refused_repacks),

@@ -9,7 +9,12 @@
 #define LAYOUT static inline
 #endif
 
-enum format { FORMAT_AWQ, FORMAT_GPTQ_V1, FORMAT_GPTQ_V2, FORMAT_MARLIN };
+/* FORMAT_HALF: fp16 (N, K), rows of columns as fp16_gemm reads them. */
+enum format { FORMAT_AWQ, FORMAT_GPTQ_V1, FORMAT_GPTQ_V2, FORMAT_MARLIN, FORMAT_HALF };
+
+/* How the columns of a source lie in their stretch of the destination: side by side, or as the first or the second
+ * eight of every 16, which leaves the others to another source. */
+enum layout_columns { COLUMNS_TOGETHER, COLUMNS_FIRST_EIGHTS, COLUMNS_SECOND_EIGHTS };
 
 /* --- from (row, column) to where it lies --- */
 
@@ -91,51 +96,86 @@ struct layout_repack {
     const void *from;
     void *to;
     const int *perm;
-    int from_format, to_format;
-    int n, groups, n_total, n_offset;
-    long count; /* words, or scales, of the source */
+    int from_format, to_format, columns;
+    int k, n, groups, n_total, n_offset;
+    long count; /* words of the stretch, or scales or fp16 pairs of the source */
 };
+
+/* Columns of the destination among which those of the source lie, from n_offset on. */
+LAYOUT int layout_stretch(const struct layout_repack *r) {
+    return r->columns == COLUMNS_TOGETHER ? r->n : 2 * r->n;
+}
+
+/* Where column n of the source comes to in the stretch. */
+LAYOUT int layout_target(const struct layout_repack *r, int n) {
+    return r->columns == COLUMNS_TOGETHER ? n : n / 8 * 16 + (r->columns == COLUMNS_SECOND_EIGHTS) * 8 + n % 8;
+}
+
+/* Which column of the source comes to column n of the stretch; -1 if it is another source's. */
+LAYOUT int layout_source(const struct layout_repack *r, int n) {
+    if (r->columns == COLUMNS_TOGETHER) return n;
+    return n / 8 % 2 == (r->columns == COLUMNS_SECOND_EIGHTS) ? n / 16 * 8 + n % 8 : -1;
+}
 
 LAYOUT unsigned layout_code(const unsigned *words, long nibble) {
     return words[nibble / 8] >> (int)(nibble % 8 * 4) & 15;
 }
 
-/* Word `word` of the source's width, moved into rows of `total` words that begin `offset` earlier. */
+/* Word `word` of the stretch's width, moved into rows of `total` words that begin `offset` earlier. */
 LAYOUT long layout_fused(long word, int width, int total, int offset) {
     return word / width * total + offset + word % width;
 }
 
+/* Writes the nibbles of `value` that `mask` covers; the others are another source's. */
+LAYOUT void layout_merge(unsigned *to, unsigned value, unsigned mask) {
+    if (mask) *to = mask == ~0u ? value : (*to & ~mask) | value;
+}
+
 LAYOUT void layout_repack_weight(const struct layout_repack *r, long word) {
-    int marlin = r->to_format == FORMAT_MARLIN;
-    unsigned value = 0;
+    int marlin = r->to_format == FORMAT_MARLIN, stretch = layout_stretch(r);
+    unsigned value = 0, mask = 0;
     for (int nibble = 0; nibble < 8; nibble++) {
         struct layout_place at =
-            marlin ? layout_marlin_place(word, nibble, r->n) : layout_awq_place(word, nibble, r->n);
-        int k = r->perm ? r->perm[at.k] : at.k;
-        long from = r->from_format == FORMAT_AWQ ? layout_awq(k, at.n, r->n) : layout_gptq(k, at.n, r->n);
+            marlin ? layout_marlin_place(word, nibble, stretch) : layout_awq_place(word, nibble, stretch);
+        int k = r->perm ? r->perm[at.k] : at.k, n = layout_source(r, at.n);
+        if (n < 0) continue;
+        long from = r->from_format == FORMAT_AWQ ? layout_awq(k, n, r->n) : layout_gptq(k, n, r->n);
         value |= layout_code((const unsigned *)r->from, from) << 4 * nibble;
+        mask |= 15u << 4 * nibble;
     }
-    long to = marlin ? layout_fused(word, 2 * r->n, 2 * r->n_total, 2 * r->n_offset)
-                     : layout_fused(word, r->n / 8, r->n_total / 8, r->n_offset / 8);
-    ((unsigned *)r->to)[to] = value;
+    long to = marlin ? layout_fused(word, 2 * stretch, 2 * r->n_total, 2 * r->n_offset)
+                     : layout_fused(word, stretch / 8, r->n_total / 8, r->n_offset / 8);
+    layout_merge((unsigned *)r->to + to, value, mask);
 }
 
 LAYOUT void layout_repack_zero(const struct layout_repack *r, long word) {
-    unsigned value = 0, stored_less = r->from_format == FORMAT_GPTQ_V1;
+    unsigned value = 0, mask = 0, stored_less = r->from_format == FORMAT_GPTQ_V1;
+    int stretch = layout_stretch(r);
     for (int nibble = 0; nibble < 8; nibble++) {
-        struct layout_place at = r->to_format == FORMAT_MARLIN ? layout_marlin_zero_place(word, nibble, r->n)
-                                                               : layout_awq_place(word, nibble, r->n);
-        long from = r->from_format == FORMAT_AWQ ? layout_awq(at.k, at.n, r->n) : layout_gptq_zero(at.k, at.n, r->n);
+        struct layout_place at = r->to_format == FORMAT_MARLIN ? layout_marlin_zero_place(word, nibble, stretch)
+                                                               : layout_awq_place(word, nibble, stretch);
+        int n = layout_source(r, at.n);
+        if (n < 0) continue;
+        long from = r->from_format == FORMAT_AWQ ? layout_awq(at.k, n, r->n) : layout_gptq_zero(at.k, n, r->n);
         value |= ((layout_code((const unsigned *)r->from, from) + stored_less) & 15) << 4 * nibble;
+        mask |= 15u << 4 * nibble;
     }
-    ((unsigned *)r->to)[layout_fused(word, r->n / 8, r->n_total / 8, r->n_offset / 8)] = value;
+    long to = layout_fused(word, stretch / 8, r->n_total / 8, r->n_offset / 8);
+    layout_merge((unsigned *)r->to + to, value, mask);
 }
 
 LAYOUT void layout_repack_scale(const struct layout_repack *r, long element) {
-    int group = (int)(element / r->n), n = (int)(element % r->n);
-    long to = r->to_format == FORMAT_MARLIN ? layout_marlin_scale(group, n, r->n, r->groups) : element;
-    ((unsigned short *)r->to)[layout_fused(to, r->n, r->n_total, r->n_offset)] =
+    int group = (int)(element / r->n), n = layout_target(r, (int)(element % r->n)), stretch = layout_stretch(r);
+    long to =
+        r->to_format == FORMAT_MARLIN ? layout_marlin_scale(group, n, stretch, r->groups) : (long)group * stretch + n;
+    ((unsigned short *)r->to)[layout_fused(to, stretch, r->n_total, r->n_offset)] =
         ((const unsigned short *)r->from)[element];
+}
+
+/* Two neighbours of a row of fp16. */
+LAYOUT void layout_repack_pair(const struct layout_repack *r, long pair) {
+    int width = r->k / 2, n = r->n_offset + layout_target(r, (int)(pair / width));
+    ((unsigned *)r->to)[(long)n * width + pair % width] = ((const unsigned *)r->from)[pair];
 }
 
 #endif

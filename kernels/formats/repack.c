@@ -1,20 +1,27 @@
 #include "kernels/formats/formats.h"
 
-static const char *const format_names[] = {"AWQ", "GPTQ v1", "GPTQ v2", "Marlin"};
+static const char *const format_names[] = {"AWQ", "GPTQ v1", "GPTQ v2", "Marlin", "fp16"};
+
+static int stretch(const struct repack *r) {
+    return r->columns == COLUMNS_TOGETHER ? r->n : 2 * r->n;
+}
 
 static int check(const struct repack *r, struct error *error) {
-    bool ways = r->from != FORMAT_MARLIN && (r->to == FORMAT_MARLIN || r->to == FORMAT_AWQ);
+    bool half = r->from == FORMAT_HALF && r->to == FORMAT_HALF;
+    bool ways = half || (r->from <= FORMAT_GPTQ_V2 && (r->to == FORMAT_MARLIN || r->to == FORMAT_AWQ));
+    int depth = half ? 64 : 128, end = r->n_offset + stretch(r);
     if (!ways)
-        return error_set(error, "repack: there is no way from %s to %s; accepted: AWQ or GPTQ to Marlin or AWQ",
+        return error_set(error,
+                         "repack: there is no way from %s to %s; accepted: AWQ or GPTQ to Marlin or AWQ, fp16 to fp16",
                          format_names[r->from], format_names[r->to]);
-    if (r->k < 1 || r->n < 1 || r->k % 128 || r->n % 64)
-        return error_set(error, "repack: K=%d, N=%d; K must be a multiple of 128 and N of 64", r->k, r->n);
+    if (r->k < 1 || r->n < 1 || r->k % depth || r->n % 64)
+        return error_set(error, "repack: K=%d, N=%d; K must be a multiple of %d and N of 64", r->k, r->n, depth);
     if (r->groups < 1 || r->k % r->groups)
         return error_set(error, "repack: K=%d is not a multiple of %d groups", r->k, r->groups);
-    if (r->n_total % 64 || r->n_offset % 64 || r->n_offset < 0 || r->n_offset > r->n_total - r->n)
+    if (r->n_total % 64 || r->n_offset % 64 || r->n_offset < 0 || end > r->n_total)
         return error_set(error,
                          "repack: columns %d to %d of %d; offset and total must be multiples of 64 that hold them",
-                         r->n_offset, r->n_offset + r->n, r->n_total);
+                         r->n_offset, end, r->n_total);
     return 0;
 }
 
@@ -38,6 +45,8 @@ static int run(struct device *device, const struct repack *r, const void *from, 
         .perm = r->perm,
         .from_format = (int)r->from,
         .to_format = (int)r->to,
+        .columns = (int)r->columns,
+        .k = r->k,
         .n = r->n,
         .groups = r->groups,
         .n_total = r->n_total,
@@ -51,7 +60,10 @@ static int run(struct device *device, const struct repack *r, const void *from, 
 
 int repack_weights(struct device *device, const struct repack *repack, const uint32_t *from, uint32_t *to,
                    struct error *error) {
-    long words = (long)repack->k * repack->n / 8;
+    if (repack->from == FORMAT_HALF)
+        return run(device, repack, from, to, (long)repack->k * repack->n / 2, "repack_pairs", layout_repack_pair,
+                   error);
+    long words = (long)repack->k * stretch(repack) / 8;
     return run(device, repack, from, to, words, "repack_weights", layout_repack_weight, error);
 }
 
@@ -63,6 +75,6 @@ int repack_scales(struct device *device, const struct repack *repack, const uint
 
 int repack_zeros(struct device *device, const struct repack *repack, const uint32_t *from, uint32_t *to,
                  struct error *error) {
-    long words = (long)repack->groups * repack->n / 8;
+    long words = (long)repack->groups * stretch(repack) / 8;
     return run(device, repack, from, to, words, "repack_zeros", layout_repack_zero, error);
 }

@@ -14,6 +14,10 @@ extern "C" __global__ void repack_weights(const struct layout_repack repack) {
     for (long i = first(); i < repack.count; i += step()) layout_repack_weight(&repack, i);
 }
 
+extern "C" __global__ void repack_pairs(const struct layout_repack repack) {
+    for (long i = first(); i < repack.count; i += step()) layout_repack_pair(&repack, i);
+}
+
 extern "C" __global__ void repack_zeros(const struct layout_repack repack) {
     for (long i = first(); i < repack.count; i += step()) layout_repack_zero(&repack, i);
 }

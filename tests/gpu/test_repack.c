@@ -10,7 +10,7 @@
 #include "kernels/reference.h"
 #include "tests/gpu/devices.h"
 
-/* A third of a fused matrix, its other columns poisoned. */
+/* A part of a fused matrix, its other columns poisoned. */
 enum { K = 640, N = 192, TOTAL = 448, OFFSET = 128 };
 
 enum part { WEIGHTS, ZEROS, SCALES, PARTS };
@@ -58,11 +58,19 @@ static void every_way(void **state) {
         for (int to = FORMAT_AWQ; to <= FORMAT_MARLIN; to += FORMAT_MARLIN - FORMAT_AWQ)
             for (int g = 0; g < 3; g++)
                 for (int desc_act = 0; desc_act < 2; desc_act++)
-                    for (int part = 0; part < PARTS; part++) {
-                        struct repack r = {(enum format)from, (enum format)to, K,      N,
-                                           every_groups[g],   TOTAL,           OFFSET, desc_act ? perm : NULL};
-                        check((enum part)part, &r, perm);
-                    }
+                    for (int part = 0; part < PARTS; part++)
+                        for (int columns = COLUMNS_TOGETHER; columns <= COLUMNS_SECOND_EIGHTS; columns++) {
+                            struct repack r = {.from = (enum format)from,
+                                               .to = (enum format)to,
+                                               .k = K,
+                                               .n = N,
+                                               .groups = every_groups[g],
+                                               .n_total = TOTAL,
+                                               .n_offset = columns == COLUMNS_TOGETHER ? OFFSET : OFFSET / 2,
+                                               .perm = desc_act ? perm : NULL,
+                                               .columns = (enum layout_columns)columns};
+                            check((enum part)part, &r, perm);
+                        }
 }
 
 int main(void) {
