@@ -11,10 +11,11 @@
 
 enum { STAGING = 1 << 22, FLOATS = 1 << DTYPE_F32 | 1 << DTYPE_F16 | 1 << DTYPE_BF16, MAX_PARTS = 3 };
 
-/* The checkpoint's linears that make up one fused matrix, side by side along N. */
+/* The checkpoint's linears that make up one fused matrix: side by side along N, or by eights of columns in turn. */
 struct fusion {
     const char *layer;
     int k, n, parts;
+    bool interleaved; /* two parts of the same size */
     struct {
         const char *name;
         int n;
@@ -36,27 +37,31 @@ static struct fusion fusion_of(const struct model_config *c, int which) {
     int q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     switch (which) {
     case LINEAR_QKV:
-        return (struct fusion){"qkv",
-                               c->hidden,
-                               q + 2 * kv,
-                               3,
-                               {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
+        return (struct fusion){
+            "qkv", c->hidden, q + 2 * kv,
+            3,     false,     {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
     case LINEAR_O:
-        return (struct fusion){"o", q, c->hidden, 1, {{"self_attn.o_proj", c->hidden}}};
+        return (struct fusion){"o", q, c->hidden, 1, false, {{"self_attn.o_proj", c->hidden}}};
     case LINEAR_GATE_UP:
-        return (struct fusion){"gate_up",
-                               c->hidden,
-                               2 * c->intermediate,
-                               2,
-                               {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
+        return (struct fusion){
+            "gate_up", c->hidden, 2 * c->intermediate,
+            2,         true,      {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
     default:
-        return (struct fusion){"down", c->intermediate, c->hidden, 1, {{"mlp.down_proj", c->hidden}}};
+        return (struct fusion){"down", c->intermediate, c->hidden, 1, false, {{"mlp.down_proj", c->hidden}}};
     }
 }
 
-static struct linear linear_of(const struct loader *loader, const struct fusion *fusion) {
+enum epilogue linear_epilogue(int which) {
+    static const enum epilogue epilogues[LAYER_LINEARS] = {[LINEAR_QKV] = EPILOGUE_BIAS,
+                                                           [LINEAR_O] = EPILOGUE_RESIDUAL,
+                                                           [LINEAR_GATE_UP] = EPILOGUE_SILU_MUL,
+                                                           [LINEAR_DOWN] = EPILOGUE_RESIDUAL};
+    return epilogues[which];
+}
+
+static struct linear linear_of(const struct loader *loader, int which, const struct fusion *fusion) {
     const struct model_config *config = loader->config;
-    struct linear linear = {.op = OP_FP16_GEMM, .k = fusion->k, .n = fusion->n};
+    struct linear linear = {.op = OP_FP16_GEMM, .k = fusion->k, .n = fusion->n, .epilogue = linear_epilogue(which)};
     if (loader->method == METHOD_NONE) return linear;
     bool marlin = loader->method == METHOD_AWQ_MARLIN || loader->method == METHOD_GPTQ_MARLIN;
     linear.op = marlin ? OP_MARLIN_GEMM : OP_AWQ_DEQUANT;
@@ -75,7 +80,8 @@ struct problem linear_problem(const struct linear *linear, int m) {
                             .n = linear->n,
                             .k = linear->k,
                             .group = linear->group,
-                            .zeros = linear->zeros};
+                            .zeros = linear->zeros,
+                            .epilogue = linear->op == OP_AWQ_DEQUANT ? EPILOGUE_NONE : linear->epilogue};
 }
 
 size_t linear_bytes(const struct linear *linear) {
@@ -88,7 +94,7 @@ size_t linear_bytes(const struct linear *linear) {
 static int check_shapes(const struct loader *loader) {
     for (int i = 0; i < LAYER_LINEARS; i++) {
         struct fusion fusion = fusion_of(loader->config, i);
-        struct linear linear = linear_of(loader, &fusion);
+        struct linear linear = linear_of(loader, i, &fusion);
         struct problem problem = linear_problem(&linear, 1);
         if (problem_check(&problem, loader->error))
             return error_prefix(loader->error, "--quantization %s: no kernel takes this model's %s matrix",
@@ -172,32 +178,32 @@ static const struct tensor *get(struct loader *loader, int layer, const char *li
     return checkpoint_get(loader->checkpoint, name, dtypes, rows, columns, loader->error);
 }
 
-/* Vectors as fp32, one behind the other. */
-static int append_vector(struct loader *loader, const struct tensor *tensor, int count, float *to) {
-    float *values = malloc((size_t)count * sizeof *values);
-    if (!values) return error_set(loader->error, "out of memory");
-    for (int i = 0; i < count; i++) values[i] = element(tensor, (size_t)i);
-    int status = device_write(loader->weights->device, to, values, (size_t)count * sizeof *values, loader->error);
-    free(values);
-    return status;
-}
-
 static float *load_norm(struct loader *loader, const char *name) {
     int hidden = loader->config->hidden;
     const struct tensor *tensor = checkpoint_get(loader->checkpoint, name, FLOATS, hidden, 0, loader->error);
-    if (!tensor) return NULL;
-    float *norm = take(loader, (size_t)hidden * sizeof *norm);
-    return norm && !append_vector(loader, tensor, hidden, norm) ? norm : NULL;
+    size_t bytes = (size_t)hidden * sizeof(float);
+    float *values = tensor ? malloc(bytes) : NULL, *norm = NULL;
+    if (tensor && !values) error_set(loader->error, "out of memory");
+    for (int i = 0; values && i < hidden; i++) values[i] = element(tensor, (size_t)i);
+    if (values && (norm = take(loader, bytes)) &&
+        device_write(loader->weights->device, norm, values, bytes, loader->error))
+        norm = NULL;
+    free(values);
+    return norm;
 }
 
-static float *load_qkv_bias(struct loader *loader, int layer) {
-    struct fusion fusion = fusion_of(loader->config, LINEAR_QKV);
-    float *bias = take(loader, (size_t)fusion.n * sizeof *bias), *to = bias;
-    for (int p = 0; bias && p < fusion.parts; to += fusion.part[p++].n) {
-        const struct tensor *tensor = get(loader, layer, fusion.part[p].name, "bias", FLOATS, fusion.part[p].n, 0);
-        if (!tensor || append_vector(loader, tensor, fusion.part[p].n, to)) return NULL;
+/* Of the parts, one behind the other. Synthetic ones are zero. */
+static int load_bias(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
+    size_t bytes = (size_t)fusion->n * sizeof *linear->bias;
+    uint16_t *to = linear->bias = take(loader, bytes);
+    if (!to) return -1;
+    if (!loader->checkpoint) return device_fill(loader->weights->device, to, 0, bytes, loader->error);
+    for (int p = 0; p < fusion->parts; to += fusion->part[p++].n) {
+        int n = fusion->part[p].n;
+        const struct tensor *tensor = get(loader, layer, fusion->part[p].name, "bias", FLOATS, n, 0);
+        if (!tensor || write_half(loader, tensor, (size_t)n, to)) return -1;
     }
-    return bias;
+    return 0;
 }
 
 /* Some quantisers write biases for linears that have none: they must be zero. */
@@ -214,16 +220,29 @@ static int check_no_bias(struct loader *loader, int layer, const char *linear, i
     return 0;
 }
 
-/* --- fp16 matrices: (N, K), so fused parts follow one another --- */
+/* Which columns of the fused matrix the part has. */
+static void place_part(const struct fusion *fusion, int part, struct repack *repack) {
+    repack->n = fusion->part[part].n;
+    repack->n_total = fusion->n;
+    if (fusion->interleaved)
+        repack->columns = part ? COLUMNS_SECOND_EIGHTS : COLUMNS_FIRST_EIGHTS;
+    else
+        for (int p = 0; p < part; p++) repack->n_offset += fusion->part[p].n;
+}
+
+/* --- fp16 matrices: (N, K), so parts that lie side by side follow one another --- */
 
 static int load_fp16(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
-    uint16_t *to = linear->weights;
     for (int p = 0; p < fusion->parts; p++) {
-        size_t count = (size_t)fusion->part[p].n * (size_t)fusion->k;
-        const struct tensor *tensor =
-            get(loader, layer, fusion->part[p].name, "weight", FLOATS, fusion->part[p].n, fusion->k);
-        if (!tensor || write_half(loader, tensor, count, to)) return -1;
-        to += count;
+        struct repack repack = {.from = FORMAT_HALF, .to = FORMAT_HALF, .k = fusion->k, .groups = 1};
+        place_part(fusion, p, &repack);
+        size_t row = (size_t)fusion->k;
+        uint16_t *to = fusion->interleaved ? loader->raw : (uint16_t *)linear->weights + (size_t)repack.n_offset * row;
+        const struct tensor *tensor = get(loader, layer, fusion->part[p].name, "weight", FLOATS, repack.n, fusion->k);
+        if (!tensor || write_half(loader, tensor, (size_t)repack.n * row, to)) return -1;
+        if (fusion->interleaved &&
+            repack_weights(loader->weights->device, &repack, loader->raw, linear->weights, loader->error))
+            return -1;
     }
     return 0;
 }
@@ -329,20 +348,19 @@ static int load_int4(struct loader *loader, int layer, const struct fusion *fusi
     const struct model_config *config = loader->config;
     bool awq = config->quant == QUANT_AWQ;
     if (!awq && load_permutation(loader, layer, fusion, linear)) return -1;
-    struct repack repack = {
+    const struct repack all = {
         .from = awq               ? FORMAT_AWQ
                 : config->gptq_v2 ? FORMAT_GPTQ_V2
                                   : FORMAT_GPTQ_V1,
         .to = linear->op == OP_MARLIN_GEMM ? FORMAT_MARLIN : FORMAT_AWQ,
         .k = fusion->k,
         .groups = fusion->k / linear->group,
-        .n_total = fusion->n,
         .perm = linear->columns,
     };
     for (int p = 0; p < fusion->parts; p++) {
-        repack.n = fusion->part[p].n;
+        struct repack repack = all;
+        place_part(fusion, p, &repack);
         if (load_part(loader, layer, fusion->part[p].name, &repack, linear)) return -1;
-        repack.n_offset += repack.n;
     }
     return 0;
 }
@@ -386,22 +404,21 @@ static int load_vectors(struct loader *loader, int index, struct layer *layer) {
     if (!loader->checkpoint) {
         layer->input_norm = constant(loader, loader->config->hidden, 1);
         layer->post_norm = constant(loader, loader->config->hidden, 1);
-        layer->qkv_bias = constant(loader, layer->linear[LINEAR_QKV].n, 0);
-        return layer->input_norm && layer->post_norm && layer->qkv_bias ? 0 : -1;
+        return layer->input_norm && layer->post_norm ? 0 : -1;
     }
     snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", index);
     if (!(layer->input_norm = load_norm(loader, name))) return -1;
     snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", index);
-    if (!(layer->post_norm = load_norm(loader, name))) return -1;
-    return (layer->qkv_bias = load_qkv_bias(loader, index)) ? 0 : -1;
+    return (layer->post_norm = load_norm(loader, name)) ? 0 : -1;
 }
 
 static int load_linear(struct loader *loader, int layer, int which, struct linear *linear) {
     struct fusion fusion = fusion_of(loader->config, which);
-    *linear = linear_of(loader, &fusion);
-    if (take_linear(loader, linear)) return -1;
+    *linear = linear_of(loader, which, &fusion);
+    bool biased = linear->epilogue == EPILOGUE_BIAS;
+    if (take_linear(loader, linear) || (biased && load_bias(loader, layer, &fusion, linear))) return -1;
     if (!loader->checkpoint) return fill_linear(loader, linear);
-    for (int p = 0; which != LINEAR_QKV && p < fusion.parts; p++)
+    for (int p = 0; !biased && p < fusion.parts; p++)
         if (check_no_bias(loader, layer, fusion.part[p].name, fusion.part[p].n)) return -1;
     return linear->op == OP_FP16_GEMM ? load_fp16(loader, layer, &fusion, linear)
                                       : load_int4(loader, layer, &fusion, linear);
@@ -447,12 +464,13 @@ static int load_all(struct loader *loader) {
     return device_synchronize(w->device, loader->error);
 }
 
-/* Room for the largest tensor that is repacked. */
+/* Room for the largest tensor that is repacked: of int4 all are, of fp16 the interleaved ones. */
 static int take_raw(struct loader *loader) {
     size_t most = 0;
     for (int i = 0; i < LAYER_LINEARS; i++) {
         struct fusion fusion = fusion_of(loader->config, i);
-        size_t bytes = (size_t)fusion.k * (size_t)fusion.part[0].n / 2;
+        size_t weights = (size_t)fusion.k * (size_t)fusion.part[0].n;
+        size_t bytes = loader->method != METHOD_NONE ? weights / 2 : fusion.interleaved ? weights * 2 : 0;
         most = bytes > most ? bytes : most;
     }
     loader->raw = device_alloc(loader->weights->device, most, loader->error);
@@ -466,7 +484,7 @@ int weights_load(struct device *device, const struct model_config *config, const
     *weights = (struct weights){.device = device, .config = config, .seed = seed};
     loader.staging = malloc(STAGING * sizeof *loader.staging);
     if (!loader.staging) return error_set(error, "out of memory");
-    int status = checkpoint && method != METHOD_NONE ? take_raw(&loader) : 0;
+    int status = checkpoint ? take_raw(&loader) : 0;
     if (!status) status = load_all(&loader);
     device_free(device, loader.raw);
     free(loader.staging);
@@ -487,12 +505,12 @@ static float synthetic_element(uint64_t seed, uint64_t index) {
     return (float)((double)(z >> 40) * 0x1p-23 - 1);
 }
 
-void weights_embed(const struct weights *weights, const int *ids, int count, float *rows) {
+void weights_embed(const struct weights *weights, const int *ids, int count, uint16_t *rows) {
     size_t hidden = (size_t)weights->config->hidden;
     for (int row = 0; row < count; row++)
         for (size_t i = 0; i < hidden; i++) {
             size_t index = (size_t)ids[row] * hidden + i;
-            rows[(size_t)row * hidden + i] =
-                weights->embedding ? element(weights->embedding, index) : synthetic_element(weights->seed, index);
+            rows[(size_t)row * hidden + i] = half_from_float(
+                weights->embedding ? element(weights->embedding, index) : synthetic_element(weights->seed, index));
         }
 }

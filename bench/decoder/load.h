@@ -10,16 +10,20 @@ struct linear {
     enum op op;
     int k, n, group;
     bool zeros;
+    enum epilogue epilogue; /* of its GEMM */
     void *weights, *scales, *zero_points;
+    uint16_t *bias;   /* (N), fp16; NULL without one */
     int32_t *columns; /* (K): column of x for each row of W; NULL for the plain order */
 };
 
 enum { LINEAR_QKV, LINEAR_O, LINEAR_GATE_UP, LINEAR_DOWN, LAYER_LINEARS };
 
+/* What the decoder lets the GEMM of each of them do with its sums. */
+enum epilogue linear_epilogue(int which);
+
 struct layer {
     struct linear linear[LAYER_LINEARS];
     float *input_norm, *post_norm; /* (hidden) */
-    float *qkv_bias;               /* (N of qkv) */
 };
 
 struct weights {
@@ -43,10 +47,10 @@ int weights_load(struct device *device, const struct model_config *config, const
                  enum method method, unsigned long long seed, struct weights *weights, struct error *error);
 void weights_free(struct weights *weights);
 
-/* Rows of the embedding matrix as fp32 (count, hidden), on the host. The ids are below config->vocab. */
-void weights_embed(const struct weights *weights, const int *ids, int count, float *rows);
+/* Rows of the embedding matrix as fp16 (count, hidden), on the host. The ids are below config->vocab. */
+void weights_embed(const struct weights *weights, const int *ids, int count, uint16_t *rows);
 
-/* What one call with m rows of x computes; for OP_AWQ_DEQUANT the dequantisation, which has m = 1. */
+/* What one call with m rows of x computes; for OP_AWQ_DEQUANT the dequantisation, which has m = 1 and no epilogue. */
 struct problem linear_problem(const struct linear *linear, int m);
 /* Bytes of weights, scales and zero points. */
 size_t linear_bytes(const struct linear *linear);

@@ -10,12 +10,10 @@
 
 /* Activations of one chunk: M rows each, fp16 unless said otherwise. */
 struct buffers {
-    float *residual;       /* (M, hidden), fp32 */
+    uint16_t *residual;    /* (M, hidden): o and down add to it in place */
     uint16_t *x;           /* (M, hidden or heads * head_dim): what a GEMM reads */
     uint16_t *qkv;         /* (M, (heads + 2 kv_heads) * head_dim) */
-    uint16_t *delta;       /* (M, hidden): what a block adds to the residual */
-    uint16_t *gate_up;     /* (M, 2 * intermediate) */
-    uint16_t *activation;  /* (M, intermediate) */
+    uint16_t *activation;  /* (M, intermediate): silu(gate) * up */
     uint16_t *gathered;    /* (M, largest K); of permuted linears */
     uint16_t *dequantized; /* the largest (N, K); of linears that are dequantised before their GEMM */
     uint16_t *logits;      /* (1, N of the head) */
@@ -31,7 +29,7 @@ struct model {
     struct ops ops;
     struct plans *plans;
     struct buffers buffers;
-    float *rows; /* host: embeddings of a chunk */
+    uint16_t *rows; /* host: embeddings of a chunk */
     uint16_t *host_logits;
     size_t kv_bytes, scratch_bytes;
 };
@@ -64,11 +62,9 @@ static int take_scratch(struct model *model, struct error *error) {
     size_t q = (size_t)c->heads * (size_t)c->head_dim, kv = (size_t)c->kv_heads * (size_t)c->head_dim;
     size_t widest = q > hidden ? q : hidden, *total = &model->scratch_bytes, dequantized = 0;
     bool permuted = survey(model, &dequantized);
-    if (!(b->residual = take(model, 4 * m * hidden, total, error)) ||
+    if (!(b->residual = take(model, 2 * m * hidden, total, error)) ||
         !(b->x = take(model, 2 * m * widest, total, error)) ||
         !(b->qkv = take(model, 2 * m * (q + 2 * kv), total, error)) ||
-        !(b->delta = take(model, 2 * m * hidden, total, error)) ||
-        !(b->gate_up = take(model, 4 * m * inner, total, error)) ||
         !(b->activation = take(model, 2 * m * inner, total, error)) ||
         !(b->logits = take(model, 2 * (size_t)model->weights.head.n, total, error)) ||
         !(b->frequency = take(model, 2 * (size_t)c->head_dim, total, error)))
@@ -137,8 +133,8 @@ int model_create(struct device *device, const struct model_config *config, const
 void model_destroy(struct model *model) {
     if (!model) return;
     struct buffers *b = &model->buffers;
-    void *buffers[] = {b->residual, b->x,           b->qkv,    b->delta,     b->gate_up, b->activation,
-                       b->gathered, b->dequantized, b->logits, b->frequency, b->kv};
+    void *buffers[] = {b->residual,    b->x,      b->qkv,       b->activation, b->gathered,
+                       b->dequantized, b->logits, b->frequency, b->kv};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
     weights_free(&model->weights);
@@ -151,34 +147,39 @@ void model_destroy(struct model *model) {
 
 /* The fp16_gemm that follows a dequantisation. */
 static struct problem dense_problem(const struct linear *linear, int m) {
-    return (struct problem){.op = OP_FP16_GEMM, .m = m, .n = linear->n, .k = linear->k};
+    return (struct problem){.op = OP_FP16_GEMM, .m = m, .n = linear->n, .k = linear->k, .epilogue = linear->epilogue};
 }
 
-/* y = x W: (m, K) x (K, N) */
+/* y = x W, then the linear's epilogue: (m, K) x (K, N). A residual is what y holds before. */
 static int run_linear(struct model *model, const struct linear *linear, const uint16_t *x, int m, uint16_t *y,
                       struct error *error) {
     struct buffers *b = &model->buffers;
     struct problem problem = linear_problem(linear, m);
-    struct operands operands = {x, linear->weights, linear->scales, linear->zero_points, NULL, y, NULL};
+    struct operands operands = {.x = x,
+                                .weights = linear->weights,
+                                .scales = linear->scales,
+                                .zeros = linear->zero_points,
+                                .addend = linear->epilogue == EPILOGUE_RESIDUAL ? y : linear->bias,
+                                .y = y};
     if (linear->columns) {
         struct ops_gather gather = {x, linear->columns, b->gathered, m, linear->k};
         if (model->ops.functions->gather(&model->ops, &gather, error)) return -1;
         operands.x = b->gathered;
     }
     if (linear->op != OP_AWQ_DEQUANT) return plans_run(model->plans, &problem, operands, error);
-    struct operands dequant = {NULL, linear->weights, linear->scales, linear->zero_points, NULL, b->dequantized, NULL};
-    struct operands gemm = {operands.x, b->dequantized, NULL, NULL, NULL, y, NULL};
+    struct operands dequant = operands,
+                    gemm = {.x = operands.x, .weights = b->dequantized, .addend = operands.addend, .y = y};
+    dequant.y = b->dequantized;
     if (plans_run(model->plans, &problem, dequant, error)) return -1;
     problem = dense_problem(linear, m);
     return plans_run(model->plans, &problem, gemm, error);
 }
 
-static int norm(struct model *model, const uint16_t *delta, const float *weight, int first, int rows,
-                struct error *error) {
-    size_t start = (size_t)first * (size_t)model->config->hidden;
-    struct ops_rms_norm norm = {
-        model->buffers.residual + start, delta ? delta + start : NULL, weight, model->buffers.x, rows,
-        model->config->hidden,           (float)model->config->rms_eps};
+/* `rows` rows of the residual from row `first` on, to x. */
+static int norm(struct model *model, const float *weight, int first, int rows, struct error *error) {
+    const struct model_config *c = model->config;
+    const uint16_t *residual = model->buffers.residual + (size_t)first * (size_t)c->hidden;
+    struct ops_rms_norm norm = {residual, weight, model->buffers.x, rows, c->hidden, (float)c->rms_eps};
     return model->ops.functions->rms_norm(&model->ops, &norm, error);
 }
 
@@ -188,7 +189,7 @@ static int attend(struct model *model, int index, int tokens, int position, stru
     uint16_t *keys = b->kv + 2 * (size_t)index * cache_elements(model);
     struct ops_cache cache = {keys,    keys + cache_elements(model), c->kv_heads, model->options.context, c->head_dim,
                               position};
-    struct ops_rope rope = {cache, b->qkv, model->weights.layers[index].qkv_bias, b->frequency, tokens, c->heads};
+    struct ops_rope rope = {cache, b->qkv, b->frequency, tokens, c->heads};
     struct ops_attention attention = {cache, b->qkv, b->x, tokens, c->heads};
     if (model->ops.functions->rope(&model->ops, &rope, error)) return -1;
     return model->ops.functions->attention(&model->ops, &attention, error);
@@ -198,15 +199,13 @@ static int run_layer(struct model *model, int index, int tokens, int position, s
     const struct layer *layer = &model->weights.layers[index];
     const struct linear *linear = layer->linear;
     struct buffers *b = &model->buffers;
-    struct ops_silu_mul silu = {b->gate_up, b->activation, tokens, model->config->intermediate};
-    if (norm(model, index ? b->delta : NULL, layer->input_norm, 0, tokens, error) ||
+    if (norm(model, layer->input_norm, 0, tokens, error) ||
         run_linear(model, &linear[LINEAR_QKV], b->x, tokens, b->qkv, error) ||
         attend(model, index, tokens, position, error) ||
-        run_linear(model, &linear[LINEAR_O], b->x, tokens, b->delta, error) ||
-        norm(model, b->delta, layer->post_norm, 0, tokens, error) ||
-        run_linear(model, &linear[LINEAR_GATE_UP], b->x, tokens, b->gate_up, error) ||
-        model->ops.functions->silu_mul(&model->ops, &silu, error) ||
-        run_linear(model, &linear[LINEAR_DOWN], b->activation, tokens, b->delta, error))
+        run_linear(model, &linear[LINEAR_O], b->x, tokens, b->residual, error) ||
+        norm(model, layer->post_norm, 0, tokens, error) ||
+        run_linear(model, &linear[LINEAR_GATE_UP], b->x, tokens, b->activation, error) ||
+        run_linear(model, &linear[LINEAR_DOWN], b->activation, tokens, b->residual, error))
         return error_prefix(error, "layer %d", index);
     return 0;
 }
@@ -224,7 +223,7 @@ static int run_chunk(struct model *model, const int *ids, int tokens, int positi
 static int read_logits(struct model *model, int last, float *logits, struct error *error) {
     struct buffers *b = &model->buffers;
     size_t vocab = (size_t)model->config->vocab;
-    if (norm(model, b->delta, model->weights.final_norm, last, 1, error) ||
+    if (norm(model, model->weights.final_norm, last, 1, error) ||
         run_linear(model, &model->weights.head, b->x, 1, b->logits, error) ||
         device_read(model->device, model->host_logits, b->logits, 2 * vocab, error))
         return error_prefix(error, "lm_head");

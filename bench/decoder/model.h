@@ -1,5 +1,5 @@
 /* A Qwen2 model on a device: from a checkpoint to logits. The same code for both backends; only ops.h
- * differs. Activations and the KV cache are fp16, sums fp32. */
+ * differs. Activations, the residual among them, and the KV cache are fp16, sums fp32. */
 #ifndef TILEBOOK_DECODER_MODEL_H
 #define TILEBOOK_DECODER_MODEL_H
 

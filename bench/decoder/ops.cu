@@ -6,8 +6,7 @@
 typedef unsigned short half_word;
 
 struct rms_norm_arguments {
-    float *residual;
-    const half_word *delta;
+    const half_word *x;
     const float *weight;
     half_word *y;
     int rows, width;
@@ -22,7 +21,7 @@ struct cache {
 struct rope_arguments {
     struct cache cache;
     half_word *qkv;
-    const float *bias, *frequency;
+    const float *frequency;
     int tokens, heads;
 };
 
@@ -31,12 +30,6 @@ struct attention_arguments {
     const half_word *qkv;
     half_word *y;
     int tokens, heads;
-};
-
-struct silu_mul_arguments {
-    const half_word *gate_up;
-    half_word *y;
-    int rows, width;
 };
 
 struct gather_arguments {
@@ -71,16 +64,15 @@ __device__ inline float block_sum(float value) {
 // One block a row.
 extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(struct rms_norm_arguments a) {
     size_t start = (size_t)blockIdx.x * a.width;
-    float *residual = a.residual + start;
+    const half_word *x = a.x + start;
     float squares = 0;
     for (int i = threadIdx.x; i < a.width; i += BLOCK) {
-        float value = residual[i];
-        if (a.delta) residual[i] = value += half_to_float(a.delta[start + i]);
+        float value = half_to_float(x[i]);
         squares += value * value;
     }
     float scale = 1 / sqrtf(block_sum(squares) / a.width + a.epsilon);
     for (int i = threadIdx.x; i < a.width; i += BLOCK)
-        a.y[start + i] = half_from_float(residual[i] * scale * a.weight[i]);
+        a.y[start + i] = half_from_float(half_to_float(x[i]) * scale * a.weight[i]);
 }
 
 // One block a (head, token), heads counted through q, k and v; one thread a pair.
@@ -89,8 +81,7 @@ extern "C" __global__ void rope(struct rope_arguments a) {
     int head = blockIdx.x, token = blockIdx.y, i = threadIdx.x;
     int position = c.position + token, cached = head - a.heads;
     half_word *from = a.qkv + ((size_t)token * gridDim.x + head) * HEAD_DIM, *to = from;
-    const float *bias = a.bias + head * HEAD_DIM;
-    float low = half_to_float(from[i]) + bias[i], high = half_to_float(from[i + HEAD_DIM / 2]) + bias[i + HEAD_DIM / 2];
+    float low = half_to_float(from[i]), high = half_to_float(from[i + HEAD_DIM / 2]);
     float cosine = 1, sine = 0;
     if (cached < c.kv_heads) sincosf((float)position * a.frequency[i], &sine, &cosine);
     if (cached >= c.kv_heads)
@@ -211,19 +202,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_a
         }
         a.y[((size_t)(first + r) * a.heads + head) * HEAD_DIM + i] = half_from_float(weighted / total);
     }
-}
-
-// One thread two columns of one row.
-extern "C" __global__ void __launch_bounds__(BLOCK) silu_mul(struct silu_mul_arguments a) {
-    int pair = blockIdx.x * BLOCK + threadIdx.x;
-    if (2 * pair >= a.width) return;
-    const unsigned *gate = (const unsigned *)(a.gate_up + (size_t)blockIdx.y * 2 * a.width);
-    float low, high, up_low, up_high;
-    half2_to_floats(gate[pair], low, high);
-    half2_to_floats(gate[a.width / 2 + pair], up_low, up_high);
-    low = low / (1 + expf(-low)) * up_low;
-    high = high / (1 + expf(-high)) * up_high;
-    ((unsigned *)(a.y + (size_t)blockIdx.y * a.width))[pair] = half2_from_floats(low, high);
 }
 
 // One thread one column of one row.

@@ -1,5 +1,5 @@
-/* What a Qwen2 layer does besides its GEMMs, on either backend. Activations are fp16, row-major; the residual
- * stream, norm weights, biases and every sum are fp32. All pointers are device memory. A description is also
+/* What a Qwen2 layer does besides its GEMMs and their epilogues, on either backend. Activations are fp16,
+ * row-major; norm weights and every sum are fp32. All pointers are device memory. A description is also
  * the argument of its kernel in ops.cu: the two declarations must stay alike. */
 #ifndef TILEBOOK_DECODER_OPS_H
 #define TILEBOOK_DECODER_OPS_H
@@ -8,12 +8,11 @@
 
 #include "kernels/device.h"
 
-/* residual += delta (unless NULL); y = residual / sqrt(mean(residual^2) + epsilon) * weight, row by row. */
+/* y = x / sqrt(mean(x^2) + epsilon) * weight, row by row. */
 struct ops_rms_norm {
-    float *residual;       /* (rows, width) */
-    const uint16_t *delta; /* (rows, width) or NULL */
-    const float *weight;   /* (width) */
-    uint16_t *y;           /* (rows, width) */
+    const uint16_t *x;   /* (rows, width) */
+    const float *weight; /* (width) */
+    uint16_t *y;         /* (rows, width) */
     int rows, width;
     float epsilon;
 };
@@ -25,12 +24,10 @@ struct ops_cache {
     int position; /* of the first token of this call */
 };
 
-/* Adds the bias to q, k and v, rotates q (in place) and k by their positions (pairs i, i + head_dim/2), and
- * writes k and v into the cache. */
+/* Rotates q (in place) and k by their positions (pairs i, i + head_dim/2), and writes k and v into the cache. */
 struct ops_rope {
     struct ops_cache cache;
     uint16_t *qkv;          /* (tokens, (heads + 2 kv_heads) * head_dim): q, then k, then v */
-    const float *bias;      /* ((heads + 2 kv_heads) * head_dim) */
     const float *frequency; /* (head_dim / 2): theta^(-2i / head_dim) */
     int tokens, heads;
 };
@@ -42,13 +39,6 @@ struct ops_attention {
     const uint16_t *qkv; /* as ops_rope left it */
     uint16_t *y;         /* (tokens, heads * head_dim) */
     int tokens, heads;
-};
-
-/* y = silu(gate) * up */
-struct ops_silu_mul {
-    const uint16_t *gate_up; /* (rows, 2 * width): gate, then up */
-    uint16_t *y;             /* (rows, width) */
-    int rows, width;         /* width even */
 };
 
 /* y[r, i] = x[r, columns[i]] */
@@ -66,11 +56,10 @@ struct ops_functions {
     int (*rms_norm)(struct ops *, const struct ops_rms_norm *, struct error *);
     int (*rope)(struct ops *, const struct ops_rope *, struct error *);
     int (*attention)(struct ops *, const struct ops_attention *, struct error *);
-    int (*silu_mul)(struct ops *, const struct ops_silu_mul *, struct error *);
     int (*gather)(struct ops *, const struct ops_gather *, struct error *);
 };
 
-enum { OPS_RMS_NORM, OPS_ROPE, OPS_ATTENTION, OPS_ATTENTION_TILE, OPS_SILU_MUL, OPS_GATHER, OPS_KERNELS };
+enum { OPS_RMS_NORM, OPS_ROPE, OPS_ATTENTION, OPS_ATTENTION_TILE, OPS_GATHER, OPS_KERNELS };
 
 struct ops {
     struct device *device;

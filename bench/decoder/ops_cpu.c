@@ -9,25 +9,21 @@ static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error 
     (void)ops, (void)error;
     for (int row = 0; row < a->rows; row++) {
         size_t start = (size_t)row * (size_t)a->width;
-        float *residual = a->residual + start;
+        const uint16_t *x = a->x + start;
         double squares = 0;
-        for (int i = 0; i < a->width; i++) {
-            if (a->delta) residual[i] += half_to_float(a->delta[start + (size_t)i]);
-            squares += (double)residual[i] * residual[i];
-        }
+        for (int i = 0; i < a->width; i++) squares += (double)half_to_float(x[i]) * half_to_float(x[i]);
         float scale = 1 / sqrtf((float)(squares / a->width) + a->epsilon);
         for (int i = 0; i < a->width; i++)
-            a->y[start + (size_t)i] = half_from_float(residual[i] * scale * a->weight[i]);
+            a->y[start + (size_t)i] = half_from_float(half_to_float(x[i]) * scale * a->weight[i]);
     }
     return 0;
 }
 
-/* One head of one token: from + bias, rotated unless `frequency` is NULL, to `to` (which may be `from`). */
-static void rotate(const uint16_t *from, const float *bias, const float *frequency, int position, int head_dim,
-                   uint16_t *to) {
+/* One head of one token, rotated unless `frequency` is NULL, to `to` (which may be `from`). */
+static void rotate(const uint16_t *from, const float *frequency, int position, int head_dim, uint16_t *to) {
     int half = head_dim / 2;
     for (int i = 0; i < half; i++) {
-        float a = half_to_float(from[i]) + bias[i], b = half_to_float(from[i + half]) + bias[i + half];
+        float a = half_to_float(from[i]), b = half_to_float(from[i + half]);
         float angle = frequency ? (float)position * frequency[i] : 0;
         float cosine = cosf(angle), sine = sinf(angle);
         to[i] = half_from_float(a * cosine - b * sine);
@@ -48,8 +44,7 @@ static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) 
             if (cached >= 0)
                 to = (value ? c->values : c->keys) +
                      ((size_t)cached * (size_t)c->context + (size_t)position) * (size_t)c->head_dim;
-            rotate(from, a->bias + (size_t)head * (size_t)c->head_dim, value ? NULL : a->frequency, position,
-                   c->head_dim, to);
+            rotate(from, value ? NULL : a->frequency, position, c->head_dim, to);
         }
     return 0;
 }
@@ -100,19 +95,6 @@ static int attention(struct ops *ops, const struct ops_attention *a, struct erro
     return 0;
 }
 
-static int silu_mul(struct ops *ops, const struct ops_silu_mul *a, struct error *error) {
-    (void)ops, (void)error;
-    for (int row = 0; row < a->rows; row++) {
-        const uint16_t *gate = a->gate_up + (size_t)row * 2 * (size_t)a->width, *up = gate + a->width;
-        uint16_t *y = a->y + (size_t)row * (size_t)a->width;
-        for (int i = 0; i < a->width; i++) {
-            float g = half_to_float(gate[i]);
-            y[i] = half_from_float(g / (1 + expf(-g)) * half_to_float(up[i]));
-        }
-    }
-    return 0;
-}
-
 static int gather(struct ops *ops, const struct ops_gather *a, struct error *error) {
     (void)ops, (void)error;
     for (int row = 0; row < a->rows; row++) {
@@ -122,4 +104,4 @@ static int gather(struct ops *ops, const struct ops_gather *a, struct error *err
     return 0;
 }
 
-const struct ops_functions ops_cpu = {rms_norm, rope, attention, silu_mul, gather};
+const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather};

@@ -20,7 +20,6 @@ int ops_cuda_compile(struct ops *ops, int head_dim, struct error *error) {
     if (compile(ops, OPS_ROPE, "rope", head_dim, 1, error)) return -1;
     if (compile(ops, OPS_ATTENTION, "attention", head_dim, 1, error)) return -1;
     if (compile(ops, OPS_ATTENTION_TILE, "attention", head_dim, TILE, error)) return -1;
-    if (compile(ops, OPS_SILU_MUL, "silu_mul", head_dim, 1, error)) return -1;
     return compile(ops, OPS_GATHER, "gather", head_dim, 1, error);
 }
 
@@ -43,12 +42,8 @@ static int attention(struct ops *ops, const struct ops_attention *a, struct erro
     return launch(ops, OPS_ATTENTION_TILE, a->heads, (a->tokens + TILE - 1) / TILE, BLOCK, a, error);
 }
 
-static int silu_mul(struct ops *ops, const struct ops_silu_mul *a, struct error *error) {
-    return launch(ops, OPS_SILU_MUL, (a->width / 2 + BLOCK - 1) / BLOCK, a->rows, BLOCK, a, error);
-}
-
 static int gather(struct ops *ops, const struct ops_gather *a, struct error *error) {
     return launch(ops, OPS_GATHER, (a->width + BLOCK - 1) / BLOCK, a->rows, BLOCK, a, error);
 }
 
-const struct ops_functions ops_cuda = {rms_norm, rope, attention, silu_mul, gather};
+const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather};
