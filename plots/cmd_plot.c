@@ -14,7 +14,8 @@
 enum { PATH = 2048 };
 
 static const struct argp_option options[] = {
-    {"results", 'r', "DIR", 0, "folder with sweep.json, trials.csv, tiles.txt (default: each folder in results/)", 0},
+    {"results", 'r', "DIR", 0,
+     "folder with sweep.json, trials.csv, report.csv, tiles.txt (default: each folder in results/)", 0},
     {"out", 'o', "DIR", 0, "where the figures go (default: with the results)", 0},
     {"figure", 'f', "NAME", 0, "draw only this one; may be repeated (default: all)", 0},
     {"x", 'x', "PARAMETER", 0, "heat map: the tile parameter to the right (default: one that matters most)", 1},
@@ -100,7 +101,8 @@ static char *filter_help(int key, const char *text, void *input) {
 struct inputs {
     struct results_sweep sweep;
     struct results_trials trials;
-    bool has_sweep, has_trials;
+    struct results_report report;
+    bool has[SOURCE_COUNT];
     char device[160];
 };
 
@@ -112,7 +114,8 @@ static bool exists(const char *directory, const char *name, char path[PATH]) {
 static void read_device(const char *directory, struct inputs *inputs) {
     char path[PATH], message[TILES_MESSAGE];
     struct tile_table table;
-    snprintf(inputs->device, sizeof inputs->device, "%s", inputs->has_sweep ? inputs->sweep.device : "unnamed device");
+    snprintf(inputs->device, sizeof inputs->device, "%s",
+             inputs->has[SOURCE_SWEEP] ? inputs->sweep.device : "unnamed device");
     if (!exists(directory, "tiles.txt", path)) return;
     if (tiles_read(path, &table, message)) {
         fprintf(stderr, "tilebook: %s; the figures do without its device's name\n", message);
@@ -122,33 +125,41 @@ static void read_device(const char *directory, struct inputs *inputs) {
     tiles_free(&table);
 }
 
-static int read_inputs(const char *directory, struct inputs *inputs, struct error *error) {
+static void free_inputs(struct inputs *inputs) {
+    results_free_sweep(&inputs->sweep);
+    results_free_trials(&inputs->trials);
+    results_free_report(&inputs->report);
+}
+
+static const char *const source_files[SOURCE_COUNT] = {"sweep.json", "trials.csv", "report.csv"};
+
+static int read_source(const char *directory, enum source source, struct inputs *inputs, struct error *error) {
     char path[PATH];
-    *inputs = (struct inputs){.has_sweep = false};
-    inputs->has_sweep = exists(directory, "sweep.json", path);
-    if (inputs->has_sweep && results_read_sweep(path, &inputs->sweep, error)) return -1;
-    inputs->has_trials = exists(directory, "trials.csv", path);
-    if (inputs->has_trials && results_read_trials(path, &inputs->trials, error)) {
-        results_free_sweep(&inputs->sweep);
-        return -1;
-    }
+    if (!(inputs->has[source] = exists(directory, source_files[source], path))) return 0;
+    if (source == SOURCE_SWEEP) return results_read_sweep(path, &inputs->sweep, error);
+    if (source == SOURCE_TRIALS) return results_read_trials(path, &inputs->trials, error);
+    if (results_read_report(path, &inputs->report, error)) return -1;
+    return exists(directory, "peers.csv", path) ? results_read_peers(path, &inputs->report, error) : 0;
+}
+
+static int read_inputs(const char *directory, struct inputs *inputs, struct error *error) {
+    *inputs = (struct inputs){.has = {false}};
+    for (enum source source = 0; source < SOURCE_COUNT; source++)
+        if (read_source(directory, source, inputs, error)) {
+            free_inputs(inputs);
+            return -1;
+        }
     read_device(directory, inputs);
     return 0;
 }
 
-static void free_inputs(struct inputs *inputs) {
-    results_free_sweep(&inputs->sweep);
-    results_free_trials(&inputs->trials);
-}
-
 static void say_skipped(const struct figure *figure, const char *directory, const char *why) {
-    if (figure->trials)
-        fprintf(stderr,
-                "tilebook: %s skipped: %s; this makes the data: tilebook tune --model qwen2.5-14b --out %s/tiles.txt\n",
-                figure->name, why, directory);
-    else
-        fprintf(stderr, "tilebook: %s skipped: %s; this makes the data: tilebook sweep --benchmark_out=%s/sweep.json\n",
-                figure->name, why, directory);
+    static const char *const commands[SOURCE_COUNT][2] = {{"sweep --benchmark_out=", "sweep.json"},
+                                                          {"tune --model qwen2.5-14b --out ", "tiles.txt"},
+                                                          {"sweep --report ", "report.csv"}};
+    const char *const *command = commands[figure->source];
+    fprintf(stderr, "tilebook: %s skipped: %s; this makes the data: tilebook %s%s/%s\n", figure->name, why, command[0],
+            directory, command[1]);
 }
 
 static void remove_data(const char *data) {
@@ -173,13 +184,20 @@ struct drawing {
 static int draw_figure(const struct drawing *drawing, const struct figure *figure, const struct inputs *inputs,
                        struct error *error) {
     static const char *const formats[] = {"png", "svg"};
-    const struct figure_input input = {&inputs->sweep, &inputs->trials,
-                                       figure->trials ? inputs->device : inputs->sweep.device, drawing->choices->x,
-                                       drawing->choices->y};
+    const struct figure_input input = {
+        .sweep = &inputs->sweep,
+        .trials = &inputs->trials,
+        .report = &inputs->report,
+        .device = figure->source == SOURCE_SWEEP ? inputs->sweep.device : inputs->device,
+        .x = drawing->choices->x,
+        .y = drawing->choices->y,
+    };
     struct figure_text text = {.panels = 0};
     char data[] = "/tmp/tilebook-plot-XXXXXX";
-    if (!(figure->trials ? inputs->has_trials : inputs->has_sweep)) {
-        say_skipped(figure, drawing->directory, figure->trials ? "there is no trials.csv" : "there is no sweep.json");
+    if (!inputs->has[figure->source]) {
+        char why[64];
+        snprintf(why, sizeof why, "there is no %s", source_files[figure->source]);
+        say_skipped(figure, drawing->directory, why);
         return 0;
     }
     if (!mkdtemp(data)) return error_set(error, "%s: %s", data, strerror(errno));
@@ -219,7 +237,9 @@ static int draw_folder(const struct choices *c, const char *directory, struct er
 static int has_results(const struct dirent *entry) {
     char directory[PATH], path[PATH];
     snprintf(directory, sizeof directory, "results/%s", entry->d_name);
-    return *entry->d_name != '.' && (exists(directory, "sweep.json", path) || exists(directory, "trials.csv", path));
+    bool found = false;
+    for (int source = 0; source < SOURCE_COUNT; source++) found |= exists(directory, source_files[source], path);
+    return *entry->d_name != '.' && found;
 }
 
 static int draw_all(const struct choices *c, struct error *error) {

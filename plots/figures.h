@@ -9,6 +9,7 @@
 struct figure_input {
     const struct results_sweep *sweep;
     const struct results_trials *trials;
+    const struct results_report *report;
     const char *device; /* for titles */
     const char *x, *y;  /* the heat map's parameters; NULL: those that matter most */
 };
@@ -25,11 +26,14 @@ typedef int figure_writer(const struct figure_input *input, const char *director
                           struct error *error);
 figure_writer figure_speedup, figure_tflops, figure_roofline; /* sweep_figures.c */
 figure_writer figure_heatmap, figure_convergence;             /* trial_figures.c */
+figure_writer figure_peers, figure_floor;                     /* report_figures.c */
+
+enum source { SOURCE_SWEEP, SOURCE_TRIALS, SOURCE_REPORT, SOURCE_COUNT }; /* sweep.json, trials.csv, report.csv */
 
 struct figure {
     const char *name; /* of the script, too */
     const char *help;
-    bool trials; /* reads trials.csv, not sweep.json */
+    enum source source;
     figure_writer *write;
 };
 

@@ -1,14 +1,13 @@
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "plots/csv.h"
 #include "plots/results.h"
 
-/* Room for one more element of an array that doubles. */
-static void *grow(void *array, int count, size_t size) {
+void *results_grow(void *array, int count, size_t size) {
     if (count & (count - 1)) return array;
     void *grown = reallocarray(array, count ? 2 * (size_t)count : 1, size);
     if (!grown) abort();
@@ -43,7 +42,7 @@ static int find_layer(struct results_sweep *sweep, const char *name, int k, int 
         const struct results_layer *layer = &sweep->layers[i];
         if (layer->k == k && layer->n == n && !strcmp(layer->name, name)) return i;
     }
-    sweep->layers = grow(sweep->layers, sweep->layer_count, sizeof *sweep->layers);
+    sweep->layers = results_grow(sweep->layers, sweep->layer_count, sizeof *sweep->layers);
     struct results_layer *layer = &sweep->layers[sweep->layer_count];
     *layer = (struct results_layer){.k = k, .n = n};
     snprintf(layer->name, sizeof layer->name, "%s", name);
@@ -61,7 +60,7 @@ static void add_point(struct results_sweep *sweep, struct results_point point) {
         return;
     }
     point.order = sweep->count;
-    sweep->points = grow(sweep->points, sweep->count, sizeof point);
+    sweep->points = results_grow(sweep->points, sweep->count, sizeof point);
     sweep->points[sweep->count++] = point;
 }
 
@@ -131,84 +130,24 @@ void results_free_sweep(struct results_sweep *sweep) {
 enum column { OP, K, N, GROUP, M, KERNEL, CONFIGURATION, ORDER, STATUS, US, COLUMNS };
 static const char *const column_names[COLUMNS] = {"op",    "k",      "n", "group", "m", "kernel", "configuration",
                                                   "order", "status", "us"};
-enum { MAX_FIELDS = 64 };
 
-static int split(char *line, char *fields[MAX_FIELDS]) {
-    int count = 0;
-    line[strcspn(line, "\r\n")] = 0;
-    while (line && count < MAX_FIELDS) fields[count++] = strsep(&line, ",");
-    return count;
-}
-
-/* Which field of a line holds each column; the number of fields, or -1. */
-static int read_header(char *line, int place[COLUMNS], struct error *error) {
-    char *fields[MAX_FIELDS];
-    int count = split(line, fields);
-    for (int c = 0; c < COLUMNS; c++) {
-        place[c] = -1;
-        for (int f = 0; f < count; f++)
-            if (!strcmp(fields[f], column_names[c])) place[c] = f;
-        if (place[c] < 0) return error_set(error, "the header has no column '%s'", column_names[c]);
-    }
-    return count;
-}
-
-static int read_int(const char *text, enum column column, int *value, struct error *error) {
-    char *end;
-    errno = 0;
-    long number = strtol(text, &end, 10);
-    if (end == text || *end || errno || number < 0 || number > 0x7fffffff)
-        return error_set(error, "%s is '%.40s', not a whole number", column_names[column], text);
-    *value = (int)number;
-    return 0;
-}
-
-static int read_text(const char *text, enum column column, char *value, size_t size, struct error *error) {
-    if (!*text || strlen(text) >= size)
-        return error_set(error, "%s has %zu characters; 1 to %zu are possible", column_names[column], strlen(text),
-                         size - 1);
-    memcpy(value, text, strlen(text) + 1);
-    return 0;
-}
-
-static int read_trial(char **fields, const int place[COLUMNS], struct results_trial *trial, struct error *error) {
+static int read_trial(void *data, char *const fields[], struct error *error) {
+    struct results_trials *trials = data;
+    struct results_trial trial = {.us = 0};
     const struct {
         enum column column;
         int *value;
-    } numbers[] = {{K, &trial->k}, {N, &trial->n}, {GROUP, &trial->group}, {M, &trial->m}, {ORDER, &trial->order}};
+    } numbers[] = {{K, &trial.k}, {N, &trial.n}, {GROUP, &trial.group}, {M, &trial.m}, {ORDER, &trial.order}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (read_int(fields[place[numbers[i].column]], numbers[i].column, numbers[i].value, error)) return -1;
-    if (read_text(fields[place[OP]], OP, trial->op, sizeof trial->op, error) ||
-        read_text(fields[place[KERNEL]], KERNEL, trial->kernel, sizeof trial->kernel, error) ||
-        read_text(fields[place[CONFIGURATION]], CONFIGURATION, trial->configuration, sizeof trial->configuration,
-                  error))
+        if (csv_whole(fields[numbers[i].column], column_names[numbers[i].column], numbers[i].value, error)) return -1;
+    if (csv_text(fields[OP], "op", trial.op, sizeof trial.op, error) ||
+        csv_text(fields[KERNEL], "kernel", trial.kernel, sizeof trial.kernel, error) ||
+        csv_text(fields[CONFIGURATION], "configuration", trial.configuration, sizeof trial.configuration, error))
         return -1;
-    if (strcmp(fields[place[STATUS]], "ok")) return 0;
-    trial->us = strtod(fields[place[US]], NULL);
-    if (!(trial->us > 0 && isfinite(trial->us)))
-        return error_set(error, "us is '%.40s', not a positive number", fields[place[US]]);
+    if (!strcmp(fields[STATUS], "ok") && csv_positive(fields[US], "us", false, &trial.us, error)) return -1;
+    trials->list = results_grow(trials->list, trials->count, sizeof trial);
+    trials->list[trials->count++] = trial;
     return 0;
-}
-
-static int read_lines(FILE *file, struct results_trials *trials, int *line_number, struct error *error) {
-    char *line = NULL, *fields[MAX_FIELDS];
-    size_t size = 0;
-    int place[COLUMNS], columns = 0, status = 0;
-    while (!status && getline(&line, &size, file) > 0) {
-        struct results_trial trial = {.us = 0};
-        if (++*line_number == 1) {
-            columns = read_header(line, place, error);
-            status = columns < 0 ? -1 : 0;
-            continue;
-        }
-        int count = split(line, fields);
-        status = count == columns ? read_trial(fields, place, &trial, error)
-                                  : error_set(error, "%d columns; the header has %d", count, columns);
-        trials->list = grow(trials->list, trials->count, sizeof trial);
-        trials->list[trials->count++] = trial;
-    }
-    free(line);
-    return status;
 }
 
 static int compare_problems(const struct results_trial *p, const struct results_trial *q) {
@@ -232,13 +171,9 @@ bool results_same_problem(const struct results_trial *a, const struct results_tr
 
 int results_read_trials(const char *path, struct results_trials *trials, struct error *error) {
     *trials = (struct results_trials){.count = 0};
-    FILE *file = fopen(path, "r");
-    if (!file) return error_set(error, "%s: %s", path, strerror(errno));
-    int line = 0, status = read_lines(file, trials, &line, error);
-    fclose(file);
-    if (status) {
+    if (csv_read(path, column_names, COLUMNS, read_trial, trials, error)) {
         results_free_trials(trials);
-        return error_prefix(error, "%s:%d", path, line);
+        return -1;
     }
     if (trials->count) qsort(trials->list, (size_t)trials->count, sizeof *trials->list, by_problem);
     return 0;

@@ -52,4 +52,41 @@ int results_read_trials(const char *path, struct results_trials *trials, struct 
 void results_free_trials(struct results_trials *trials);
 bool results_same_problem(const struct results_trial *a, const struct results_trial *b);
 
+/* --- report.csv, and peers.csv beside it --- */
+
+struct results_row {
+    enum op op;
+    char layer[40], kernel[64];
+    int k, n, m;
+    bool zeros;
+    double us, floor_us, cublas_us; /* 0: no value, but for us */
+};
+
+struct results_peer {
+    char kernel[40];
+    int k, n, m;
+    double us;
+};
+
+/* Of the file's first regime, the first int4 group size, and without an epilogue: what one figure can compare. */
+struct results_report {
+    char regime[64];          /* "cold stream cupti" */
+    int group;                /* 0 if there is no int4 row */
+    struct results_row *rows; /* by m, the fastest first */
+    int count;
+    struct results_layer *layers; /* in the file's order */
+    int layer_count;
+    struct results_peer *peers; /* by m, then in the file's order */
+    int peer_count;
+};
+
+/* The CSV of `tilebook sweep --report`. */
+int results_read_report(const char *path, struct results_report *report, struct error *error);
+/* kernel,layer,k,n,m,us, measured elsewhere; "cublas" is what the others are compared with. Adds to a report. */
+int results_read_peers(const char *path, struct results_report *report, struct error *error);
+void results_free_report(struct results_report *report);
+
+/* Room for one more element of an array that doubles. */
+void *results_grow(void *array, int count, size_t size);
+
 #endif

@@ -4,12 +4,12 @@
 #include <sys/wait.h>
 
 #include "tests/model_dir.h"
-#include "kernels/kernel.h"
+#include "bench/rows.h"
 #include "plots/figures.h"
 
 #define FIXTURE "tests/fixtures/plots"
 
-static const char *const names[] = {"speedup", "tflops", "roofline", "heatmap", "convergence"};
+static const char *const names[] = {"speedup", "tflops", "roofline", "heatmap", "convergence", "peers", "floor"};
 enum { FIGURES = sizeof names / sizeof *names };
 
 /* Runs the program with `arguments` (split at blanks) and an optional PATH; its stderr goes to `words`. */
@@ -93,6 +93,11 @@ static void test_all(void **state) {
     assert_says(text, "Test CPU (avx2)|qkv: K = 256, N = 512|marlin_gemm/cpu, group 128, zeros|M (tokens)");
     assert_true(read_file(directory, "roofline", ".svg", text, sizeof text) > 0);
     assert_says(text, "12.5 GB/s|0.08 TFLOP/s|FLOP/byte");
+    assert_true(read_file(directory, "peers", ".svg", text, sizeof text) > 0);
+    assert_says(text, "cold stream cupti, group 128; broken lines: peers|other_int4|int4, zero points|read floor");
+    assert_null(strstr(text, "awq_dequant"));
+    assert_true(read_file(directory, "floor", ".svg", text, sizeof text) > 0);
+    assert_says(text, "bound for int4|cuBLASLt fp16|head: K = 256, N = 768");
     model_dir_remove(directory);
 }
 
@@ -116,7 +121,8 @@ static void test_missing(void **state) {
     model_dir_make(directory);
     snprintf(arguments, sizeof arguments, "-r %s", directory);
     assert_int_equal(run(arguments, words), 1);
-    assert_says(words, "no sweep.json|tilebook sweep --benchmark_out=|no trials.csv|tilebook tune|no figure was drawn");
+    assert_says(words, "no sweep.json|tilebook sweep --benchmark_out=|no trials.csv|tilebook tune|no report.csv|"
+                       "tilebook sweep --report |no figure was drawn");
     copy_fixture(directory, "trials.csv");
     assert_int_equal(run(arguments, words), 0);
     assert_says(words, "speedup skipped|tflops skipped|roofline skipped");
@@ -199,6 +205,13 @@ static void test_bad_files(void **state) {
          "trials.csv:2|kernel has 0 characters"},
         {"trials.csv", HEADER "marlin_gemm,256,512,128,1,x,a=1,1,0,wrong,,,,,,1\n", "no trial has succeeded"},
         {"trials.csv", "", "no figure was drawn"},
+        {"report.csv", "op,layer,k\n", "report.csv:1|no column 'n'"},
+        {"report.csv", ROWS_HEADER "\ngemm,q,256,512,128,1,1,none,r,x,a,5,5,5,,\n", "report.csv:2|unknown op 'gemm'"},
+        {"report.csv", ROWS_HEADER "\nfp16_gemm,q,256,512,0,0,1,none,r,x,a,5,5,5,-1,\n",
+         "report.csv:2|floor_us is '-1'"},
+        {"report.csv", ROWS_HEADER "\nfp16_gemm,q,256,512,0,0,1,none,r,x,a,,5,5,,\n", "report.csv:2|us is ''"},
+        {"report.csv", ROWS_HEADER "\nmarlin_gemm,q,256,512,128,1,1,none,r,x,a,5,5,5,,\n",
+         "peers skipped: no int4 row of report.csv has cublas_us|floor skipped: no row|no figure was drawn"},
     };
     char directory[64], arguments[256], words[8192];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -230,6 +243,7 @@ static void test_numbers(void **state) {
     (void)state;
     struct results_sweep sweep;
     struct results_trials trials;
+    struct results_report report;
     struct error error;
     char directory[64], text[16384];
     assert_int_equal(results_read_sweep(FIXTURE "/sweep.json", &sweep, &error), 0);
@@ -238,7 +252,13 @@ static void test_numbers(void **state) {
     assert_int_equal(sweep.count, 14);
     assert_int_equal(sweep.layer_count, 2);
     assert_int_equal(trials.count, 24);
-    const struct figure_input input = {&sweep, &trials, "Test", NULL, NULL};
+    assert_int_equal(results_read_report(FIXTURE "/report.csv", &report, &error), 0);
+    assert_int_equal(results_read_peers(FIXTURE "/peers.csv", &report, &error), 0);
+    /* Without those of the other regime, epilogue and group. */
+    assert_int_equal(report.count, 9);
+    assert_int_equal(report.layer_count, 2);
+    assert_int_equal(report.peer_count, 6);
+    const struct figure_input input = {.sweep = &sweep, .trials = &trials, .report = &report, .device = "Test"};
     model_dir_make(directory);
     for (int i = 0; i < figure_count; i++) {
         struct figure_text title = {.panels = 0};
@@ -253,7 +273,18 @@ static void test_numbers(void **state) {
     assert_says(text, "\"fp16_gemm: median of 2 problems\"|\n1 2.4623|\n6 1\n"); /* (64/16)^.4 * sqrt(2) */
     read_file(directory, "heatmap-1.dat", "", text, sizeof text);
     assert_says(text, "\"block\" \"threads\"|0 1 16 2 NaN NaN|2 1 64 2 23.335 1\n");
+    read_file(directory, "peers-1.dat", "", text, sizeof text);
+    assert_string_equal(text, "\"qkv: K = 256, N = 512\" \"read floor\" \n1 3.6\n16 4\n" /* 18/5, 20/5 */
+                              "\n\n\"qkv: K = 256, N = 512\" \"int4, zero points\" \n1 3\n16 2.5\n128 1.5\n"
+                              "\n\n\"qkv: K = 256, N = 512\" \"int4, symmetric\" \n1 3\n"
+                              "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3\n16 2\n"); /* 21/7, 24/12 */
+    read_file(directory, "floor-1.dat", "", text, sizeof text);
+    assert_says(text, "\"bound for int4\" \n1 1.2\n|\n64 1.8\n|\"int4, zero points\" \n1 1.2\n16 1.6\n\n|"
+                      "\"int4, symmetric\" \n1 1.25\n|\"fp16\" \n1 1.1\n|\"cuBLASLt fp16\" \n1 1.1375\n");
+    read_file(directory, "floor-2.dat", "", text, sizeof text);
+    assert_says(text, "\"head: K = 256, N = 768\" \"bound for int4\" \nNaN NaN\n|\"fp16\" \n1 1.1\n");
     model_dir_remove(directory);
+    results_free_report(&report);
     results_free_sweep(&sweep);
     results_free_trials(&trials);
 }
