@@ -32,7 +32,7 @@ struct chain {
 
 /* --- problems --- */
 
-static const char *const layers[CHAIN_GEMMS] = {"qkv", "o", "gate_up", "down"};
+const char *const chain_layers[CHAIN_GEMMS] = {"qkv", "o", "gate_up", "down"};
 
 int chain_problems(const struct shapes *shapes, enum op op, int m, int group, bool zeros,
                    struct problem problems[CHAIN_GEMMS], struct error *error) {
@@ -41,15 +41,15 @@ int chain_problems(const struct shapes *shapes, enum op op, int m, int group, bo
     for (int g = 0; g < CHAIN_GEMMS; g++) {
         const struct shape *shape = NULL;
         for (int i = 0; i < shapes->count; i++)
-            if (!strcmp(shapes->list[i].layer, layers[g])) shape = &shapes->list[i];
+            if (!strcmp(shapes->list[i].layer, chain_layers[g])) shape = &shapes->list[i];
         if (!shape)
             return error_set(error,
                              "the shapes have no layer %s; a chain needs a model's: qwen2.5-14b, or a directory "
                              "with config.json",
-                             layers[g]);
+                             chain_layers[g]);
         problems[g] = shape_problem(shape, op, m, group, zeros);
         problems[g].epilogue = epilogues[g];
-        if (problem_check(&problems[g], error)) return error_prefix(error, "layer %s", layers[g]);
+        if (problem_check(&problems[g], error)) return error_prefix(error, "layer %s", chain_layers[g]);
     }
     return 0;
 }
@@ -177,7 +177,7 @@ static int prepare(struct chain *chain, const struct chain_gemm gemms[CHAIN_GEMM
     snprintf(options, sizeof options, "-DBLOCK=%d", BLOCK);
     for (int g = 0; g < CHAIN_GEMMS; g++)
         if (prepare_gemm(chain, g, &gemms[g], seed * CHAIN_GEMMS + (uint64_t)g, error))
-            return error_prefix(error, "layer %s", layers[g]);
+            return error_prefix(error, "layer %s", chain_layers[g]);
     if (device_function(chain->device, "chain.cu", "chain_norm", options, 0, &chain->norm, error)) return -1;
     if (device_function(chain->device, "chain.cu", "chain_attend", options, 0, &chain->attend, error)) return -1;
     chain->bytes = problem_operand_bytes(problem(chain, CHAIN_O)).y;

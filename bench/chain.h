@@ -10,6 +10,8 @@
 #include "bench/shapes.h"
 
 enum { CHAIN_QKV, CHAIN_O, CHAIN_GATE_UP, CHAIN_DOWN, CHAIN_GEMMS };
+/* "qkv", ... as the shapes of a model have them. */
+extern const char *const chain_layers[CHAIN_GEMMS];
 
 struct chain_gemm {
     struct problem problem;

@@ -219,7 +219,7 @@ void measurement_free(struct measurement *measurement) {
 
 struct timer {
     struct device *device;
-    struct instance *instance; /* with the plan, unless the graph was there before */
+    struct instance *instance; /* as the plan, none where a graph is given */
     const struct plan *plan;
     const struct device_graph *graph; /* of `calls` calls; NULL in the stream */
     bool by_span;                     /* that is a call's time, not the sum of its kernels' */
@@ -331,8 +331,10 @@ static measure_sampler *choose_clock(const struct device *device, const char **n
 }
 
 /* Two calls tell how many a sample of a coarse clock must cover. */
-static int find_calls(struct timer *timer, measure_sampler *take, struct error *error) {
+static int find_calls(struct timer *timer, struct error *error) {
     struct measure_sample first[2];
+    const char *name;
+    measure_sampler *take = choose_clock(timer->device, &name);
     timer->calls = 1;
     if (take == take_cupti) return 0;
     if (take(timer, 2, first, error)) return -1;
@@ -342,9 +344,10 @@ static int find_calls(struct timer *timer, measure_sampler *take, struct error *
 }
 
 /* Samples, and what the clock and the card say beside them. */
-static int measure_timer(struct timer *timer, measure_sampler *take, const char *clock, enum regime regime,
-                         const struct measure_options *options, struct measurement *measurement, struct error *error) {
-    if (measure_with(take, timer, options, measurement, error)) return -1;
+static int measure_timer(struct timer *timer, enum regime regime, const struct measure_options *options,
+                         struct measurement *measurement, struct error *error) {
+    const char *clock;
+    if (measure_with(choose_clock(timer->device, &clock), timer, options, measurement, error)) return -1;
     struct gpu_state state = nvml_state(timer->device);
     measurement->clock = clock;
     measurement->calls = timer->calls;
@@ -360,27 +363,15 @@ static int measure_timer(struct timer *timer, measure_sampler *take, const char 
 int measure_graph(struct device *device, const struct device_graph *graph, enum regime regime,
                   const struct measure_options *options, struct measurement *measurement, struct error *error) {
     struct timer timer = {.device = device, .graph = graph, .calls = 1, .by_span = true};
-    const char *clock;
-    measure_sampler *take = choose_clock(device, &clock);
     *measurement = (struct measurement){.samples = 0};
-    return measure_timer(&timer, take, clock, regime, options, measurement, error);
+    return measure_timer(&timer, regime, options, measurement, error);
 }
 
-static int measure_stream(struct timer *timer, const struct measure_options *options, struct measurement *measurement,
-                          struct error *error) {
-    const char *clock;
-    measure_sampler *take = choose_clock(timer->device, &clock);
-    if (find_calls(timer, take, error)) return -1;
-    return measure_timer(timer, take, clock, REGIME_STREAM, options, measurement, error);
-}
-
-/* The calls of a graph are those of the stream, one behind the other. */
+/* Records as many calls as a graph has, times it and lets it go. */
 static int measure_recorded(struct timer *timer, const struct measure_options *options, struct measurement *measurement,
                             struct error *error) {
     struct device *device = timer->device;
     struct device_graph *graph;
-    const char *clock;
-    measure_sampler *take = choose_clock(device, &clock);
     timer->calls = measure_graph_calls(timer->instance->count);
     timer->by_span = options->regime == REGIME_PDL;
     device_overlap(device, options->regime == REGIME_PDL);
@@ -388,7 +379,7 @@ static int measure_recorded(struct timer *timer, const struct measure_options *o
     device_overlap(device, false);
     if (result) return error_prefix(error, "a graph of %d calls", timer->calls);
     timer->graph = graph;
-    result = measure_timer(timer, take, clock, options->regime, options, measurement, error);
+    result = measure_timer(timer, options->regime, options, measurement, error);
     device_graph_destroy(device, graph);
     return result;
 }
@@ -406,8 +397,11 @@ int measure(struct instance *instance, const struct plan *plan, const struct mea
     *measurement = (struct measurement){.samples = 0};
     if (regime_check(options->regime, instance->device, error) || instance_fit(instance, plan, error)) return -1;
     range_push(plan);
-    int result = options->regime == REGIME_STREAM ? measure_stream(&timer, options, measurement, error)
-                                                  : measure_recorded(&timer, options, measurement, error);
+    int result;
+    if (options->regime != REGIME_STREAM)
+        result = measure_recorded(&timer, options, measurement, error);
+    else if (!(result = find_calls(&timer, error)))
+        result = measure_timer(&timer, REGIME_STREAM, options, measurement, error);
     nvtx_pop();
     return result;
 }

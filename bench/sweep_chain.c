@@ -142,7 +142,6 @@ static void set_counters(struct cbench_state *state, const struct chain_point *p
 
 /* Which kernels ran: " qkv=marlin_gemm/mma ..." */
 static void describe(const struct chain_point *point, char *text, size_t size) {
-    static const char *const names[CHAIN_GEMMS] = {"qkv", "o", "gate_up", "down"};
     size_t used = 0;
     for (int g = 0; g < CHAIN_GEMMS && used < size; g++) {
         char kernel[64], config[MAX_CONFIG_TEXT];
@@ -150,7 +149,7 @@ static void describe(const struct chain_point *point, char *text, size_t size) {
         config_text(gemm->kernel, &gemm->config, config);
         for (char *c = config; *c; c++)
             if (*c == ' ') *c = ',';
-        used += (size_t)snprintf(text + used, size - used, " %s=%s,%s", names[g],
+        used += (size_t)snprintf(text + used, size - used, " %s=%s,%s", chain_layers[g],
                                  kernel_full_name(gemm->kernel, kernel), config);
     }
 }

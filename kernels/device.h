@@ -36,8 +36,9 @@ struct device {
 struct device_grid {
     unsigned blocks[3], threads; /* threads of a block */
     unsigned cluster;            /* blocks along the first side that form a cluster (sm_90); 0 or 1: none */
-    bool overlaps;               /* the kernel waits by itself (griddepcontrol.wait) before it touches what the one
-                                    ahead of it wrote, so that it may start earlier where device_overlap allows */
+    bool overlaps;               /* the kernel waits by itself (griddepcontrol.wait) before it reads what the one
+                                    ahead of it wrote and before it writes, so that it may start earlier where
+                                    device_overlap allows */
 };
 
 struct device_function; /* device code, compiled and loaded; lives as long as its device */

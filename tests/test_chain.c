@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "bench/chain.h"
+#include "bench/sweep.h"
 #include "kernels/half.h"
 
 /* --- a device with graphs --- */
@@ -227,12 +228,74 @@ static void problems_of_a_model(void **state) {
     assert_true(p[CHAIN_DOWN].k == 256 && p[CHAIN_DOWN].n == 128 && p[CHAIN_DOWN].m == 5 && !p[CHAIN_DOWN].zeros);
 }
 
+/* --- the points of a sweep --- */
+
+static struct device h100 = {.backend = BACKEND_CUDA,
+                             .id = "cuda:0",
+                             .compute_capability = 90,
+                             .multiprocessors = 132,
+                             .cache_bytes = 50 << 20,
+                             .shared_block_bytes = 232448,
+                             .shared_sm_bytes = 233472,
+                             .memory_gbs = 3352,
+                             .matrix_tflops = 989};
+
+static const struct sweep_options two_ms = {
+    .ops = "marlin_gemm", .shapes = "qwen2.5-14b", .m = "1,8", .group = -1, .zeros = true, .chain = 48};
+
+static int count_points(const struct sweep_options *options, const struct tile_table *table, struct error *error) {
+    struct sweep *sweep;
+    if (sweep_create(&h100, options, table, &sweep, error)) return -1;
+    int count = sweep->count;
+    assert_non_null(sweep->chains);
+    sweep_destroy(sweep);
+    return count;
+}
+
+static void two_regimes_a_point(void **state) {
+    (void)state;
+    struct sweep_options options = two_ms;
+    struct error error = {""};
+    assert_int_equal(count_points(&options, NULL, &error), 4);
+    options.ops = "fp16_gemm,awq_dequant";
+    options.kernels = "fp16_gemm/mma";
+    assert_int_equal(count_points(&options, NULL, &error), 4);
+    options.ops = "all";
+    options.kernels = NULL;
+    assert_int_equal(count_points(&options, NULL, &error), 8);
+    options.ops = "awq_dequant";
+    assert_int_equal(count_points(&options, NULL, &error), -1);
+    assert_non_null(strstr(error.text, "no kernel of awq_dequant on cuda:0 takes these shapes"));
+    options = two_ms;
+    options.shapes = "512x512";
+    assert_int_equal(count_points(&options, NULL, &error), -1);
+    assert_non_null(strstr(error.text, "--chain: the shapes have no layer qkv"));
+}
+
+/* A row that holds is taken; one that does not is an error, unless its kernel is not selected. */
+static void tables_choose_kernels(void **state) {
+    (void)state;
+    struct tile_row row = {"marlin_gemm", 5120, 7168, 128, 1, 8, "marlin_gemm/mma", "tile_m=8", 1, 1, 0, 1};
+    struct tile_table table = {.regime = "cold, stream", .rows = &row, .count = 1};
+    struct sweep_options options = two_ms;
+    struct error error = {""};
+    assert_int_equal(count_points(&options, &table, &error), -1);
+    assert_non_null(strstr(error.text, "--chain: table: marlin_gemm/mma tile_m=8: "));
+    options.kernels = "marlin_gemm/wgmma";
+    assert_int_equal(count_points(&options, &table, &error), 4);
+    options.kernels = NULL;
+    strcpy(row.configuration, "tile_m=8 tile_n=64 tile_k=128 warps_k=4 stages=4 split_k=1");
+    if (count_points(&options, &table, &error) != 4) fail_msg("%s", error.text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(graphs_leave_what_the_stream_leaves),
         cmocka_unit_test(wrong_graphs_get_no_time),
         cmocka_unit_test(figures_of_a_time),
         cmocka_unit_test(problems_of_a_model),
+        cmocka_unit_test(two_regimes_a_point),
+        cmocka_unit_test(tables_choose_kernels),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
