@@ -58,9 +58,13 @@ int regime_parse(const char *text, enum regime *regime, struct error *error) {
 }
 
 int regime_check(enum regime regime, const struct device *device, struct error *error) {
-    if (regime == REGIME_STREAM || device->backend == BACKEND_CUDA) return 0;
-    return error_set(error, "device %s has no graphs: regime %s needs cuda:N; accepted here: stream", device->id,
-                     regime_name(regime));
+    if (regime == REGIME_STREAM) return 0;
+    if (device->backend != BACKEND_CUDA)
+        return error_set(error, "device %s has no graphs: regime %s needs cuda:N; accepted here: stream", device->id,
+                         regime_name(regime));
+    if (regime == REGIME_GRAPH || device->compute_capability >= 90) return 0;
+    return error_set(error, "regime %s needs compute capability 9.0; %s has %d.%d; accepted here: stream, graph",
+                     regime_name(regime), device->id, device->compute_capability / 10, device->compute_capability % 10);
 }
 
 int measure_graph_calls(int copies) {

@@ -14,7 +14,7 @@ enum regime { REGIME_STREAM, REGIME_GRAPH, REGIME_PDL };
 /* "stream", "graph", "pdl" */
 const char *regime_name(enum regime regime);
 int regime_parse(const char *text, enum regime *regime, struct error *error);
-/* 0 if the device can do it: without graphs there is only "stream". */
+/* 0 if the device can do it: the CPU only "stream", GPUs before compute capability 9.0 no "pdl". */
 int regime_check(enum regime regime, const struct device *device, struct error *error);
 
 struct measure_options {

@@ -56,6 +56,7 @@ static int add_chain(struct sweep *sweep, const struct shapes *shapes, enum op o
         if (choose_gemm(sweep, &point.gemms[g], error)) return -1;
     }
     for (enum regime regime = REGIME_GRAPH; regime <= REGIME_PDL; regime++) {
+        if (regime_check(regime, sweep->device, NULL)) continue;
         point.regime = regime;
         snprintf(point.name, sizeof point.name, "chain/%s/layers:%d/m:%d/%s", op_name(op), sweep->options.chain, m,
                  regime_name(regime));

@@ -106,8 +106,8 @@ int device_function(struct device *device, const char *source, const char *entry
 /* Enqueues a launch; `arguments` points to the one struct that the entry takes by value. */
 int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
                   const void *arguments, struct error *error);
-/* Whether kernels that can may start before the one ahead of them has ended (programmatic dependent launch);
- * at first they may not, so that each is timed alone. */
+/* Whether kernels that can may start before the one ahead of them has ended (programmatic dependent launch,
+ * from compute capability 9.0 on); at first they may not, so that each is timed alone. */
 void device_overlap(struct device *device, bool allowed);
 /* Event 0 or 1 into the queue; then, after waiting for both, the time between them. */
 int device_mark(struct device *device, int which, struct error *error);

@@ -263,6 +263,9 @@ static void two_regimes_a_point(void **state) {
     options.ops = "all";
     options.kernels = NULL;
     assert_int_equal(count_points(&options, NULL, &error), 8);
+    h100.compute_capability = 80;
+    assert_int_equal(count_points(&options, NULL, &error), 4); /* without pdl */
+    h100.compute_capability = 90;
     options.ops = "awq_dequant";
     assert_int_equal(count_points(&options, NULL, &error), -1);
     assert_non_null(strstr(error.text, "no kernel of awq_dequant on cuda:0 takes these shapes"));

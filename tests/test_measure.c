@@ -336,6 +336,13 @@ static void regimes_by_name(void **state) {
     assert_int_equal(regime_check(REGIME_PDL, device, &error), -1);
     assert_string_equal(error.text, "device cpu has no graphs: regime pdl needs cuda:N; accepted here: stream");
     device_close(device);
+    struct device ada = {.backend = BACKEND_CUDA, .id = "cuda:0", .compute_capability = 89};
+    assert_int_equal(regime_check(REGIME_GRAPH, &ada, &error), 0);
+    assert_int_equal(regime_check(REGIME_PDL, &ada, &error), -1);
+    assert_string_equal(error.text,
+                        "regime pdl needs compute capability 9.0; cuda:0 has 8.9; accepted here: stream, graph");
+    ada.compute_capability = 90;
+    assert_int_equal(regime_check(REGIME_PDL, &ada, &error), 0);
 }
 
 /* --- the state of the card --- */

@@ -157,7 +157,7 @@ static void floors_are_plausible(void **state) {
     for (size_t i = sanitized ? 3 : 0; i < sizeof problems / sizeof *problems; i++) {
         struct instance *instance;
         struct error error = {""};
-        double us;
+        double us = 0;
         char text[128];
         if (instance_create(device, &problems[i], 1, true, &instance, &error) ||
             measure_floor(instance, REGIME_STREAM, &us, &error))
