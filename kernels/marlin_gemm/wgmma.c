@@ -116,7 +116,7 @@ static long resident_blocks(const struct device *device, const struct block *b) 
 
 /* Blocks that run at a time. */
 static double slots(const struct device *device, const struct block *b) {
-    long resident = resident_blocks(device, b), parts = blocks_up(device->multiprocessors, PART_SMS);
+    long resident = resident_blocks(device, b), parts = device->multiprocessors / PART_SMS;
     if (b->split_k == 1) return (double)(resident * device->multiprocessors);
     return (double)(parts * (PART_SMS * resident / b->split_k) * b->split_k);
 }
