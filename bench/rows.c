@@ -10,7 +10,7 @@ static const char *check_report(FILE *file) {
         return "is not a report of this program: its first line is not '" ROWS_HEADER "'; name another file";
     if (fseek(file, -1, SEEK_END) || fgetc(file) != '\n')
         return "ends in the middle of a row; remove that row or name another file";
-    return NULL;
+    return fseek(file, 0, SEEK_END) ? "cannot be appended to" : NULL;
 }
 
 int rows_open(const char *path, FILE **result, struct error *error) {
