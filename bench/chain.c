@@ -36,8 +36,6 @@ const char *const chain_layers[CHAIN_GEMMS] = {"qkv", "o", "gate_up", "down"};
 
 int chain_problems(const struct shapes *shapes, enum op op, int m, int group, bool zeros,
                    struct problem problems[CHAIN_GEMMS], struct error *error) {
-    static const enum epilogue epilogues[CHAIN_GEMMS] = {EPILOGUE_BIAS, EPILOGUE_RESIDUAL, EPILOGUE_SILU_MUL,
-                                                         EPILOGUE_RESIDUAL};
     for (int g = 0; g < CHAIN_GEMMS; g++) {
         const struct shape *shape = NULL;
         for (int i = 0; i < shapes->count; i++)
@@ -47,8 +45,7 @@ int chain_problems(const struct shapes *shapes, enum op op, int m, int group, bo
                              "the shapes have no layer %s; a chain needs a model's: qwen2.5-14b, or a directory "
                              "with config.json",
                              chain_layers[g]);
-        problems[g] = shape_problem(shape, op, m, group, zeros);
-        problems[g].epilogue = epilogues[g];
+        problems[g] = shape_problem(shape, op, m, group, zeros, shape->epilogue);
         if (problem_check(&problems[g], error)) return error_prefix(error, "layer %s", chain_layers[g]);
     }
     return 0;

@@ -19,7 +19,7 @@ struct chain_gemm {
     struct config config;
 };
 
-/* The problems of a layer, M rows each, with the epilogues that a decoder needs. -1 unless the shapes are a model's and
+/* The problems of a layer, M rows each, with the decoder's epilogues. -1 unless the shapes are a model's and
  * the op takes them. */
 int chain_problems(const struct shapes *shapes, enum op op, int m, int group, bool zeros,
                    struct problem problems[CHAIN_GEMMS], struct error *error);

@@ -94,7 +94,8 @@ static void print_kernel(const struct scope *scope, const struct kernel *kernel)
     for (int s = 0; s < scope->shapes.count; s++)
         for (int i = 0; i < (kernel->op == OP_AWQ_DEQUANT ? 1 : scope->m_count); i++) {
             const struct shape *shape = &scope->shapes.list[s];
-            struct problem problem = shape_problem(shape, kernel->op, scope->m[i], scope->shapes.group, true);
+            struct problem problem =
+                shape_problem(shape, kernel->op, scope->m[i], scope->shapes.group, true, EPILOGUE_NONE);
             if (shape->quantized || kernel->op == OP_FP16_GEMM) print_legal(scope, kernel, &problem);
         }
 }

@@ -25,6 +25,7 @@ struct options {
 enum {
     KEY_GROUP = 256,
     KEY_ZEROS,
+    KEY_EPILOGUE,
     KEY_CACHE,
     KEY_SEED,
     KEY_TABLE,
@@ -47,6 +48,10 @@ static const struct argp_option option_list[] = {
     {"group", KEY_GROUP, "G", 0, "Rows of W that share a scale: 32, 64, 128 or all (default: the model's, else 128)",
      0},
     {"zeros", KEY_ZEROS, "0|1", 0, "Zero points stored (1, the default) or 8 everywhere (0)", 0},
+    {"epilogue", KEY_EPILOGUE, "E", 0,
+     "What the GEMMs do with their sums: none (the default: the bare GEMM), bias, residual, silu_mul, or model: what "
+     "the decoder gives each layer, none to KxN and lm_head",
+     0},
     {"config", 'c', "CONFIG", 0,
      "name=value,...; `all` for every legal one; `default` for the built-in one (the default). May be repeated", 0},
     {"table", KEY_TABLE, "FILE", 0, "Take the configurations from this tile table where it has them", 0},
@@ -132,6 +137,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_ZEROS:
         sweep->zeros = parse_choice("--zeros", argument, "1", "0", state);
         break;
+    case KEY_EPILOGUE:
+        sweep->model_epilogues = !strcmp(argument, "model");
+        sweep->epilogue = EPILOGUE_NONE;
+        if (!sweep->model_epilogues && epilogue_parse(argument, &sweep->epilogue, &error))
+            argp_error(state, "--epilogue: %s, model", error.text);
+        break;
     case KEY_CACHE:
         sweep->cold = parse_choice("--cache", argument, "cold", "warm", state);
         break;
@@ -160,10 +171,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         options->report = argument;
         break;
     case ARGP_KEY_END:
-        if (sweep->chain && (sweep->config_count || options->csv || options->report || options->regime))
+        if (sweep->chain && (sweep->config_count || options->csv || options->report || options->regime ||
+                             sweep->epilogue || sweep->model_epilogues))
             argp_error(state,
-                       "--chain takes its configurations from --table or the defaults, has a row for each regime "
-                       "of graphs, and no CSV: --config, --regime, --csv and --report do not go with it");
+                       "--chain takes its configurations from --table or the defaults, its epilogues from the model, "
+                       "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv and "
+                       "--report do not go with it");
         break;
     default:
         return ARGP_ERR_UNKNOWN;

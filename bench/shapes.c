@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "bench/decoder/config.h"
+#include "bench/decoder/load.h"
 
 enum { DEFAULT_GROUP = 128, MAX_LIST = 4096 };
 
@@ -38,14 +38,15 @@ static void *grow(void *list, int count, size_t element, struct error *error) {
 
 /* --- shapes --- */
 
-static int add_shape(struct shapes *shapes, const char *layer, int k, int n, bool quantized, struct error *error) {
+static int add_shape(struct shapes *shapes, const char *layer, int k, int n, bool quantized, enum epilogue epilogue,
+                     struct error *error) {
     for (int i = 0; i < shapes->count; i++)
         if (!strcmp(shapes->list[i].layer, layer)) return error_set(error, "shape %s is given twice", layer);
     struct shape *list = grow(shapes->list, shapes->count, sizeof *list, error);
     if (!list) return -1;
     shapes->list = list;
     struct shape *shape = &list[shapes->count++];
-    *shape = (struct shape){.k = k, .n = n, .quantized = quantized};
+    *shape = (struct shape){.k = k, .n = n, .quantized = quantized, .epilogue = epilogue};
     snprintf(shape->layer, sizeof shape->layer, "%s", layer);
     return 0;
 }
@@ -55,11 +56,16 @@ static int add_model(struct shapes *shapes, const struct model_config *c, struct
     int attention = c->heads * c->head_dim;
     int qkv = attention + 2 * c->kv_heads * c->head_dim;
     if (c->group_all || c->group) shapes->group = c->group;
-    if (add_shape(shapes, "qkv", c->hidden, qkv, true, error)) return -1;
-    if (add_shape(shapes, "o", attention, c->hidden, true, error)) return -1;
-    if (add_shape(shapes, "gate_up", c->hidden, 2 * c->intermediate, true, error)) return -1;
-    if (add_shape(shapes, "down", c->intermediate, c->hidden, true, error)) return -1;
-    return add_shape(shapes, "lm_head", c->hidden, c->vocab, false, error);
+    const struct {
+        const char *layer;
+        int k, n;
+    } linears[LAYER_LINEARS] = {[LINEAR_QKV] = {"qkv", c->hidden, qkv},
+                                [LINEAR_O] = {"o", attention, c->hidden},
+                                [LINEAR_GATE_UP] = {"gate_up", c->hidden, 2 * c->intermediate},
+                                [LINEAR_DOWN] = {"down", c->intermediate, c->hidden}};
+    for (int i = 0; i < LAYER_LINEARS; i++)
+        if (add_shape(shapes, linears[i].layer, linears[i].k, linears[i].n, true, linear_epilogue(i), error)) return -1;
+    return add_shape(shapes, "lm_head", c->hidden, c->vocab, false, EPILOGUE_NONE, error);
 }
 
 static int add_directory(struct shapes *shapes, const char *directory, struct error *error) {
@@ -84,7 +90,7 @@ static int add_plain(struct shapes *shapes, const char *text, struct error *erro
                              "KxN,KxN,... with positive numbers",
                              text);
         snprintf(layer, sizeof layer, "%dx%d", k, n);
-        if (add_shape(shapes, layer, k, n, true, error)) return -1;
+        if (add_shape(shapes, layer, k, n, true, EPILOGUE_NONE, error)) return -1;
         if (!*cursor++) return 0;
     }
 }
@@ -113,8 +119,10 @@ void shapes_free(struct shapes *shapes) {
     *shapes = (struct shapes){.count = 0};
 }
 
-struct problem shape_problem(const struct shape *shape, enum op op, int m, int group, bool zeros) {
+struct problem shape_problem(const struct shape *shape, enum op op, int m, int group, bool zeros,
+                             enum epilogue epilogue) {
     struct problem problem = {.op = op, .m = op == OP_AWQ_DEQUANT ? 1 : m, .n = shape->n, .k = shape->k};
+    if (op != OP_AWQ_DEQUANT) problem.epilogue = epilogue;
     if (op == OP_FP16_GEMM) return problem;
     problem.group = group ? group : shape->k;
     problem.zeros = zeros;

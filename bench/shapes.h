@@ -10,7 +10,8 @@
 struct shape {
     char layer[24]; /* "qkv", "o", "gate_up", "down", "lm_head"; "KxN" for a plain shape */
     int k, n;
-    bool quantized; /* false for lm_head: only fp16_gemm runs it */
+    bool quantized;         /* false for lm_head: only fp16_gemm runs it */
+    enum epilogue epilogue; /* that the decoder gives its GEMM; none for lm_head and a plain shape */
 };
 
 struct shapes {
@@ -24,9 +25,10 @@ struct shapes {
 int shapes_parse(const char *text, struct shapes *shapes, struct error *error);
 void shapes_free(struct shapes *shapes);
 
-/* The op's problem of a shape: group 0 is one group for all of K; what the op lacks (M of awq_dequant,
- * groups and zeros of fp16_gemm) is as problem_check wants it. */
-struct problem shape_problem(const struct shape *shape, enum op op, int m, int group, bool zeros);
+/* The op's problem of a shape: group 0 is one group for all of K; what the op lacks (M and epilogue of
+ * awq_dequant, groups and zeros of fp16_gemm) is as problem_check wants it. */
+struct problem shape_problem(const struct shape *shape, enum op op, int m, int group, bool zeros,
+                             enum epilogue epilogue);
 
 /* "1,16,256", "1:8192:x2" (from:to:factor), "1:64:+8" (step); ascending, without repeats. The caller frees
  * *list. */

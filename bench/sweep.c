@@ -56,12 +56,14 @@ static int check_names(const struct sweep *sweep, struct error *error) {
 
 static void name_point(struct sweep_point *point) {
     const struct problem *p = &point->problem;
-    char kernel[64], config[MAX_CONFIG_TEXT];
+    char kernel[64], config[MAX_CONFIG_TEXT], epilogue[24] = "";
     config_text(point->kernel, &point->config, config);
+    if (p->epilogue) snprintf(epilogue, sizeof epilogue, "e:%s/", epilogue_name(p->epilogue));
     for (char *c = config; *c; c++)
         if (*c == ' ') *c = ',';
-    snprintf(point->name, sizeof point->name, "%s/%s/k:%d/n:%d/g:%d/z:%d/m:%d/%s",
-             kernel_full_name(point->kernel, kernel), point->layer, p->k, p->n, p->group, p->zeros, p->m, config);
+    snprintf(point->name, sizeof point->name, "%s/%s/k:%d/n:%d/g:%d/z:%d/m:%d/%s%s",
+             kernel_full_name(point->kernel, kernel), point->layer, p->k, p->n, p->group, p->zeros, p->m, epilogue,
+             config);
 }
 
 static int add_point(struct sweep *sweep, const struct kernel *kernel, const char *layer, const struct problem *problem,
@@ -146,10 +148,12 @@ static int add_problem(struct sweep *sweep, const char *layer, const struct prob
 
 static int add_shape(struct sweep *sweep, const struct shape *shape, int group, const int *m, int m_count,
                      struct error *error) {
+    const struct sweep_options *options = &sweep->options;
+    enum epilogue epilogue = options->model_epilogues ? shape->epilogue : options->epilogue;
     for (enum op op = 0; op < OP_COUNT; op++) {
         if (op != OP_FP16_GEMM && !shape->quantized) continue;
         for (int i = 0; i < (op == OP_AWQ_DEQUANT ? 1 : m_count); i++) {
-            struct problem problem = shape_problem(shape, op, m[i], group, sweep->options.zeros);
+            struct problem problem = shape_problem(shape, op, m[i], group, options->zeros, epilogue);
             if (add_problem(sweep, shape->layer, &problem, error)) return -1;
         }
     }
@@ -308,6 +312,7 @@ static void set_counters(struct cbench_state *state, const struct sweep_point *p
         {"g", p->group},
         {"z", p->zeros},
         {"m", p->m},
+        {"e", p->epilogue},
         {"us", m->median_us},
         {"p20_us", m->p20_us},
         {"p80_us", m->p80_us},
@@ -338,9 +343,9 @@ static void write_csv(FILE *csv, const struct sweep_point *point, const struct m
     char kernel[64], config[MAX_CONFIG_TEXT];
     double seconds = m->median_us / 1e6;
     if (!csv) return;
-    fprintf(csv, "%s,%s,%s,%d,%d,%d,%d,%d,%s,%s,", op_name(p->op), kernel_full_name(point->kernel, kernel),
-            point->layer, p->k, p->n, p->group, p->zeros, p->m, config_text(point->kernel, &point->config, config),
-            m->samples ? "ok" : "failed");
+    fprintf(csv, "%s,%s,%s,%d,%d,%d,%d,%d,%s,%s,%s,", op_name(p->op), kernel_full_name(point->kernel, kernel),
+            point->layer, p->k, p->n, p->group, p->zeros, p->m, epilogue_name(p->epilogue),
+            config_text(point->kernel, &point->config, config), m->samples ? "ok" : "failed");
     fprintf(csv, "%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%d,%.2f,%.4f,%.3g,%s,%s\n", m->median_us, m->p20_us, m->p80_us,
             m->min_us, m->span_us, m->event_us, m->samples, seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0,
             seconds > 0 ? problem_flops(p) / seconds / 1e12 : 0, relative_error, m->stop, m->clock);
@@ -386,7 +391,8 @@ void sweep_register(struct sweep *sweep) {
         return;
     }
     if (sweep->csv)
-        fprintf(sweep->csv, "op,kernel,layer,k,n,group,zeros,m,configuration,status,us,p20_us,p80_us,min_us,span_us,"
-                            "event_us,samples,gbs,tflops,error,stop,clock\n");
+        fprintf(sweep->csv,
+                "op,kernel,layer,k,n,group,zeros,m,epilogue,configuration,status,us,p20_us,p80_us,min_us,span_us,"
+                "event_us,samples,gbs,tflops,error,stop,clock\n");
     for (int i = 0; i < sweep->count; i++) cbench_register(sweep->points[i].name, run_point, &sweep->points[i]);
 }

@@ -18,6 +18,8 @@ struct sweep_options {
     const char *configs[SWEEP_CONFIGS]; /* "all", "default" or name=value,... */
     int config_count;                   /* 0: as "default", or from the table if there is one */
     int group;                          /* 0: one for all of K; -1: as the shapes say */
+    enum epilogue epilogue;             /* of all GEMMs, unless: */
+    bool model_epilogues;               /* each shape's own */
     bool zeros, cold;
     int chain; /* layers of the chain that is measured in the points' place; 0: the points */
     uint64_t seed;
@@ -29,7 +31,7 @@ struct sweep_point {
     struct problem problem;
     struct config config;
     char layer[24];
-    char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M/CONFIG */
+    char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE]/CONFIG */
 };
 
 struct sweep {

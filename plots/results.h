@@ -19,6 +19,8 @@ struct results_point {
 struct results_layer {
     char name[40];
     int k, n;
+    enum epilogue epilogue; /* of its GEMMs, which all have the same */
+    bool has_gemm;
 };
 
 struct results_sweep {

@@ -56,6 +56,8 @@ static void layer_title(const struct results_layer *layer, char text[96]) {
         snprintf(text, 96, "K = %d, N = %d", layer->k, layer->n);
     else
         snprintf(text, 96, "%s: K = %d, N = %d", layer->name, layer->k, layer->n);
+    size_t used = strlen(text);
+    if (layer->epilogue) snprintf(text + used, 96 - used, ", %s", epilogue_name(layer->epilogue));
 }
 
 static void sweep_text(const struct figure_input *input, const char *title, struct figure_text *text) {

@@ -196,6 +196,12 @@ static void test_bad_files(void **state) {
         {"sweep.json", "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/-\", \"us\": -1}]}",
          "field us"},
         {"sweep.json", "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/-\"}]}", "field us"},
+        {"sweep.json",
+         "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/e:bias/-\", \"us\": 1},"
+         "{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:2/-\", \"us\": 1}]}",
+         "epilogue none, but others of q have bias"},
+        {"sweep.json",
+         "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/e:relu/-\", \"us\": 1}]}", "'relu'"},
         {"sweep.json", "{\"benchmarks\": []}", "no figure was drawn"},
         {"trials.csv", "op,k,n\n", "trials.csv:1|no column 'group'"},
         {"trials.csv", HEADER "marlin_gemm,256\n", "trials.csv:2|2 columns; the header has 16"},

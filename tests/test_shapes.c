@@ -31,6 +31,9 @@ static void named_model(void **state) {
     check_shape(&shapes, 2, "gate_up", 5120, 27648, true);
     check_shape(&shapes, 3, "down", 13824, 5120, true);
     check_shape(&shapes, 4, "lm_head", 5120, 152064, false);
+    static const enum epilogue epilogues[] = {EPILOGUE_BIAS, EPILOGUE_RESIDUAL, EPILOGUE_SILU_MUL, EPILOGUE_RESIDUAL,
+                                              EPILOGUE_NONE};
+    for (int i = 0; i < 5; i++) assert_int_equal(shapes.list[i].epilogue, epilogues[i]);
     shapes_free(&shapes);
     assert_null(shapes.list);
 }

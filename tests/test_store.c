@@ -163,6 +163,42 @@ static void test_put_replaces_and_forget_removes(void **state) {
     store_close(store);
 }
 
+static void test_epilogues_are_apart(void **state) {
+    (void)state;
+    struct trial_result result = {.us = 1};
+    struct store *store = open_store();
+    struct problem other = problem;
+    other.epilogue = EPILOGUE_BIAS;
+    put(store, (struct config){{1, 3}}, &result);
+    assert_false(find(store, &scope, &other, (struct config){{1, 3}}, &result));
+    assert_int_equal(store_forget(store, &scope, &other, &error), 0);
+    assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
+    store_close(store);
+}
+
+/* A file of version 1 keeps its trials, which had no epilogue, and its numbers of them. */
+static void test_version_1_is_migrated(void **state) {
+    (void)state;
+    struct trial_result result = {.us = 5, .samples = 2, .stop = "ci", .clock = "cupti"};
+    float samples[2] = {4, 6};
+    result.sample_us = samples;
+    struct store *store = open_store();
+    put(store, (struct config){{1, 3}}, &result);
+    store_close(store);
+    execute("UPDATE trials SET id = 41; CREATE TABLE old AS SELECT * FROM trials; DROP TABLE trials;"
+            "ALTER TABLE old RENAME TO trials; ALTER TABLE trials DROP COLUMN epilogue; PRAGMA user_version = 1");
+    store = open_store();
+    assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
+    assert_true(result.us == 5 && result.samples == 2 && !strcmp(result.stop, "ci") && !strcmp(result.clock, "cupti"));
+    result.us = 6;
+    put(store, (struct config){{1, 3}}, &result);
+    store_close(store);
+    assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
+    assert_int_equal(query("SELECT count(*) FROM trials"), 1);
+    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 1);
+    store_close(open_store());
+}
+
 static void expect_refused(const char *expected) {
     struct store *store;
     assert_int_equal(store_open(path, &store, &error), -1);
@@ -174,7 +210,7 @@ static void test_refuses_other_files(void **state) {
     (void)state;
     store_close(open_store());
     execute("PRAGMA user_version = 7");
-    expect_refused("version 7, this program reads up to 1");
+    expect_refused("version 7, this program reads up to 2");
     assert_int_equal(query("PRAGMA user_version"), 7);
     remove(path);
     execute("CREATE TABLE music (title)");
@@ -265,6 +301,8 @@ int main(void) {
         TEST(test_what_is_put_is_found_later),
         TEST(test_every_part_of_the_key_counts),
         TEST(test_put_replaces_and_forget_removes),
+        TEST(test_epilogues_are_apart),
+        TEST(test_version_1_is_migrated),
         TEST(test_refuses_other_files),
         TEST(test_a_locked_store_says_so),
         TEST(test_several_processes),

@@ -156,6 +156,36 @@ static void model_shapes_are_listed(void **state) {
     release(&output);
 }
 
+static void epilogues_are_listed(void **state) {
+    (void)state;
+    struct output output = run("sweep --device cpu --shapes qwen2.5-14b --m 1 --epilogue model --benchmark_list_tests");
+    assert_int_equal(output.code, 0);
+    assert_non_null(strstr(output.out, "marlin_gemm/cpu/qkv/k:5120/n:7168/g:128/z:1/m:1/e:bias/"));
+    assert_non_null(strstr(output.out, "fp16_gemm/cpu/o/k:5120/n:5120/g:0/z:0/m:1/e:residual/"));
+    assert_non_null(strstr(output.out, "/gate_up/k:5120/n:27648/g:128/z:1/m:1/e:silu_mul/"));
+    assert_non_null(strstr(output.out, "awq_dequant/cpu/gate_up/k:5120/n:27648/g:128/z:1/m:1/tile_n"));
+    assert_non_null(strstr(output.out, "fp16_gemm/cpu/lm_head/k:5120/n:152064/g:0/z:0/m:1/tile_m"));
+    release(&output);
+}
+
+static void epilogues_are_measured(void **state) {
+    (void)state;
+    char command[256];
+    for (int e = EPILOGUE_BIAS; e < EPILOGUE_COUNT; e++) {
+        const char *name = epilogue_name((enum epilogue)e);
+        snprintf(command, sizeof command,
+                 QUICK "--op fp16_gemm --shapes 128x64 --m 3 --epilogue %s --csv %s/epilogue.csv", name, directory);
+        struct output output = run(command);
+        assert_int_equal(output.code, 0);
+        char *text = read_text("epilogue.csv"), expected[64];
+        snprintf(expected, sizeof expected, "\nfp16_gemm,fp16_gemm/cpu,128x64,128,64,0,0,3,%s,tile_m", name);
+        if (!strstr(text, expected) || !strstr(text, ",ok,")) fail_msg("'%s' lacks '%s'", text, expected);
+        free(text);
+        release(&output);
+    }
+    check_fails(QUICK "--epilogue relu", 2, "'relu'; there are none, bias, residual, silu_mul, model");
+}
+
 static void all_configurations(void **state) {
     (void)state;
     struct output output = run("sweep --device cpu --op awq_dequant --group 32 --shapes 256x128 --config all "
@@ -210,7 +240,7 @@ static void csv_rows(void **state) {
     for (char *c = text; c < end; c++) commas += *c == ',';
     for (char *c = end + 1; *c && *c != '\n'; c++) commas -= *c == ',';
     assert_int_equal(commas, 0);
-    assert_non_null(strstr(text, "\nfp16_gemm,fp16_gemm/cpu,128x64,128,64,0,0,2,tile_m="));
+    assert_non_null(strstr(text, "\nfp16_gemm,fp16_gemm/cpu,128x64,128,64,0,0,2,none,tile_m="));
     assert_non_null(strstr(text, ",ok,"));
     free(text);
     release(&output);
@@ -538,6 +568,8 @@ int main(void) {
         cmocka_unit_test(json_of_all_ops),
         cmocka_unit_test(cold_symmetric_repeated),
         cmocka_unit_test(model_shapes_are_listed),
+        cmocka_unit_test(epilogues_are_listed),
+        cmocka_unit_test(epilogues_are_measured),
         cmocka_unit_test(all_configurations),
         cmocka_unit_test(a_budget_ends_the_sampling),
         cmocka_unit_test(csv_rows),

@@ -13,36 +13,49 @@ struct store {
     char path[512];
 };
 
-static const char schema[] =
-    "CREATE TABLE trials ("
-    " id INTEGER PRIMARY KEY,"
-    " device TEXT NOT NULL, architecture TEXT NOT NULL, kernels TEXT NOT NULL, regime TEXT NOT NULL,"
-    " op TEXT NOT NULL, k INTEGER NOT NULL, n INTEGER NOT NULL, \"group\" INTEGER NOT NULL,"
-    " zeros INTEGER NOT NULL, m INTEGER NOT NULL, kernel TEXT NOT NULL, configuration TEXT NOT NULL,"
-    " status TEXT NOT NULL, message TEXT NOT NULL,"
-    " us REAL, p20_us REAL, p80_us REAL, min_us REAL, low_us REAL, high_us REAL, error REAL,"
-    " samples INTEGER, sample_us BLOB," /* float32, in the order of measuring */
-    " \"order\" INTEGER NOT NULL, seconds REAL NOT NULL, stop TEXT, clock TEXT,"
-    " software TEXT, uuid TEXT, sm_mhz INTEGER, memory_mhz INTEGER, celsius INTEGER, watts REAL, throttle INTEGER,"
-    " finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),"
-    " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel, configuration)"
-    ") STRICT;";
+#define TRIALS_TABLE                                                                                                   \
+    "CREATE TABLE trials ("                                                                                            \
+    " id INTEGER PRIMARY KEY,"                                                                                         \
+    " device TEXT NOT NULL, architecture TEXT NOT NULL, kernels TEXT NOT NULL, regime TEXT NOT NULL,"                  \
+    " op TEXT NOT NULL, k INTEGER NOT NULL, n INTEGER NOT NULL, \"group\" INTEGER NOT NULL,"                           \
+    " zeros INTEGER NOT NULL, m INTEGER NOT NULL, epilogue TEXT NOT NULL DEFAULT 'none',"                              \
+    " kernel TEXT NOT NULL, configuration TEXT NOT NULL,"                                                              \
+    " status TEXT NOT NULL, message TEXT NOT NULL,"                                                                    \
+    " us REAL, p20_us REAL, p80_us REAL, min_us REAL, low_us REAL, high_us REAL, error REAL,"                          \
+    " samples INTEGER, sample_us BLOB," /* float32, in the order of measuring */                                       \
+    " \"order\" INTEGER NOT NULL, seconds REAL NOT NULL, stop TEXT, clock TEXT,"                                       \
+    " software TEXT, uuid TEXT, sm_mhz INTEGER, memory_mhz INTEGER, celsius INTEGER, watts REAL, throttle INTEGER,"    \
+    " finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),"                                                \
+    " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue, kernel, configuration)"  \
+    ") STRICT;"
 
-/* ?1 ... ?10, as bind_problem numbers them. */
+/* Version 1 had no epilogues; a key can only be changed with its table. */
+#define VERSION_1                                                                                                      \
+    "id, device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel, configuration, status,"         \
+    " message, us, p20_us, p80_us, min_us, low_us, high_us, error, samples, sample_us, \"order\", seconds, stop,"      \
+    " clock, software, uuid, sm_mhz, memory_mhz, celsius, watts, throttle, finished"
+
+static const char schema[] = TRIALS_TABLE;
+static const char from_version_1[] = "ALTER TABLE trials RENAME TO trials_1;" TRIALS_TABLE
+                                     "INSERT INTO trials (" VERSION_1 ") SELECT " VERSION_1 " FROM trials_1;"
+                                     "DROP TABLE trials_1; PRAGMA user_version = 2;";
+
+/* ?1 ... ?11, as bind_problem numbers them. */
 #define WHERE_PROBLEM                                                                                                  \
     " WHERE device = ?1 AND architecture = ?2 AND kernels = ?3 AND regime = ?4 AND op = ?5 AND k = ?6 AND n = ?7"      \
-    " AND \"group\" = ?8 AND zeros = ?9 AND m = ?10"
+    " AND \"group\" = ?8 AND zeros = ?9 AND m = ?10 AND epilogue = ?11"
 
 static const char find_sql[] = "SELECT status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds,"
                                " samples, stop, clock, sm_mhz, memory_mhz, celsius, watts, throttle"
-                               " FROM trials" WHERE_PROBLEM " AND kernel = ?11 AND configuration = ?12";
+                               " FROM trials" WHERE_PROBLEM " AND kernel = ?12 AND configuration = ?13";
 
 static const char put_sql[] =
-    "INSERT OR REPLACE INTO trials (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel,"
-    " configuration, status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds, samples, stop,"
+    "INSERT OR REPLACE INTO trials (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue,"
+    " kernel, configuration, status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds, samples, "
+    "stop,"
     " clock, sm_mhz, memory_mhz, celsius, watts, throttle, sample_us, \"order\", software, uuid)"
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
-    " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)";
+    " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
 
 static const char forget_sql[] = "DELETE FROM trials" WHERE_PROBLEM;
 
@@ -93,7 +106,7 @@ static int check_or_create(struct store *store, struct error *error) {
                          "%s: the trial store has version %d, this program reads up to %d; use the newer tilebook, or "
                          "name another store with --store",
                          store->path, version, STORE_VERSION);
-    return 0;
+    return version == 1 ? execute(store, from_version_1, error) : 0;
 }
 
 static int set_up(struct store *store, struct error *error) {
@@ -147,12 +160,13 @@ static void bind_problem(sqlite3_stmt *statement, const struct store_scope *scop
     sqlite3_bind_int(statement, 8, problem->group);
     sqlite3_bind_int(statement, 9, problem->zeros);
     sqlite3_bind_int(statement, 10, problem->m);
+    bind_text(statement, 11, epilogue_name(problem->epilogue));
 }
 
 static void bind_kernel(sqlite3_stmt *statement, const struct kernel *kernel, const struct config *config) {
     char name[64], text[MAX_CONFIG_TEXT];
-    bind_text(statement, 11, kernel_full_name(kernel, name));
-    bind_text(statement, 12, config_text(kernel, config, text));
+    bind_text(statement, 12, kernel_full_name(kernel, name));
+    bind_text(statement, 13, config_text(kernel, config, text));
 }
 
 static void copy_column(sqlite3_stmt *statement, int column, char *to, size_t size) {
@@ -217,22 +231,22 @@ int store_put(struct store *store, const struct store_scope *scope, const struct
                               result->low_us, result->high_us, result->error,  result->seconds};
     bind_problem(row, scope, problem);
     bind_kernel(row, kernel, config);
-    bind_text(row, 13, trial_status_name(result->status));
-    bind_text(row, 14, result->message);
-    for (int i = 0; i < 8; i++) sqlite3_bind_double(row, 15 + i, figures[i]);
-    sqlite3_bind_int(row, 23, result->samples);
-    bind_text(row, 24, result->stop);
-    bind_text(row, 25, result->clock);
-    sqlite3_bind_int(row, 26, result->sm_mhz);
-    sqlite3_bind_int(row, 27, result->memory_mhz);
-    sqlite3_bind_int(row, 28, result->celsius);
-    sqlite3_bind_double(row, 29, result->watts);
-    sqlite3_bind_int64(row, 30, (sqlite3_int64)result->throttle);
+    bind_text(row, 14, trial_status_name(result->status));
+    bind_text(row, 15, result->message);
+    for (int i = 0; i < 8; i++) sqlite3_bind_double(row, 16 + i, figures[i]);
+    sqlite3_bind_int(row, 24, result->samples);
+    bind_text(row, 25, result->stop);
+    bind_text(row, 26, result->clock);
+    sqlite3_bind_int(row, 27, result->sm_mhz);
+    sqlite3_bind_int(row, 28, result->memory_mhz);
+    sqlite3_bind_int(row, 29, result->celsius);
+    sqlite3_bind_double(row, 30, result->watts);
+    sqlite3_bind_int64(row, 31, (sqlite3_int64)result->throttle);
     if (result->sample_us)
-        sqlite3_bind_blob(row, 31, result->sample_us, result->samples * (int)sizeof(float), SQLITE_TRANSIENT);
-    sqlite3_bind_int(row, 32, order);
-    bind_text(row, 33, scope->software);
-    bind_text(row, 34, scope->uuid);
+        sqlite3_bind_blob(row, 32, result->sample_us, result->samples * (int)sizeof(float), SQLITE_TRANSIENT);
+    sqlite3_bind_int(row, 33, order);
+    bind_text(row, 34, scope->software);
+    bind_text(row, 35, scope->uuid);
     return run_once(store, row, error);
 }
 

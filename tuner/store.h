@@ -5,7 +5,7 @@
 
 #include "tuner/search.h"
 
-enum { STORE_VERSION = 1 };
+enum { STORE_VERSION = 2 };
 
 struct store;
 

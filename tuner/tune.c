@@ -32,8 +32,7 @@ static int add_shape(struct tune *tune, const struct tune_plan *plan, const stru
                      struct error *error) {
     bool quantized = op != OP_FP16_GEMM;
     int group = plan->group > 0 ? plan->group : shape->k;
-    struct problem problem = {
-        .op = op, .m = 1, .n = shape->n, .k = shape->k, .group = quantized ? group : 0, .zeros = quantized};
+    struct problem problem = shape_problem(shape, op, 1, group, quantized, shape->epilogue);
     int before = tune->count;
     if ((quantized && !shape->quantized) || planned(tune, before, &problem)) return 0;
     if (op == OP_AWQ_DEQUANT) return add_item(tune, &problem, 1, error);
