@@ -70,13 +70,19 @@ static size_t aligned(size_t bytes) {
     return (bytes + 255) / 256 * 256;
 }
 
-/* y^T (N, M): its rows are the columns of W, so the library's bias is ours. */
+/* y^T (N, M): its rows are the columns of W, so the library's bias is ours. It ranks algorithms by what it knows of the
+ * bias, its alignment for one: an address like those that the calls will set stands in until then. */
 static int describe_epilogue(struct gemm *gemm, const struct problem *p, struct error *error) {
     cublasLtEpilogue_t bias = CUBLASLT_EPILOGUE_BIAS;
+    uintptr_t stand_in = 256;
     gemm->epilogue = p->epilogue;
     if (p->epilogue == EPILOGUE_SILU_MUL) gemm->sums_bytes = aligned(2 * (size_t)p->m * (size_t)p->n);
     if (p->epilogue != EPILOGUE_BIAS) return 0;
-    return check(lt.cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &bias, sizeof bias),
+    if (check(lt.cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &bias, sizeof bias),
+              "describing the bias", error))
+        return -1;
+    return check(lt.cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &stand_in,
+                                                   sizeof stand_in),
                  "describing the bias", error);
 }
 
