@@ -3,7 +3,8 @@
 
 #include "kernels/kernel.h"
 
-extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, marlin_gemm_wgmma, fp16_gemm_mma, fp16_gemm_cublaslt;
+extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, marlin_gemm_skinny, marlin_gemm_wgmma;
+extern const struct kernel fp16_gemm_mma, fp16_gemm_skinny, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
 /* The first kernel of an op and backend is the built-in default where no table says otherwise. One a line. */
@@ -11,8 +12,10 @@ extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 static const struct kernel *const kernels[] = {
     &awq_dequant_tiled,
     &marlin_gemm_mma,
+    &marlin_gemm_skinny,
     &marlin_gemm_wgmma,
     &fp16_gemm_mma,
+    &fp16_gemm_skinny,
 #ifdef TILEBOOK_CUDA
     &fp16_gemm_cublaslt,
 #endif

@@ -160,6 +160,24 @@ static void fp16_gemm(void **state) {
           (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false, EPILOGUE_NONE});
 }
 
+static void skinny(void **state) {
+    (void)state;
+    check("marlin_gemm/skinny", "tile_m=1 tile_n=64 warps_k=2 stages=3 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
+    check("marlin_gemm/skinny", "tile_m=4 tile_n=128 warps_k=2 stages=2 split_k=2",
+          (struct problem){OP_MARLIN_GEMM, 5, 192, 640, 32, true, EPILOGUE_BIAS});
+    check("marlin_gemm/skinny", "tile_m=16 tile_n=256 warps_k=1 stages=4 split_k=4",
+          (struct problem){OP_MARLIN_GEMM, 17, 320, 640, 64, false, EPILOGUE_SILU_MUL});
+    check("marlin_gemm/skinny", "tile_m=32 tile_n=64 warps_k=4 stages=2 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 31, 64, 640, 640, true, EPILOGUE_RESIDUAL});
+    check("fp16_gemm/skinny", "tile_m=1 tile_n=64 warps_k=4 stages=3 split_k=2",
+          (struct problem){OP_FP16_GEMM, 1, 192, 1152, 0, false, EPILOGUE_RESIDUAL});
+    check("fp16_gemm/skinny", "tile_m=8 tile_n=128 warps_k=2 stages=2 split_k=1",
+          (struct problem){OP_FP16_GEMM, 9, 192, 640, 0, false, EPILOGUE_SILU_MUL});
+    check("fp16_gemm/skinny", "tile_m=64 tile_n=256 warps_k=1 stages=2 split_k=8",
+          (struct problem){OP_FP16_GEMM, 63, 320, 1152, 0, false, EPILOGUE_BIAS});
+}
+
 /* Tiles that end outside of y in both directions, splits and slices of k. */
 static void epilogues(void **state) {
     (void)state;
@@ -248,6 +266,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_one_group),
         cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
+        cmocka_unit_test(skinny),
         cmocka_unit_test(epilogues),
         cmocka_unit_test(awq_dequant),
         cmocka_unit_test(read_floor),

@@ -126,6 +126,12 @@ __device__ __forceinline__ uint4 load_shared4(unsigned address) {
     return words;
 }
 
+__device__ __forceinline__ void store_shared4(unsigned address, uint4 words) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(words.x), "r"(words.y), "r"(words.z),
+                 "r"(words.w)
+                 : "memory");
+}
+
 /* Four 8x8 fp16 matrices: lane l gives the address of row l % 8 of matrix l / 8 (16 bytes) and receives, of
  * every matrix, elements 2 * (l % 4) and the next of row l / 4. */
 __device__ __forceinline__ void load_matrices(unsigned address, unsigned (&pairs)[4]) {

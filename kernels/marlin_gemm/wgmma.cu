@@ -168,18 +168,17 @@ __device__ __forceinline__ void start_columns(struct columns &columns, const str
     if (ZEROS && !GROUP && p.block < n / 64) set_zeros(columns, ((const unsigned *)zeros)[p.block * 8 + p.lane / 4]);
 }
 
-/* Fills the pipeline with weights, which do not depend on the launch ahead. */
-__device__ __forceinline__ void start_weights(const struct place &p, const struct arguments &a) {
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++)
-        if (i < p.k_stages) request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, (p.k_first + i) * TILE_K);
-}
-
-/* And with x; a group of copies for each stage. */
-__device__ __forceinline__ void start_tokens(const struct place &p, const struct arguments &a) {
+/* Fills the pipeline, a group of copies for each stage. The weights of the first do not depend on the launch ahead;
+ * more of them would delay x where launches do not overlap, since what an SM requests arrives in order. */
+__device__ __forceinline__ void start_pipeline(const struct place &p, const struct arguments &a) {
+    if (0 < p.k_stages) request_weights(p.weights, p, a.operands, a.n, p.k_first * TILE_K);
+    programmatic_launch();
+    programmatic_wait();
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
-        if (i < p.k_stages) request_tokens(p.x + i * X_BYTES, p, a.operands.x, a.m, a.k, (p.k_first + i) * TILE_K);
+        const int k0 = (p.k_first + i) * TILE_K;
+        if (0 < i && i < p.k_stages) request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, k0);
+        if (i < p.k_stages) request_tokens(p.x + i * X_BYTES, p, a.operands.x, a.m, a.k, k0);
         copy_async_commit();
     }
 }
@@ -308,11 +307,8 @@ finish_sums(const struct place &p, const struct arguments &a) {
 extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.k);
     struct sums sums = {};
-    start_weights(p, a);
     announce_sums();
-    programmatic_launch();
-    programmatic_wait();
-    start_tokens(p, a);
+    start_pipeline(p, a);
     add_part(sums, p, a);
     if (!GROUP) scale_sums(sums, p, a.operands.scales, a.n);
     send_sums(sums, p);

@@ -90,6 +90,10 @@ void store_to_cluster(const struct remote_store &store);
 static inline void __syncthreads() {
     rest_at_barrier(0, 0, false);
 }
+static inline void __syncwarp() {
+    exchange_words({});
+    rest_in_warp();
+}
 static inline bool __syncthreads_or(bool value) {
     return rest_at_barrier(0, 0, value);
 }
@@ -180,15 +184,21 @@ static inline uint4 load_shared4(unsigned address) {
     return words;
 }
 
+static inline void store_shared4(unsigned address, uint4 words) {
+    memcpy(shared_at(address, 16), &words, 16);
+}
+
 static inline void load_matrices(unsigned address, unsigned (&pairs)[4]) {
     const unsigned lane = threadIdx.x % 32;
     shared_at(address, 16);
     const struct exchange *lanes = exchange_words({{address}});
     for (unsigned i = 0; i < 4; i++) {
         memcpy(&pairs[i], shared_at(lanes[8 * i + lane / 4].words[0], 16) + 4 * (lane % 4), 4);
-        unsigned banks = 0;
-        for (unsigned row = 0; row < 8; row++) banks |= 1u << lanes[8 * i + row].words[0] / 16 % 8;
-        bank_conflicts += lane == 0 && banks != 0xff;
+        for (unsigned row = 0; lane == 0 && row < 8; row++)
+            for (unsigned other = 0; other < row; other++) {
+                const unsigned a = lanes[8 * i + row].words[0], b = lanes[8 * i + other].words[0];
+                bank_conflicts += a != b && a / 16 % 8 == b / 16 % 8;
+            }
     }
     rest_in_warp();
 }

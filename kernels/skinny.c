@@ -1,0 +1,148 @@
+#include "kernels/skinny.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { WARP_THREADS = 32, WARP_COLUMNS = 64, SUMS_PITCH = WARP_COLUMNS + 4 };
+enum { SM_REGISTERS = 65536, SM_THREADS = 1536, MOST_THREADS = 1024, MOST_GROUPS = 15 };
+/* The driver keeps this much shared memory of each block for itself. */
+enum { RESERVED_BYTES = 1024 };
+
+struct skinny_block skinny_block(const struct config *config) {
+    const int *value = config->value;
+    return (struct skinny_block){.tile_m = value[SKINNY_TILE_M],
+                                 .tile_n = value[SKINNY_TILE_N],
+                                 .warps_k = value[SKINNY_WARPS_K],
+                                 .stages = value[SKINNY_STAGES],
+                                 .split_k = value[SKINNY_SPLIT_K]};
+}
+
+static long blocks_up(long items, long block) {
+    return (items + block - 1) / block;
+}
+
+static long least(long a, long b) {
+    return a < b ? a : b;
+}
+
+static int warps(const struct skinny_block *b) {
+    return b->tile_n / WARP_COLUMNS * b->warps_k;
+}
+
+int skinny_threads(const struct skinny_block *b) {
+    return WARP_THREADS * warps(b);
+}
+
+size_t skinny_shared_bytes(const struct skinny_block *b) {
+    size_t tile_m = (size_t)b->tile_m, slots = (size_t)b->stages * b->slot_bytes;
+    size_t sums = tile_m * SUMS_PITCH * sizeof(float), ring = slots > sums ? slots : sums;
+    size_t slices = (size_t)(b->warps_k * b->stages) * tile_m * SKINNY_CHUNK * sizeof(uint16_t);
+    size_t received = b->split_k > 1 ? tile_m * (size_t)b->tile_n * sizeof(float) : 0;
+    return (size_t)warps(b) * ring + slices + received;
+}
+
+static long tiles(const struct problem *p, const struct skinny_block *b) {
+    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, b->tile_n);
+}
+
+/* Blocks that fit on an SM together. */
+static long resident_blocks(const struct device *device, const struct skinny_block *b) {
+    long by_shared = (long)(device->shared_sm_bytes / (skinny_shared_bytes(b) + RESERVED_BYTES));
+    long by_registers = SM_REGISTERS / ((long)b->registers * skinny_threads(b));
+    long by_threads = SM_THREADS / skinny_threads(b), fit = least(least(by_shared, by_registers), by_threads);
+    return fit > 0 ? fit : 1;
+}
+
+int skinny_legal(const struct device *device, const struct problem *p, const struct skinny_block *b,
+                 struct error *why) {
+    int threads = skinny_threads(b), least_capability = b->split_k > 1 ? 90 : 80;
+    if (device->compute_capability < least_capability)
+        return error_set(why, "%s needs compute capability %d.%d; %s has %d.%d",
+                         b->split_k > 1 ? "a cluster (split_k above 1)" : "mma.sync with cp.async",
+                         least_capability / 10, least_capability % 10, device->name, device->compute_capability / 10,
+                         device->compute_capability % 10);
+    if (b->split_k * b->warps_k > p->k / SKINNY_CHUNK)
+        return error_set(why, "split_k=%d times warps_k=%d leaves parts without work: K=%d is %d times %d", b->split_k,
+                         b->warps_k, p->k, p->k / SKINNY_CHUNK, SKINNY_CHUNK);
+    if (b->tile_n > WARP_COLUMNS && b->warps_k > MOST_GROUPS)
+        return error_set(why, "warps_k=%d needs a barrier for each group of warps; a block has %d", b->warps_k,
+                         MOST_GROUPS);
+    if (threads > MOST_THREADS)
+        return error_set(why, "%d threads a block (%d warps); at most %d", threads, threads / WARP_THREADS,
+                         MOST_THREADS);
+    if (b->registers * threads > SM_REGISTERS)
+        return error_set(why, "%d threads with about %d registers each; an SM has %d", threads, b->registers,
+                         SM_REGISTERS);
+    if (skinny_shared_bytes(b) > device->shared_block_bytes)
+        return error_set(why, "%zu bytes of shared memory; a block of %s has at most %zu", skinny_shared_bytes(b),
+                         device->name, device->shared_block_bytes);
+    return 0;
+}
+
+void skinny_launch(const struct device *device, const struct problem *p, const struct skinny_block *b,
+                   struct launch *launch) {
+    size_t used = strlen(launch->options);
+    launch->grid = (struct device_grid){.blocks = {(unsigned)(tiles(p, b) * b->split_k), 1, 1},
+                                        .threads = (unsigned)skinny_threads(b),
+                                        .cluster = (unsigned)b->split_k,
+                                        .overlaps = true};
+    launch->shared_bytes = skinny_shared_bytes(b);
+    snprintf(launch->options + used, sizeof launch->options - used, "%s-DSHARED_BYTES=%zu -DBLOCKS=%ld",
+             used ? " " : "", launch->shared_bytes, resident_blocks(device, b));
+}
+
+/* --- the estimate: memory, L2 and the work of the busiest SM overlap; some things are paid once --- */
+
+/* A request takes about this long to come back from a busy memory. */
+static const double latency_us = 1.2;
+/* A launch that does nothing, with the first request and the last chunk. */
+static const double fixed_us = 2.2;
+/* The meetings of a cluster. */
+static const double cluster_us = 1.0;
+/* Few SMs draw at most this multiple of their part of the memory's rate. */
+static const double sm_share = 1.7;
+/* L2 delivers about this multiple of memory. */
+static const double cache_ratio = 1.8;
+/* A scheduler of an SM starts this many instructions a microsecond; an SM has four. */
+static const double scheduler_rate = 1700;
+/* A chunk of a lone warp: its chain of products. */
+static const double chunk_us = 0.25;
+
+/* The share of the memory's rate that so many blocks at a time draw. */
+static double memory_share(const struct device *device, const struct skinny_block *b, double blocks) {
+    double under_way = blocks * warps(b) * (b->stages - 0.5) * (double)b->slot_bytes;
+    double share = fmin(1, sm_share * blocks / device->multiprocessors);
+    return fmin(share, under_way / (device->memory_gbs * 1e3 * latency_us));
+}
+
+/* Whole waves of blocks, then what is left. */
+static double memory_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
+    double slots = (double)resident_blocks(device, b) * device->multiprocessors;
+    double blocks = (double)tiles(p, b) * b->split_k, us_a_block = problem_bytes(p) / blocks / device->memory_gbs / 1e3;
+    double whole = floor(blocks / slots) * slots, left = blocks - whole;
+    double us = whole * us_a_block / memory_share(device, b, slots);
+    return left > 0 ? us + left * us_a_block / memory_share(device, b, left) : us;
+}
+
+/* Every tile reads its rows of x again, every row of tiles the weights. */
+static double cache_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
+    double chunks = (double)tiles(p, b) * p->k / SKINNY_CHUNK;
+    double bytes = (double)b->slot_bytes * b->tile_n / WARP_COLUMNS + 2.0 * least(b->tile_m, p->m) * SKINNY_CHUNK;
+    return chunks * bytes / (device->memory_gbs * 1e3 * cache_ratio);
+}
+
+static double work_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
+    double blocks = (double)tiles(p, b) * b->split_k, on_one = ceil(blocks / device->multiprocessors);
+    double rounds = ceil(blocks / ((double)resident_blocks(device, b) * device->multiprocessors));
+    double chunks = (double)blocks_up(p->k / SKINNY_CHUNK, b->split_k * b->warps_k);
+    double issue = on_one * warps(b) * chunks * b->chunk_slots / (4 * scheduler_rate);
+    return fmax(issue, rounds * chunks * chunk_us);
+}
+
+/* The fourth power lets the longest part decide and two equal ones disturb each other. */
+double skinny_estimate(const struct device *device, const struct problem *p, const struct skinny_block *b) {
+    double parts[] = {memory_us(device, p, b), cache_us(device, p, b), work_us(device, p, b)}, sum = 0;
+    for (int i = 0; i < 3; i++) sum += pow(parts[i], 4);
+    return fixed_us + pow(sum, 0.25) + (b->split_k > 1 ? cluster_us : 0) + 0.02 * b->warps_k;
+}
