@@ -72,6 +72,7 @@ enum { WORKSPACE_COUNTER_BYTES = 65536 };
 struct arguments {
     struct operands operands;
     int m, n, k, group;
+    int overlaps; /* whether this launch may have started before the one ahead of it ended */
 };
 
 struct launch {

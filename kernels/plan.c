@@ -58,7 +58,9 @@ int plan_create(struct device *device, const struct kernel *kernel, const struct
 
 int plan_run(const struct plan *plan, const struct operands *operands, struct error *error) {
     if (!plan->kernel->launch) return plan->kernel->run(plan, operands, error);
-    struct arguments arguments = {*operands, plan->problem.m, plan->problem.n, plan->problem.k, plan->problem.group};
+    const struct problem *p = &plan->problem;
+    bool overlaps = plan->launch.grid.overlaps && plan->device->overlap;
+    struct arguments arguments = {*operands, p->m, p->n, p->k, p->group, overlaps};
     return device_launch(plan->device, plan->function, &plan->launch.grid, &arguments, error);
 }
 

@@ -79,12 +79,13 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     uint16_t *y = instance->copies->y, *first = malloc(bytes);
     unsigned *workspace = aligned_alloc(256, launch->workspace_bytes + 256);
     assert_true(first && workspace);
-    struct arguments arguments = {instance->copies[0], p->m, p->n, p->k, p->group};
+    struct arguments arguments = {instance->copies[0], p->m, p->n, p->k, p->group, 0};
     arguments.operands.workspace = workspace;
     memset(workspace, 0xff, launch->workspace_bytes);
     memset(workspace, 0, launch->workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
     for (unsigned run = 0; run < 2; run++) {
         memset(y, 0xff, bytes);
+        arguments.overlaps = run == 1;
         if (run && p->epilogue == EPILOGUE_RESIDUAL) {
             memcpy(y, arguments.operands.addend, bytes);
             arguments.operands.addend = y;
@@ -225,7 +226,7 @@ static void check_floor(const char *configuration, int multiprocessors, struct p
     kernel.launch(&device, &problem, &config, &launch);
     launch_options(&kernel, &problem, &config, &launch, options);
     void *library = load(&launch, options, &emulate);
-    struct arguments arguments = {instance->copies[0], 0, problem.n, problem.k, problem.group};
+    struct arguments arguments = {instance->copies[0], 0, problem.n, problem.k, problem.group, 0};
     struct operand_bytes bytes = problem_operand_bytes(&problem);
     uint32_t *workspace = calloc(1, launch.workspace_bytes), *sum = workspace + WORKSPACE_COUNTER_BYTES / 4;
     assert_non_null(workspace);

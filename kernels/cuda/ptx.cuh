@@ -12,6 +12,7 @@ struct operands {
 struct arguments {
     struct operands operands;
     int m, n, k, group;
+    int overlaps;
 };
 
 /* The workspace begins with this many bytes of counters, zero between launches (kernels/kernel.h). */

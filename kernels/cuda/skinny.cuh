@@ -14,8 +14,9 @@
  * Sums over groups are added in the block's shared memory, sums over blocks in that of the cluster's blocks, each
  * of which finishes a share of the tile; always in the same order, so that the same input gives the same bits.
  *
- * Weights do not depend on the launch ahead: each warp's first chunk is requested before it has ended. More would
- * hurt where launches do not overlap: what an SM requests arrives in order, so that x would come behind them all.
+ * Weights do not depend on the launch ahead. A launch that may overlap it requests its first STAGES chunks before
+ * they can be multiplied; another one only the first, since what an SM requests arrives in order, and x would come
+ * behind all the rest.
  *
  * The including file defines SLOT_BYTES, a warp's weights of a chunk. TILE_M, TILE_N, WARPS_K, STAGES
  * and SPLIT_K are the tile parameters; kernels/skinny.c is the host's side of the same arithmetic, SHARED_BYTES its
@@ -111,12 +112,15 @@ __device__ __forceinline__ void meet_group(const struct place &p) {
 template <class Request, class Compute>
 __device__ __forceinline__ void run_chunks(const struct place &p, const struct arguments &a, Request request,
                                            Compute compute) {
-    if (0 < p.count) request(p.ring, p.first);
+    const int early = a.overlaps ? STAGES : 1; /* chunks that do not wait for the launch ahead */
+#pragma unroll
+    for (int i = 0; i < STAGES; i++)
+        if (i < early && i < p.count) request(p.ring + i * SLOT_BYTES, p.first + i);
     programmatic_launch();
     programmatic_wait();
 #pragma unroll
     for (int i = 0; i < STAGES; i++) {
-        if (0 < i && i < p.count) request(p.ring + i * SLOT_BYTES, p.first + i);
+        if (early <= i && i < p.count) request(p.ring + i * SLOT_BYTES, p.first + i);
         if (i < p.count) request_slice(p.slices + i * SLICE_BYTES, p, a.operands.x, a.k, p.first + i);
         copy_async_commit();
     }

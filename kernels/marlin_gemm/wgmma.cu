@@ -168,16 +168,21 @@ __device__ __forceinline__ void start_columns(struct columns &columns, const str
     if (ZEROS && !GROUP && p.block < n / 64) set_zeros(columns, ((const unsigned *)zeros)[p.block * 8 + p.lane / 4]);
 }
 
-/* Fills the pipeline, a group of copies for each stage. The weights of the first do not depend on the launch ahead;
- * more of them would delay x where launches do not overlap, since what an SM requests arrives in order. */
+/* Fills the pipeline, a group of copies for each stage. Weights do not depend on the launch ahead: one that may overlap
+ * it requests them all before that has ended; another only the first stage's, since what an SM requests arrives in
+ * order, and x would come behind all the rest. */
 __device__ __forceinline__ void start_pipeline(const struct place &p, const struct arguments &a) {
-    if (0 < p.k_stages) request_weights(p.weights, p, a.operands, a.n, p.k_first * TILE_K);
+    const int early = a.overlaps ? STAGES - 1 : 1;
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
+        if (i < early && i < p.k_stages)
+            request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, (p.k_first + i) * TILE_K);
     programmatic_launch();
     programmatic_wait();
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         const int k0 = (p.k_first + i) * TILE_K;
-        if (0 < i && i < p.k_stages) request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, k0);
+        if (early <= i && i < p.k_stages) request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, k0);
         if (i < p.k_stages) request_tokens(p.x + i * X_BYTES, p, a.operands.x, a.m, a.k, k0);
         copy_async_commit();
     }

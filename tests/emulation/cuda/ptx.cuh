@@ -43,6 +43,7 @@ struct operands {
 struct arguments {
     struct operands operands;
     int m, n, k, group;
+    int overlaps;
 };
 constexpr int WORKSPACE_COUNTER_BYTES = 65536;
 
