@@ -45,7 +45,7 @@ __device__ __forceinline__ void prefetch_weights(const struct place &p, const st
 extern "C" __global__ void __launch_bounds__(THREADS) fp16_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
     programmatic_launch();
-    prefetch_weights(p, a);
+    if (a.overlaps) prefetch_weights(p, a);
     programmatic_wait();
     const unsigned memory = shared_address(shared_memory);
     struct sums sums = {};

@@ -140,7 +140,7 @@ __device__ __forceinline__ void prefetch_codes(const struct place &p, const stru
 extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
     programmatic_launch();
-    prefetch_codes(p, a);
+    if (a.overlaps) prefetch_codes(p, a);
     programmatic_wait();
     const unsigned memory = shared_address(shared_memory);
     struct sums sums = {};
