@@ -53,7 +53,9 @@ static const struct argp_option option_list[] = {
      "the decoder gives each layer, none to KxN and lm_head",
      0},
     {"config", 'c', "CONFIG", 0,
-     "name=value,...; `all` for every legal one; `default` for the built-in one (the default). May be repeated", 0},
+     "name=value,...; `all` for every legal one; `table` for those kernels alone that --table names; `default` for the "
+     "built-in one (the default). May be repeated",
+     0},
     {"table", KEY_TABLE, "FILE", 0, "Take the configurations from this tile table where it has them", 0},
     {"cache", KEY_CACHE, "cold|warm", 0, "Rotate over more weights than the cache holds (cold, the default) or not", 0},
     {"regime", KEY_REGIME, "stream|graph|pdl", 0,
@@ -171,6 +173,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         options->report = argument;
         break;
     case ARGP_KEY_END:
+        for (int i = 0; i < sweep->config_count; i++)
+            if (!strcmp(sweep->configs[i], "table") && !options->table)
+                argp_error(state, "--config table needs a tile table: --table FILE");
         if (sweep->chain && (sweep->config_count || options->csv || options->report || options->regime ||
                              sweep->epilogue || sweep->model_epilogues))
             argp_error(state,

@@ -92,21 +92,30 @@ static int add_all_legal(struct sweep *sweep, const struct kernel *kernel, const
     return 0;
 }
 
-/* The tuned configuration if the table has one of this kernel, else the built-in default. */
-static int add_default(struct sweep *sweep, const struct kernel *kernel, const char *layer,
-                       const struct problem *problem, bool tuned, struct error *error) {
-    struct config config;
+/* The table's row for this problem, if it names this kernel. */
+static const struct tile_row *find_row(const struct sweep *sweep, const struct kernel *kernel,
+                                       const struct problem *p) {
     char name[64];
-    const struct tile_row *row = NULL;
-    if (tuned && sweep->table)
-        row = tiles_find(sweep->table, op_name(problem->op), problem->k, problem->n, problem->group, problem->m);
-    if (row && !strcmp(row->kernel, kernel_full_name(kernel, name))) {
-        if (config_parse(kernel, row->configuration, &config, error) ||
-            config_legal(sweep->device, kernel, problem, &config, error))
-            return error_prefix(error, "table: %s", row->configuration);
-    } else if (config_default(sweep->device, kernel, problem, &config, error)) {
-        return -1;
-    }
+    const struct tile_row *row =
+        sweep->table ? tiles_find(sweep->table, op_name(p->op), p->k, p->n, p->group, p->m) : NULL;
+    return row && !strcmp(row->kernel, kernel_full_name(kernel, name)) ? row : NULL;
+}
+
+/* As the row has it; nothing without one. */
+static int add_row(struct sweep *sweep, const struct kernel *kernel, const char *layer, const struct problem *problem,
+                   const struct tile_row *row, struct error *error) {
+    struct config config;
+    if (!row) return 0;
+    if (config_parse(kernel, row->configuration, &config, error) ||
+        config_legal(sweep->device, kernel, problem, &config, error))
+        return error_prefix(error, "table: %s", row->configuration);
+    return add_point(sweep, kernel, layer, problem, &config, error);
+}
+
+static int add_default(struct sweep *sweep, const struct kernel *kernel, const char *layer,
+                       const struct problem *problem, struct error *error) {
+    struct config config;
+    if (config_default(sweep->device, kernel, problem, &config, error)) return -1;
     return add_point(sweep, kernel, layer, problem, &config, error);
 }
 
@@ -124,11 +133,15 @@ static int add_named(struct sweep *sweep, const struct kernel *kernel, const cha
 static int add_kernel(struct sweep *sweep, const struct kernel *kernel, const char *layer,
                       const struct problem *problem, struct error *error) {
     const struct sweep_options *options = &sweep->options;
-    if (!options->config_count) return add_default(sweep, kernel, layer, problem, true, error);
+    const struct tile_row *row = find_row(sweep, kernel, problem);
+    if (!options->config_count)
+        return row ? add_row(sweep, kernel, layer, problem, row, error)
+                   : add_default(sweep, kernel, layer, problem, error);
     for (int i = 0; i < options->config_count; i++) {
         const char *text = options->configs[i];
         if (!strcmp(text, "all")       ? add_all_legal(sweep, kernel, layer, problem, error)
-            : !strcmp(text, "default") ? add_default(sweep, kernel, layer, problem, false, error)
+            : !strcmp(text, "default") ? add_default(sweep, kernel, layer, problem, error)
+            : !strcmp(text, "table")   ? add_row(sweep, kernel, layer, problem, row, error)
                                        : add_named(sweep, kernel, layer, problem, text, error))
             return -1;
     }

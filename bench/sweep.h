@@ -15,7 +15,7 @@ struct sweep_options {
     const char *ops;     /* "all" or op,op,... */
     const char *kernels; /* full names separated by commas; NULL: all of the ops on the device */
     const char *shapes, *m;
-    const char *configs[SWEEP_CONFIGS]; /* "all", "default" or name=value,... */
+    const char *configs[SWEEP_CONFIGS]; /* "all", "table", "default" or name=value,... */
     int config_count;                   /* 0: as "default", or from the table if there is one */
     int group;                          /* 0: one for all of K; -1: as the shapes say */
     enum epilogue epilogue;             /* of all GEMMs, unless: */

@@ -331,6 +331,7 @@ static void wrong_usage(void **state) {
         {QUICK "--shapes 64x64", "awq_dequant takes K divisible by 128"},
         {QUICK "--shapes 128x100 --op marlin_gemm", "N divisible by 64; found K=128, N=100"},
         {QUICK "--m 0", "'0' is not a list of positive numbers"},
+        {QUICK "--op marlin_gemm --config table", "--config table needs a tile table"},
         {QUICK "--op marlin_gemm --config tile_q=1", "marlin_gemm/cpu has no parameter 'tile_q'"},
         {QUICK "--op awq_dequant --config tile_n=8", "the configuration lacks 'tile_k'"},
         {QUICK "--op awq_dequant --config tile_n=9,tile_k=64,unroll=1,threads=1", "tile_n=9 is not one of"},
@@ -409,6 +410,15 @@ static void table_configurations(void **state) {
         release(&output);
         write_table(path, "other", choices[i]);
         check_fails(command, 1, "other");
+        /* Of the other ops it names no kernel. */
+        write_table(path, NULL, choices[i]);
+        snprintf(command, sizeof command,
+                 "sweep --device cpu --shapes 128x64 --m 4 --table %s --config table --benchmark_list_tests", path);
+        output = run(command);
+        assert_int_equal(output.code, 0);
+        assert_int_equal(count_lines(output.out), 1);
+        assert_non_null(strstr(output.out, name));
+        release(&output);
     }
 }
 
