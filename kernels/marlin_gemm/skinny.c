@@ -16,7 +16,7 @@ static struct skinny_block block_of(const struct problem *problem, const struct 
     int token_tiles = (block.tile_m + 7) / 8;
     block.slot_bytes = slot_bytes(problem);
     block.registers = token_tiles == 1 ? 102 : token_tiles == 2 ? 160 : 255;
-    block.chunk_slots = 8 * (24 + 5.5 * token_tiles) + 70 * token_tiles;
+    block.chunk_slots = 8 * (24 + 17.0 * token_tiles) + 70 * token_tiles;
     return block;
 }
 
