@@ -3,25 +3,26 @@
 
 #include "kernels/kernel.h"
 
-enum { TILE_M, TILE_K, WARPGROUPS, STAGES, SPLIT_K, PARAMETERS };
-enum { TILE_N = 256, GROUP_THREADS = 128 };
+enum { TILE_M, TILE_N, TILE_K, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
+enum { WARPGROUP_COLUMNS = 256, WARPGROUP_THREADS = 128 };
 enum { SM_REGISTERS = 65536, TRANSFER_BYTES = 16 };
 /* The driver keeps this much shared memory of each block for itself. */
 enum { RESERVED_BYTES = 1024 };
 
 /* A block, as wgmma.cu draws it. */
 struct block {
-    int tile_m, tile_k, warpgroups, stages, split_k;
+    int tile_m, tile_n, tile_k, warpgroups_k, stages, split_k;
     size_t weight_bytes; /* of a stage: codes, and the scales and zero points of the groups it touches */
 };
 
 static struct block block_of(const struct problem *p, const struct config *config) {
     const int *value = config->value;
-    struct block b = {value[TILE_M], value[TILE_K], value[WARPGROUPS], value[STAGES], value[SPLIT_K], 0};
+    struct block b = {
+        value[TILE_M], value[TILE_N], value[TILE_K], value[WARPGROUPS_K], value[STAGES], value[SPLIT_K], 0};
     size_t groups = 0;
     if (p->group < p->k) groups = b.tile_k > p->group ? (size_t)(b.tile_k / p->group) : 1;
-    b.weight_bytes = (size_t)b.tile_k * TILE_N / 2;
-    b.weight_bytes += groups * TILE_N * sizeof(uint16_t) + (p->zeros ? groups * TILE_N / 2 : 0);
+    b.weight_bytes = (size_t)b.tile_k * (size_t)b.tile_n / 2;
+    b.weight_bytes += groups * (size_t)b.tile_n * sizeof(uint16_t) + (p->zeros ? groups * (size_t)b.tile_n / 2 : 0);
     return b;
 }
 
@@ -29,8 +30,13 @@ static long blocks_up(long items, long block) {
     return (items + block - 1) / block;
 }
 
+/* Of the warpgroups beside each other. */
+static int group_threads(const struct block *b) {
+    return WARPGROUP_THREADS * (b->tile_n / WARPGROUP_COLUMNS);
+}
+
 static int threads(const struct block *b) {
-    return GROUP_THREADS * b->warpgroups;
+    return group_threads(b) * b->warpgroups_k;
 }
 
 /* Two sums a token and thread (256 columns over 128 threads), two steps of weights, scales, zero points, and
@@ -42,29 +48,29 @@ static int registers(const struct block *b) {
 /* What a block brings to the sums of its cluster, or receives. */
 static size_t exchange_bytes(const struct block *b) {
     long fragments = b->tile_m / 2, own = blocks_up(fragments, b->split_k);
-    return (size_t)(b->split_k * b->warpgroups * own) * GROUP_THREADS * 4 * sizeof(float);
+    return (size_t)(b->split_k * b->warpgroups_k * own) * (size_t)group_threads(b) * 4 * sizeof(float);
 }
 
 static size_t shared_bytes(const struct block *b) {
     size_t stage = (size_t)b->tile_m * (size_t)b->tile_k * sizeof(uint16_t) + b->weight_bytes;
-    size_t pipelines = (size_t)(b->warpgroups * b->stages) * stage;
+    size_t pipelines = (size_t)(b->warpgroups_k * b->stages) * stage;
     return (pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b)) + TRANSFER_BYTES;
 }
 
 static long block_count(const struct problem *p, const struct block *b) {
-    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, TILE_N) * b->split_k;
+    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, b->tile_n) * b->split_k;
 }
 
 static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
     struct block b = block_of(p, config);
-    int parts = b.split_k * b.warpgroups;
+    int parts = b.split_k * b.warpgroups_k;
     if (device->compute_capability != 90)
         return error_set(why, "wgmma needs compute capability 9.0 and no other; %s has %d.%d", device->name,
                          device->compute_capability / 10, device->compute_capability % 10);
     if (p->k % b.tile_k) return error_set(why, "tile_k=%d does not divide K=%d", b.tile_k, p->k);
     if (parts > p->k / b.tile_k)
-        return error_set(why, "split_k=%d and warpgroups=%d leave parts without work: K=%d is %d times tile_k=%d",
-                         b.split_k, b.warpgroups, p->k, p->k / b.tile_k, b.tile_k);
+        return error_set(why, "split_k=%d and warpgroups_k=%d leave parts without work: K=%d is %d times tile_k=%d",
+                         b.split_k, b.warpgroups_k, p->k, p->k / b.tile_k, b.tile_k);
     if (registers(&b) * threads(&b) > SM_REGISTERS)
         return error_set(why, "%d threads with about %d registers each; an SM has %d", threads(&b), registers(&b),
                          SM_REGISTERS);
@@ -128,7 +134,7 @@ static double stages_ahead(const struct block *b) {
 
 /* The share of the memory's rate that so many blocks at a time draw. */
 static double memory_share(const struct device *device, const struct block *b, double blocks) {
-    double asked = b->warpgroups * stages_ahead(b) * (double)b->weight_bytes;
+    double asked = b->warpgroups_k * stages_ahead(b) * (double)b->weight_bytes;
     double under_way = blocks * asked / (device->memory_gbs * 1e3 * latency_us);
     return fmin(fmin(1, under_way), sm_share * blocks / device->multiprocessors);
 }
@@ -152,13 +158,14 @@ static double cache_us(const struct device *device, const struct problem *p, con
 /* A warpgroup alone decodes and multiplies by turns, several overlap; none is faster than its stages come back. */
 static double work_us(const struct device *device, const struct problem *p, const struct block *b) {
     double rounds = ceil((double)block_count(p, b) / device->multiprocessors);
-    double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups;
-    double steps = (double)blocks_up(p->k / b->tile_k, b->split_k * b->warpgroups) * (b->tile_k / 16.0);
-    double multiply_us = 2.0 * b->tile_m * TILE_N * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
-    double sum = decode_us + multiply_us, longer = fmax(decode_us, multiply_us);
+    double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups_k;
+    double steps = (double)blocks_up(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
+    double multiply_us = 2.0 * b->tile_m * b->tile_n * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
+    double decoding_us = decode_us * b->tile_n / WARPGROUP_COLUMNS;
+    double sum = decoding_us + multiply_us, longer = fmax(decoding_us, multiply_us);
     double step_us = fmax(longer, sum / at_once);
     double stage_us = latency_us / stages_ahead(b) / (b->tile_k / 16.0) / at_once;
-    return rounds * b->warpgroups * steps * fmax(step_us, stage_us);
+    return rounds * b->warpgroups_k * steps * fmax(step_us, stage_us);
 }
 
 static double exchange_us(const struct block *b) {
@@ -183,9 +190,10 @@ const struct kernel marlin_gemm_wgmma = {
     .parameters =
         {
             [TILE_M] = {"tile_m", "rows of x a block", 3, {16, 32, 64}},
+            [TILE_N] = {"tile_n", "columns of y a block", 2, {256, 512}},
             [TILE_K] = {"tile_k", "depth of a pipeline stage", 2, {64, 128}},
-            [WARPGROUPS] = {"warpgroups", "warpgroups of a block that share K", 4, {1, 2, 3, 4}},
-            [STAGES] = {"stages", "pipeline stages of a warpgroup", 5, {2, 3, 4, 6, 8}},
+            [WARPGROUPS_K] = {"warpgroups_k", "groups of a block that share K", 4, {1, 2, 3, 4}},
+            [STAGES] = {"stages", "pipeline stages of a group", 5, {2, 3, 4, 6, 8}},
             [SPLIT_K] = {"split_k", "blocks of a cluster that share K", 7, {1, 2, 3, 4, 5, 6, 8}},
         },
     .legal = legal,

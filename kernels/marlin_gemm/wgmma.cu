@@ -1,28 +1,29 @@
 /* y (M, N) = x (M, K) W with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums, on Hopper's
  * wgmma with the weights as its register operand (sm_90a). Needs K % TILE_K == 0 and N % 64 == 0; any M.
  *
- *      n: 256 columns                      y^T = W^T x^T: the 64 rows of a product are columns of y. Marlin's
+ *      n: TILE_N columns                   y^T = W^T x^T: the 64 rows of a product are columns of y. Marlin's
  *      +--------+--------+--------+-----   16 (k) x 64 (n) tile is 512 bytes in which lane l's 16 bytes are
  *   m  | warp 0 | warp 1 | warp 2 | ...    its A fragments for four times 16 columns, so each warp of a
  *      +--------+--------+--------+-----   warpgroup owns a tile's 64 columns, and product j of a step has
  *                                          columns 16 j.. of each: 64 n + 16 j + lane / 4 and 8 further on.
  *
- * K is shared by the WARPGROUPS of a block, each with a pipeline and a barrier of its own, and by the SPLIT_K
- * blocks of a cluster. Their sums meet in shared memory: fragment f of the tile (16 columns of each warp,
- * 8 tokens) is added up by block f % SPLIT_K of the cluster, in the order of k.
+ * The TILE_N / 256 warpgroups beside each other share x and are a group, with a pipeline and a barrier of its own. K is
+ * shared by the WARPGROUPS_K groups of a block and by the SPLIT_K blocks of a cluster. Their sums meet in shared
+ * memory: fragment f of the tile (16 columns of each warp, 8 tokens) is added up by block f % SPLIT_K of the cluster,
+ * in the order of k.
  *
- * A stage of a warpgroup   x        TILE_K / 64 times TILE_M rows of 64 fp16, swizzled for the matrix unit
- *                          codes    TILE_K / 16 x 4 Marlin tiles
- *                          scales   4 x GROUPS times 128 bytes   } only where several groups share K
- *                          zeros    4 x GROUPS times 32 bytes    } and the latter only with ZEROS
+ * A stage of a group   x        TILE_K / 64 times TILE_M rows of 64 fp16, swizzled for the matrix unit
+ *                      codes    TILE_K / 16 x TILE_N / 64 Marlin tiles
+ *                      scales   TILE_N / 64 x GROUPS times 128 bytes   } only where several scales share K
+ *                      zeros    TILE_N / 64 x GROUPS times 32 bytes    } and the latter only with ZEROS
  * All but x is read by the warp that requested it.
  *
  * GROUP is the rows that share a scale, 0 if all of K does; ZEROS whether zero points are stored. */
 #include "cuda/epilogue.cuh"
 #include "marlin_gemm/codes.cuh"
 
-constexpr int TILE_N = 256, GROUP_THREADS = 128, THREADS = WARPGROUPS * GROUP_THREADS;
-constexpr int PARTS = SPLIT_K * WARPGROUPS;
+constexpr int WARPS = TILE_N / 64, GROUP_THREADS = 32 * WARPS, THREADS = WARPGROUPS_K * GROUP_THREADS;
+constexpr int PARTS = SPLIT_K * WARPGROUPS_K;
 constexpr int TOKEN_TILES = TILE_M / 8;
 constexpr int FRAGMENTS = 4 * TOKEN_TILES;
 constexpr int OWN_FRAGMENTS = (FRAGMENTS + SPLIT_K - 1) / SPLIT_K;
@@ -31,14 +32,14 @@ constexpr int GROUP_ROWS = GROUP ? GROUP : 1;
 constexpr int GROUPS = GROUP == 0 ? 0 : TILE_K > GROUP ? TILE_K / GROUP_ROWS : 1;
 constexpr int SLAB = TILE_M * 128; /* bytes of x, 64 columns wide */
 constexpr int X_BYTES = TILE_K / 64 * SLAB;
-constexpr int SCALES = TILE_K / 16 * 4 * 512;
-constexpr int ZERO_POINTS = SCALES + GROUPS * 4 * 128;
-constexpr int WEIGHT_BYTES = ZERO_POINTS + GROUPS * ZEROS * 4 * 32;
+constexpr int SCALES = TILE_K / 16 * WARPS * 512;
+constexpr int ZERO_POINTS = SCALES + GROUPS * WARPS * 128;
+constexpr int WEIGHT_BYTES = ZERO_POINTS + GROUPS * ZEROS * WARPS * 32;
 /* All stages of x come first, because they must lie at multiples of 1024. */
-constexpr int WEIGHTS = WARPGROUPS * STAGES * X_BYTES;
+constexpr int WEIGHTS = WARPGROUPS_K * STAGES * X_BYTES;
 /* Counts the sums that arrive from the cluster. */
 constexpr int TRANSFER = SHARED_BYTES - 16;
-static_assert(TRANSFER >= WEIGHTS + WARPGROUPS * STAGES * WEIGHT_BYTES &&
+static_assert(TRANSFER >= WEIGHTS + WARPGROUPS_K * STAGES * WEIGHT_BYTES &&
                   TRANSFER >= PARTS * OWN_FRAGMENTS * GROUP_THREADS * 16,
               "kernels/marlin_gemm/wgmma.c disagrees");
 
@@ -49,7 +50,7 @@ struct sums {
     float at[4][TILE_M / 2];
 };
 
-/* Where this thread works: its block's first row of y, its warp's columns, its warpgroup's stages of k. */
+/* Where this thread works: its block's first row of y, its warp's columns, its group's stages of k. */
 struct place {
     int m0, block;         /* columns 64 * block.. */
     int k_first, k_stages; /* in units of TILE_K */
@@ -63,7 +64,7 @@ __device__ __forceinline__ struct place find_place(int m, int k) {
     struct place p;
     p.group = uniform(threadIdx.x / GROUP_THREADS), p.thread = threadIdx.x % GROUP_THREADS;
     p.warp = uniform(p.thread / 32), p.lane = p.thread % 32;
-    const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group;
+    const int part = blockIdx.x % SPLIT_K * WARPGROUPS_K + p.group;
     p.m0 = tile % tiles_m * TILE_M;
     p.block = tile / tiles_m * (TILE_N / 64) + p.warp;
     p.k_first = stages * part / PARTS;
@@ -84,7 +85,8 @@ __device__ __forceinline__ void request_weights(unsigned to, const struct place 
     const uint4 *codes = (const uint4 *)o.weights + ((size_t)(k0 / 16) * blocks + p.block) * 32 + p.lane;
     unsigned own = to + (p.warp * 32 + p.lane) * 16;
 #pragma unroll
-    for (int i = 0; i < TILE_K / 16; i++, codes += (size_t)blocks * 32, own += 4 * 512) copy_async(own, codes, inside);
+    for (int i = 0; i < TILE_K / 16; i++, codes += (size_t)blocks * 32, own += WARPS * 512)
+        copy_async(own, codes, inside);
     if (p.lane < GROUPS * 8) {
         const int group = p.lane / 8;
         const uint4 *scales = (const uint4 *)o.scales + ((size_t)(k0 / GROUP_ROWS + group) * blocks + p.block) * 8;
@@ -97,18 +99,18 @@ __device__ __forceinline__ void request_weights(unsigned to, const struct place 
     }
 }
 
-/* The warpgroup's rows of x; those behind its end become zero. Chunk c (16 bytes) of row r of a slab lies at
+/* The group's rows of x; those behind its end become zero. Chunk c (16 bytes) of row r of a slab lies at
  * c ^ (r & 7). A thread keeps its chunk and strides over rows by a multiple of 8. */
 __device__ __forceinline__ void request_tokens(unsigned to, const struct place &p, const void *x, int m, int k,
                                                int k0) {
     constexpr int CHUNKS = TILE_K / 8, STRIDE = GROUP_THREADS / CHUNKS;
-    static_assert(STRIDE % 8 == 0 && TILE_M % STRIDE == 0, "all threads have rows, at the same place of 8");
+    static_assert(STRIDE % 8 == 0, "all rows of a thread have the same place of 8");
     const int row = p.thread / CHUNKS, chunk = p.thread % CHUNKS;
     const unsigned short *from = (const unsigned short *)x + (size_t)(p.m0 + row) * k + k0 + 8 * chunk;
     to += chunk / 8 * SLAB + row * 128 + (chunk % 8 ^ (row & 7)) * 16;
 #pragma unroll
     for (int i = 0; i < TILE_M; i += STRIDE, from += (size_t)STRIDE * k)
-        copy_async(to + i * 128, from, p.m0 + row + i < m);
+        if (TILE_M % STRIDE == 0 || row + i < TILE_M) copy_async(to + i * 128, from, p.m0 + row + i < m);
 }
 
 /* --- products --- */
@@ -134,7 +136,7 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct columns &col
         unsigned(&now)[4][4] = a[step % 2];
         if (GROUP && step * 16 % GROUP_ROWS == 0) load_columns(columns, p, weights, step * 16 / GROUP_ROWS);
         const unsigned own[4] = {words.x, words.y, words.z, words.w};
-        if (step + 1 < STEPS) words = load_shared4(codes + (step + 1) * 4 * 512);
+        if (step + 1 < STEPS) words = load_shared4(codes + (step + 1) * WARPS * 512);
 #pragma unroll
         for (int j = 0; j < 4; j++) decode<GROUP != 0>(now[j], own[j], columns, j);
         const unsigned long long b = swizzled_matrix(x + step / 4 * SLAB) + step % 4 * 2;
@@ -188,7 +190,7 @@ __device__ __forceinline__ void start_pipeline(const struct place &p, const stru
     }
 }
 
-/* The sums of this warpgroup's part of k. Behind the barrier every thread's copies of a stage have landed and all
+/* The sums of this group's part of k. Behind the barrier every thread's copies of a stage have landed and all
  * products of the one before it are done, so that its place is free. */
 __device__ __forceinline__ void add_part(struct sums &sums, const struct place &p, const struct arguments &a) {
     struct columns columns;
@@ -197,7 +199,7 @@ __device__ __forceinline__ void add_part(struct sums &sums, const struct place &
     for (int i = 0; i < p.k_stages; i++) {
         copy_async_wait<STAGES - 2>();
         publish_to_matrix_unit();
-        barrier(WARPGROUPS == 1 ? 0 : 1 + p.group, GROUP_THREADS);
+        barrier(WARPGROUPS_K == 1 ? 0 : 1 + p.group, GROUP_THREADS);
         if (i + STAGES - 1 < p.k_stages) {
             const int k0 = (p.k_first + i + STAGES - 1) * TILE_K;
             request_weights(p.weights + requested * WEIGHT_BYTES, p, a.operands, a.n, k0);
@@ -224,7 +226,7 @@ __device__ __forceinline__ void announce_sums() {
 /* Hands each fragment to the block that adds it up, where it lies as [part][fragment / SPLIT_K][thread] over the
  * stages, which by then are free. */
 __device__ __forceinline__ void send_sums(const struct sums &sums, const struct place &p) {
-    const int part = blockIdx.x % SPLIT_K * WARPGROUPS + p.group;
+    const int part = blockIdx.x % SPLIT_K * WARPGROUPS_K + p.group;
     const int first = part * OWN_FRAGMENTS * GROUP_THREADS + p.thread;
     const unsigned memory = shared_address(shared_memory), own = memory + first * 16;
     if (SPLIT_K == 1) {
@@ -288,18 +290,18 @@ __device__ __forceinline__ struct pairs<2> add_parts(const struct place &p, int 
  * sent; a block alone has too many fragments to keep their addends in registers. */
 __device__ __forceinline__ void
 finish_sums(const struct place &p, const struct arguments &a) {
-    constexpr int ROUNDS = (OWN_FRAGMENTS + WARPGROUPS - 1) / WARPGROUPS;
+    constexpr int ROUNDS = (OWN_FRAGMENTS + WARPGROUPS_K - 1) / WARPGROUPS_K;
     constexpr bool EARLY = SPLIT_K > 1;
     struct pairs<2> addends[ROUNDS] = {};
 #pragma unroll
     for (int r = 0; EARLY && r < ROUNDS; r++) {
-        const struct output at = find_output(p, r * WARPGROUPS + p.group, a.m, a.n);
+        const struct output at = find_output(p, r * WARPGROUPS_K + p.group, a.m, a.n);
         if (at.inside) addends[r] = load_addend<2>(a.operands, at.row, a.n, at.column);
     }
     receive_sums();
 #pragma unroll
     for (int r = 0; r < ROUNDS; r++) {
-        const int i = r * WARPGROUPS + p.group;
+        const int i = r * WARPGROUPS_K + p.group;
         if (i >= OWN_FRAGMENTS) break;
         const struct output at = find_output(p, i, a.m, a.n);
         const struct pairs<2> sums = add_parts(p, i);
