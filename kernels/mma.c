@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/estimate.h"
 #include "kernels/mma.h"
 
 enum { WARP_THREADS = 32, WARP_COLUMNS = 64, WARP_TOKENS = 64 };
@@ -22,10 +23,6 @@ struct mma_block mma_block(const struct config *config) {
 
 static int smaller(int a, int b) {
     return a < b ? a : b;
-}
-
-static long blocks_up(long items, long block) {
-    return (items + block - 1) / block;
 }
 
 static int warp_tokens(const struct mma_block *b) {
@@ -52,7 +49,7 @@ size_t mma_shared_bytes(const struct mma_block *b) {
 }
 
 static long tiles(const struct problem *p, const struct mma_block *b) {
-    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, b->tile_n);
+    return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n);
 }
 
 static size_t workspace_bytes(const struct problem *p, const struct mma_block *b) {
@@ -135,22 +132,15 @@ static double block_count(const struct problem *p, const struct mma_block *b) {
     return (double)tiles(p, b) * b->split_k;
 }
 
-/* The share of the memory's rate that so many blocks at a time draw: there must be enough weights under way,
- * and enough SMs, each of which takes little more than its part. */
-static double memory_share(const struct device *device, const struct mma_block *b, double blocks) {
-    double weights = (double)b->stage_bytes - 2.0 * b->tile_m * b->tile_k;
-    double under_way = blocks * (b->stages - 1) * weights / (device->memory_gbs * 1e3 * latency_us);
-    double share = fmin(1, sm_share * blocks / device->multiprocessors);
-    return fmin(share, under_way);
-}
-
-/* Whole waves of blocks, then what is left. */
 static double memory_us(const struct device *device, const struct problem *p, const struct mma_block *b) {
-    double slots = (double)resident_blocks(device, b) * device->multiprocessors, blocks = block_count(p, b);
-    double us_a_block = problem_bytes(p) / blocks / (device->memory_gbs * 1e3);
-    double whole = floor(blocks / slots) * slots, left = blocks - whole;
-    double us = whole * us_a_block / memory_share(device, b, slots);
-    return left > 0 ? us + left * us_a_block / memory_share(device, b, left) : us;
+    double weights = (double)b->stage_bytes - 2.0 * b->tile_m * b->tile_k;
+    const struct estimate_memory memory = {.bytes = problem_bytes(p),
+                                           .blocks = block_count(p, b),
+                                           .slots = (double)resident_blocks(device, b) * device->multiprocessors,
+                                           .under_way = (b->stages - 1) * weights,
+                                           .latency_us = latency_us,
+                                           .sm_share = sm_share};
+    return estimate_memory_us(device, &memory);
 }
 
 /* What the blocks read again and again, and the partial sums, pass through L2. */
@@ -181,11 +171,8 @@ static double matrix_us(const struct device *device, const struct problem *p, co
     return on_one * flops / rate * (1 + b->fragment_slots / slots) / cover;
 }
 
-/* The fourth power lets the longest part decide and two equal ones disturb each other. */
 double mma_estimate(const struct device *device, const struct problem *p, const struct mma_block *b) {
     const double parts[] = {memory_us(device, p, b), cache_us(device, p, b), latency_bound_us(device, p, b),
                             matrix_us(device, p, b)};
-    double sum = 0;
-    for (int i = 0; i < 4; i++) sum += pow(parts[i], 4);
-    return fixed_us + pow(sum, 0.25) + (b->split_k > 1 ? split_us : 0) + 0.1 * (b->warps_k - 1);
+    return fixed_us + estimate_together(parts, 4) + (b->split_k > 1 ? split_us : 0) + 0.1 * (b->warps_k - 1);
 }

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/estimate.h"
+
 enum { WARP_THREADS = 32, WARP_COLUMNS = 64, SUMS_PITCH = WARP_COLUMNS + 4 };
 enum { SM_REGISTERS = 65536, SM_THREADS = 1536, MOST_THREADS = 1024, MOST_GROUPS = 15 };
 /* The driver keeps this much shared memory of each block for itself. */
@@ -16,10 +18,6 @@ struct skinny_block skinny_block(const struct config *config) {
                                  .warps_k = value[SKINNY_WARPS_K],
                                  .stages = value[SKINNY_STAGES],
                                  .split_k = value[SKINNY_SPLIT_K]};
-}
-
-static long blocks_up(long items, long block) {
-    return (items + block - 1) / block;
 }
 
 static long least(long a, long b) {
@@ -43,7 +41,7 @@ size_t skinny_shared_bytes(const struct skinny_block *b) {
 }
 
 static long tiles(const struct problem *p, const struct skinny_block *b) {
-    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, b->tile_n);
+    return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n);
 }
 
 /* Blocks that fit on an SM together. */
@@ -109,20 +107,19 @@ static const double scheduler_rate = 1700;
 /* A chunk of a lone warp: its chain of products. */
 static const double chunk_us = 0.25;
 
-/* The share of the memory's rate that so many blocks at a time draw. */
-static double memory_share(const struct device *device, const struct skinny_block *b, double blocks) {
-    double under_way = blocks * warps(b) * (b->stages - 0.5) * (double)b->slot_bytes;
-    double share = fmin(1, sm_share * blocks / device->multiprocessors);
-    return fmin(share, under_way / (device->memory_gbs * 1e3 * latency_us));
+static double slots(const struct device *device, const struct skinny_block *b) {
+    return (double)resident_blocks(device, b) * device->multiprocessors;
 }
 
-/* Whole waves of blocks, then what is left. */
+/* Chunks under way: one of the ring is on average half gone. */
 static double memory_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
-    double slots = (double)resident_blocks(device, b) * device->multiprocessors;
-    double blocks = (double)tiles(p, b) * b->split_k, us_a_block = problem_bytes(p) / blocks / device->memory_gbs / 1e3;
-    double whole = floor(blocks / slots) * slots, left = blocks - whole;
-    double us = whole * us_a_block / memory_share(device, b, slots);
-    return left > 0 ? us + left * us_a_block / memory_share(device, b, left) : us;
+    const struct estimate_memory memory = {.bytes = problem_bytes(p),
+                                           .blocks = (double)tiles(p, b) * b->split_k,
+                                           .slots = slots(device, b),
+                                           .under_way = warps(b) * (b->stages - 0.5) * (double)b->slot_bytes,
+                                           .latency_us = latency_us,
+                                           .sm_share = sm_share};
+    return estimate_memory_us(device, &memory);
 }
 
 /* Every tile reads its rows of x again, every row of tiles the weights. */
@@ -134,15 +131,13 @@ static double cache_us(const struct device *device, const struct problem *p, con
 
 static double work_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
     double blocks = (double)tiles(p, b) * b->split_k, on_one = ceil(blocks / device->multiprocessors);
-    double rounds = ceil(blocks / ((double)resident_blocks(device, b) * device->multiprocessors));
-    double chunks = (double)blocks_up(p->k / SKINNY_CHUNK, b->split_k * b->warps_k);
+    double rounds = ceil(blocks / slots(device, b));
+    double chunks = (double)estimate_blocks(p->k / SKINNY_CHUNK, b->split_k * b->warps_k);
     double issue = on_one * warps(b) * chunks * b->chunk_slots / (4 * scheduler_rate);
     return fmax(issue, rounds * chunks * chunk_us);
 }
 
-/* The fourth power lets the longest part decide and two equal ones disturb each other. */
 double skinny_estimate(const struct device *device, const struct problem *p, const struct skinny_block *b) {
-    double parts[] = {memory_us(device, p, b), cache_us(device, p, b), work_us(device, p, b)}, sum = 0;
-    for (int i = 0; i < 3; i++) sum += pow(parts[i], 4);
-    return fixed_us + pow(sum, 0.25) + (b->split_k > 1 ? cluster_us : 0) + 0.02 * b->warps_k;
+    const double parts[] = {memory_us(device, p, b), cache_us(device, p, b), work_us(device, p, b)};
+    return fixed_us + estimate_together(parts, 3) + (b->split_k > 1 ? cluster_us : 0) + 0.02 * b->warps_k;
 }

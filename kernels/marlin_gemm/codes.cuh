@@ -43,4 +43,22 @@ __device__ __forceinline__ void decode(unsigned (&a)[4], unsigned word, const st
     }
 }
 
+/* The same without taking off what the patterns add: q + 1024 in the lower 8 of k, and q + 64 in the upper ones, whose
+ * bits count from 16 on in the pattern of 64. */
+__device__ __forceinline__ void decode_offset(unsigned (&a)[4], unsigned word) {
+    a[0] = and_or(word, 0x000f000f, 0x64006400);
+    a[2] = and_or(word, 0x00f000f0, 0x54005400);
+    word >>= 8;
+    a[1] = and_or(word, 0x000f000f, 0x64006400);
+    a[3] = and_or(word, 0x00f000f0, 0x54005400);
+}
+
+/* The scales that hold for all of K of a lane's columns 16 j + lane / 4 and 8 further, of 64 from `column` on. Of every
+ * 32 columns, position 8 i + t holds column 2 i + {0, 1, 8, 9, 16, 17, 24, 25}[t]: the two are two positions apart. */
+__device__ __forceinline__ void load_scales(const void *scales, int column, int lane, int j, float &first,
+                                            float &second) {
+    const unsigned short *pair = (const unsigned short *)scales + column + j / 2 * 32 + lane / 8 * 8 + lane / 4 % 2;
+    first = half_to_float(pair[j % 2 * 4]), second = half_to_float(pair[j % 2 * 4 + 2]);
+}
+
 #endif

@@ -103,16 +103,14 @@ __device__ __forceinline__ void request_blocks(unsigned to, const void *from, in
     }
 }
 
-/* Multiplies the sums by the scales of one group for all of K. Of every 32 columns, position 8 i + t holds
- * column 2 i + {0, 1, 8, 9, 16, 17, 24, 25}[t]: the lane's four are two positions apart. */
+/* Multiplies the sums by the scales of one group for all of K. */
 __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const void *scales, int n) {
-    const int column = p.n0 + p.warp_n * 64, lane = p.lane / 4;
+    const int column = p.n0 + p.warp_n * 64;
     if (column >= n) return;
-    const unsigned short *own = (const unsigned short *)scales + column + lane / 2 * 8 + lane % 2;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned short *pair = own + j / 2 * 32 + j % 2 * 4;
-        const float first = half_to_float(pair[0]), second = half_to_float(pair[2]);
+        float first, second;
+        load_scales(scales, column, p.lane, j, first, second);
 #pragma unroll
         for (int t = 0; t < TOKEN_TILES; t++) {
             sums.at[j][t][0] *= first, sums.at[j][t][1] *= first;

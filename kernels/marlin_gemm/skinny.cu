@@ -19,6 +19,7 @@ constexpr int ZERO_POINTS = SCALES + (GROUP ? RUN_COUNT * 128 : 0);
 constexpr int SLOT_BYTES = ZERO_POINTS + (GROUP && ZEROS ? RUN_COUNT * 32 : 0);
 
 #include "cuda/skinny.cuh"
+#include "marlin_gemm/codes.cuh"
 
 /* Requests a warp's slot; columns behind n have no warp (TILE_N beyond it) and become zero. */
 __device__ __forceinline__ void request_slot(unsigned to, const struct place &p, const struct arguments &a, int chunk) {
@@ -38,15 +39,6 @@ __device__ __forceinline__ void request_slot(unsigned to, const struct place &p,
     }
 }
 
-/* A word of eight codes as the A fragment of 16 columns and 16 of k, each with its offset too much. */
-__device__ __forceinline__ void decode(unsigned (&a)[4], unsigned word) {
-    a[0] = and_or(word, 0x000f000f, 0x64006400);
-    a[2] = and_or(word, 0x00f000f0, 0x54005400);
-    word >>= 8;
-    a[1] = and_or(word, 0x000f000f, 0x64006400);
-    a[3] = and_or(word, 0x00f000f0, 0x54005400);
-}
-
 /* Minus the sums over x of a run, for each token: times the offsets in [0] and [1], as they are in [2] and [3]. */
 struct offsets {
     float at[TOKEN_TILES][4];
@@ -60,7 +52,8 @@ __device__ __forceinline__ void add_step(struct sums &part, struct offsets &offs
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const uint4 words = load_shared4(slot + (2 * step + h) * 512 + p.lane * 16);
-        decode(w[h][0], words.x), decode(w[h][1], words.y), decode(w[h][2], words.z), decode(w[h][3], words.w);
+        decode_offset(w[h][0], words.x), decode_offset(w[h][1], words.y);
+        decode_offset(w[h][2], words.z), decode_offset(w[h][3], words.w);
     }
 #pragma unroll
     for (int t = 0; t < TOKEN_TILES; t++) {
@@ -116,15 +109,13 @@ __device__ __forceinline__ void add_chunk(struct sums &sums, const struct place 
     }
 }
 
-/* Multiplies the sums by the scales of one group for all of K. Of every 32 columns, position 8 i + t holds
- * column 2 i + {0, 1, 8, 9, 16, 17, 24, 25}[t]: the lane's four are two positions apart. */
+/* Multiplies the sums by the scales of one group for all of K. */
 __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const void *scales, int n) {
     if (p.n0 >= n) return;
-    const unsigned short *own = (const unsigned short *)scales + p.n0 + p.lane / 8 * 8 + p.lane / 4 % 2;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned short *pair = own + j / 2 * 32 + j % 2 * 4;
-        const float first = half_to_float(pair[0]), second = half_to_float(pair[2]);
+        float first, second;
+        load_scales(scales, p.n0, p.lane, j, first, second);
 #pragma unroll
         for (int t = 0; t < TOKEN_TILES; t++) {
             sums.at[j][t][0] *= first, sums.at[j][t][1] *= first;

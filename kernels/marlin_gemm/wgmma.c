@@ -1,6 +1,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "kernels/estimate.h"
 #include "kernels/kernel.h"
 
 enum { TILE_M, TILE_N, TILE_K, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
@@ -26,10 +27,6 @@ static struct block block_of(const struct problem *p, const struct config *confi
     return b;
 }
 
-static long blocks_up(long items, long block) {
-    return (items + block - 1) / block;
-}
-
 /* Of the warpgroups beside each other. */
 static int group_threads(const struct block *b) {
     return WARPGROUP_THREADS * (b->tile_n / WARPGROUP_COLUMNS);
@@ -47,7 +44,7 @@ static int registers(const struct block *b) {
 
 /* What a block brings to the sums of its cluster, or receives. */
 static size_t exchange_bytes(const struct block *b) {
-    long fragments = b->tile_m / 2, own = blocks_up(fragments, b->split_k);
+    long fragments = b->tile_m / 2, own = estimate_blocks(fragments, b->split_k);
     return (size_t)(b->split_k * b->warpgroups_k * own) * (size_t)group_threads(b) * 4 * sizeof(float);
 }
 
@@ -58,7 +55,7 @@ static size_t shared_bytes(const struct block *b) {
 }
 
 static long block_count(const struct problem *p, const struct block *b) {
-    return blocks_up(p->m, b->tile_m) * blocks_up(p->n, b->tile_n) * b->split_k;
+    return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n) * b->split_k;
 }
 
 static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
@@ -132,20 +129,14 @@ static double stages_ahead(const struct block *b) {
     return b->stages - 1.5;
 }
 
-/* The share of the memory's rate that so many blocks at a time draw. */
-static double memory_share(const struct device *device, const struct block *b, double blocks) {
-    double asked = b->warpgroups_k * stages_ahead(b) * (double)b->weight_bytes;
-    double under_way = blocks * asked / (device->memory_gbs * 1e3 * latency_us);
-    return fmin(fmin(1, under_way), sm_share * blocks / device->multiprocessors);
-}
-
-/* Whole waves of blocks, then what is left. */
 static double memory_us(const struct device *device, const struct problem *p, const struct block *b) {
-    double blocks = (double)block_count(p, b), at_once = fmax(1, slots(device, b));
-    double us_a_block = problem_bytes(p) / blocks / (device->memory_gbs * 1e3);
-    double whole = floor(blocks / at_once) * at_once, left = blocks - whole;
-    double us = whole * us_a_block / memory_share(device, b, at_once);
-    return left > 0 ? us + left * us_a_block / memory_share(device, b, left) : us;
+    const struct estimate_memory memory = {.bytes = problem_bytes(p),
+                                           .blocks = (double)block_count(p, b),
+                                           .slots = fmax(1, slots(device, b)),
+                                           .under_way = b->warpgroups_k * stages_ahead(b) * (double)b->weight_bytes,
+                                           .latency_us = latency_us,
+                                           .sm_share = sm_share};
+    return estimate_memory_us(device, &memory);
 }
 
 /* Every tile reads its rows of x again. */
@@ -159,7 +150,7 @@ static double cache_us(const struct device *device, const struct problem *p, con
 static double work_us(const struct device *device, const struct problem *p, const struct block *b) {
     double rounds = ceil((double)block_count(p, b) / device->multiprocessors);
     double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups_k;
-    double steps = (double)blocks_up(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
+    double steps = (double)estimate_blocks(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
     double multiply_us = 2.0 * b->tile_m * b->tile_n * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
     double decoding_us = decode_us * b->tile_n / WARPGROUP_COLUMNS;
     double sum = decoding_us + multiply_us, longer = fmax(decoding_us, multiply_us);
@@ -173,12 +164,10 @@ static double exchange_us(const struct block *b) {
     return b->split_k == 1 ? bytes / own_rate : cluster_us + bytes / cluster_rate;
 }
 
-/* The fourth power lets the longest part decide and two equal ones disturb each other. */
 static double estimate(const struct device *device, const struct problem *p, const struct config *config) {
     struct block b = block_of(p, config);
-    double parts[] = {memory_us(device, p, &b), cache_us(device, p, &b), work_us(device, p, &b)}, sum = 0;
-    for (int i = 0; i < 3; i++) sum += pow(parts[i], 4);
-    return fixed_us + pow(sum, 0.25) + exchange_us(&b);
+    const double parts[] = {memory_us(device, p, &b), cache_us(device, p, &b), work_us(device, p, &b)};
+    return fixed_us + estimate_together(parts, 3) + exchange_us(&b);
 }
 
 const struct kernel marlin_gemm_wgmma = {

@@ -149,15 +149,13 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct columns &col
     multiply_group_wait<0>();
 }
 
-/* Multiplies the sums by the scales of one group for all of K. Of every 32 columns, position 8 i + t holds
- * column 2 i + {0, 1, 8, 9, 16, 17, 24, 25}[t]: the lane's four are two positions apart. */
+/* Multiplies the sums by the scales of one group for all of K. */
 __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const void *scales, int n) {
     if (p.block >= n / 64) return;
-    const unsigned short *own = (const unsigned short *)scales + p.block * 64 + p.lane / 8 * 8 + p.lane / 4 % 2;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const unsigned short *pair = own + j / 2 * 32 + j % 2 * 4;
-        const float scale[2] = {half_to_float(pair[0]), half_to_float(pair[2])};
+        float scale[2];
+        load_scales(scales, p.block * 64, p.lane, j, scale[0], scale[1]);
 #pragma unroll
         for (int i = 0; i < TILE_M / 2; i++) sums.at[j][i] *= scale[i / 2 % 2];
     }
