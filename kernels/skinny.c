@@ -10,6 +10,8 @@ enum { WARP_THREADS = 32, WARP_COLUMNS = 64, SUMS_PITCH = WARP_COLUMNS + 4 };
 enum { SM_REGISTERS = 65536, SM_THREADS = 1536, MOST_THREADS = 1024, MOST_GROUPS = 15 };
 /* The driver keeps this much shared memory of each block for itself. */
 enum { RESERVED_BYTES = 1024 };
+/* What counts the sums that a block is sent, as skinny.cuh has it. */
+enum { TRANSFER_BYTES = 16 };
 
 struct skinny_block skinny_block(const struct config *config) {
     const int *value = config->value;
@@ -36,7 +38,7 @@ size_t skinny_shared_bytes(const struct skinny_block *b) {
     size_t tile_m = (size_t)b->tile_m, slots = (size_t)b->stages * b->slot_bytes;
     size_t sums = tile_m * SUMS_PITCH * sizeof(float), ring = slots > sums ? slots : sums;
     size_t slices = (size_t)(b->warps_k * b->stages) * tile_m * SKINNY_CHUNK * sizeof(uint16_t);
-    size_t received = b->split_k > 1 ? tile_m * (size_t)b->tile_n * sizeof(float) : 0;
+    size_t received = b->split_k > 1 ? tile_m * (size_t)b->tile_n * sizeof(float) + TRANSFER_BYTES : 0;
     return (size_t)warps(b) * ring + slices + received;
 }
 

@@ -238,20 +238,8 @@ __device__ __forceinline__ void barrier(unsigned number, unsigned threads) {
 
 /* --- between the blocks of a cluster (sm_90) --- */
 
-/* This block's number within its cluster. */
-__device__ __forceinline__ unsigned cluster_rank() {
-    unsigned rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-/* Arrives at the cluster's barrier and publishes what this thread wrote; every thread of every block then waits
- * there, and sees what the others published. */
+/* Every thread of every block arrives, then waits for all others. It publishes nothing. */
 __device__ __forceinline__ void cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-/* The same without publishing. */
-__device__ __forceinline__ void cluster_arrive_relaxed() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void cluster_wait() {
@@ -263,16 +251,6 @@ __device__ __forceinline__ unsigned cluster_address(unsigned address, unsigned r
     unsigned there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
     return there;
-}
-
-/* Into shared memory of the cluster; the block it belongs to must have started and must not have ended. */
-__device__ __forceinline__ void store_remote(unsigned to, float value) {
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(to), "f"(value) : "memory");
-}
-__device__ __forceinline__ void store_remote4(unsigned to, float4 value) {
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(value.x), "f"(value.y),
-                 "f"(value.z), "f"(value.w)
-                 : "memory");
 }
 
 /* One thread of a block: 8 bytes of shared memory at `transfer` will count so many bytes that send_remote4()
@@ -293,7 +271,7 @@ __device__ __forceinline__ void transfer_wait(unsigned transfer) {
                  : "memory");
 }
 
-/* store_remote4() that counts on the transfer of the same block and need not be published. */
+/* Into shared memory of a block of the cluster, which has opened the transfer that counts it and waits for it. */
 __device__ __forceinline__ void send_remote4(unsigned to, float4 value, unsigned transfer) {
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                  "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(transfer)

@@ -39,7 +39,9 @@ constexpr int RING_BYTES = STAGES * SLOT_BYTES > SUMS_BYTES ? STAGES *SLOT_BYTES
 constexpr int SLICE_BYTES = TILE_M * CHUNK * 2;
 constexpr int SLICES = WARPS_N * WARPS_K * RING_BYTES;
 constexpr int RECEIVED = SLICES + WARPS_K * STAGES * SLICE_BYTES;
-static_assert(SHARED_BYTES >= RECEIVED + (SPLIT_K > 1 ? TILE_M * TILE_N * 4 : 0), "kernels/skinny.c disagrees");
+constexpr int RECEIVED_BYTES = SPLIT_K > 1 ? TILE_M * TILE_N * 4 : 0;
+constexpr int TRANSFER = RECEIVED + RECEIVED_BYTES; /* counts what arrives */
+static_assert(SHARED_BYTES >= TRANSFER + (SPLIT_K > 1 ? 16 : 0), "kernels/skinny.c disagrees");
 
 extern __shared__ uint4 shared_memory[];
 
@@ -188,11 +190,19 @@ received_at(int sender, int row, int item) {
     return RECEIVED + ((sender * TILE_M + row) * OWN_ITEMS + item / SPLIT_K) * 32;
 }
 
+/* Says how much this block will be sent, before any block sends. */
+__device__ __forceinline__ void announce_items(const struct place &p) {
+    if (SPLIT_K == 1) return;
+    if (threadIdx.x == 0) transfer_open(shared_address(shared_memory) + TRANSFER, SPLIT_K * p.rows * OWN_ITEMS * 32);
+    cluster_arrive();
+}
+
 __device__ __forceinline__ void send_item(const struct pairs<4> &sum, int row, int item) {
-    const unsigned to = shared_address(shared_memory) + received_at(blockIdx.x % SPLIT_K, row, item);
-    const unsigned there = cluster_address(to, item % SPLIT_K);
-    store_remote4(there, make_float4(sum.first[0], sum.first[1], sum.first[2], sum.first[3]));
-    store_remote4(there + 16, make_float4(sum.second[0], sum.second[1], sum.second[2], sum.second[3]));
+    const unsigned memory = shared_address(shared_memory), owner = item % SPLIT_K;
+    const unsigned to = cluster_address(memory + received_at(blockIdx.x % SPLIT_K, row, item), owner);
+    const unsigned transfer = cluster_address(memory + TRANSFER, owner);
+    send_remote4(to, make_float4(sum.first[0], sum.first[1], sum.first[2], sum.first[3]), transfer);
+    send_remote4(to + 16, make_float4(sum.second[0], sum.second[1], sum.second[2], sum.second[3]), transfer);
 }
 
 /* An item added up over the blocks of the cluster. */
@@ -214,11 +224,10 @@ store_sums(const struct sums &sums, const struct place &p, const struct argument
     leave_sums(sums, p);
     __syncthreads();
     if (SPLIT_K > 1) {
-        cluster_wait(); /* all its blocks have started */
+        cluster_wait();
         for (int i = threadIdx.x; i < p.rows * ROW_ITEMS; i += THREADS)
             send_item(add_groups(i / ROW_ITEMS, i % ROW_ITEMS), i / ROW_ITEMS, i % ROW_ITEMS);
-        cluster_arrive();
-        cluster_wait();
+        transfer_wait(shared_address(shared_memory) + TRANSFER);
     }
     for (int i = threadIdx.x; i < p.rows * OWN_ITEMS; i += THREADS) {
         const int row = i / OWN_ITEMS, item = i % OWN_ITEMS * SPLIT_K + blockIdx.x % SPLIT_K;

@@ -44,7 +44,7 @@ __device__ __forceinline__ void add_chunk(struct sums &sums, const struct place 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) fp16_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
     struct sums sums = {};
-    if (SPLIT_K > 1) cluster_arrive();
+    announce_items(p);
     run_chunks(
         p, a, [&](unsigned slot, int chunk) { request_slot(slot, p, a, chunk); },
         [&](unsigned slot, unsigned slice) { add_chunk(sums, p, slot, slice); });

@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) marlin_gemm(const 
     const struct place p = find_place(a.m, a.n, a.k);
     struct sums sums = {};
     unsigned zeros = 0x88888888;
-    if (SPLIT_K > 1) cluster_arrive();
+    announce_items(p);
     if (ZEROS && !GROUP && p.n0 < a.n) zeros = ((const unsigned *)a.operands.zeros)[p.n0 / 8 + p.lane / 4];
     run_chunks(
         p, a, [&](unsigned slot, int chunk) { request_slot(slot, p, a, chunk); },

@@ -230,7 +230,7 @@ __device__ __forceinline__ void send_sums(const struct sums &sums, const struct 
     if (SPLIT_K == 1) {
         __syncthreads();
     } else {
-        cluster_arrive_relaxed();
+        cluster_arrive();
         cluster_wait();
     }
 #pragma unroll

@@ -89,9 +89,6 @@ std::vector<std::vector<product>> &product_groups() {
     return own().products;
 }
 
-unsigned cluster_rank() {
-    return (unsigned)(running - cluster.data());
-}
 static void perform(const struct remote_store &store) {
     const unsigned rank = store.to >> 24, address = store.to & 0xffffff;
     if (rank >= cluster.size()) broken("a store to a block that the cluster does not have");
@@ -99,25 +96,19 @@ static void perform(const struct remote_store &store) {
     bool ended = true;
     for (struct fiber &fiber : block.fibers) ended &= fiber.rest == ENDED;
     if (!block.entered || ended) broken("a store to a block that has not started or has ended");
-    shared_at(address, store.bytes);
+    shared_at(address, sizeof store.value);
     char *memory = &block == running ? (char *)shared_memory : block.shared.data();
-    memcpy(memory + address, store.value, store.bytes);
-    if (!store.transfer) return;
+    memcpy(memory + address, &store.value, sizeof store.value);
     char *transfer = memory + (shared_at(store.transfer & 0xffffff, 8) - (char *)shared_memory);
     unsigned left;
     memcpy(&left, transfer, 4);
-    if (left < store.bytes) broken("a transfer of more bytes than were announced");
-    left -= store.bytes;
+    if (left < sizeof store.value) broken("a transfer of more bytes than were announced");
+    left -= (unsigned)sizeof store.value;
     memcpy(transfer, &left, 4);
 }
-static void perform_stores(bool sent) {
-    std::vector<remote_store> later;
-    for (const struct remote_store &store : own().stores)
-        if (!store.transfer == !sent)
-            perform(store);
-        else
-            later.push_back(store);
-    own().stores = later;
+static void perform_stores() {
+    for (const struct remote_store &store : own().stores) perform(store);
+    own().stores.clear();
 }
 void store_to_cluster(const struct remote_store &store) {
     if (copies_late)
@@ -126,10 +117,6 @@ void store_to_cluster(const struct remote_store &store) {
         perform(store);
 }
 void cluster_arrive() {
-    perform_stores(false);
-    cluster_arrive_relaxed();
-}
-void cluster_arrive_relaxed() {
     if (own().arrivals++ != own().waits) broken("a second arrival at the cluster's barrier without a wait");
 }
 void cluster_wait() {
@@ -138,7 +125,7 @@ void cluster_wait() {
 }
 
 void transfer_wait(unsigned transfer) {
-    perform_stores(true);
+    perform_stores();
     own().transfer = transfer;
     rest(AT_TRANSFER);
 }
@@ -147,8 +134,7 @@ void transfer_wait(unsigned transfer) {
 
 static void run_entry() {
     ENTRY(arguments_of_launch);
-    perform_stores(true);
-    if (!own().stores.empty()) broken("a store to another block that nothing publishes");
+    perform_stores();
     if (own().arrivals != own().waits) broken("an arrival at the cluster's barrier without a wait");
     rest(ENDED);
 }

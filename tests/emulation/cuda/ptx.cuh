@@ -64,9 +64,8 @@ struct product {
     unsigned tokens;
 };
 struct remote_store {
-    unsigned to, bytes; /* rank << 24 | address */
-    float value[4];
-    unsigned transfer; /* that counts it; the same, or 0 */
+    unsigned to, transfer; /* that counts it; rank << 24 | address */
+    float4 value;
 };
 extern index3 threadIdx, blockIdx;
 extern thread_local uint4 shared_memory[];
@@ -293,22 +292,14 @@ static inline void publish_to_matrix_unit() {
 
 /* --- a cluster of blocks, which take turns --- */
 
-unsigned cluster_rank();
 void cluster_arrive();
-void cluster_arrive_relaxed();
 void cluster_wait();
 static inline unsigned cluster_address(unsigned address, unsigned rank) {
     return rank << 24 | address;
 }
-static inline void store_remote(unsigned to, float value) {
-    store_to_cluster({to, 4, {value}, 0});
-}
-static inline void store_remote4(unsigned to, float4 value) {
-    store_to_cluster({to, 16, {value.x, value.y, value.z, value.w}, 0});
-}
 static inline void send_remote4(unsigned to, float4 value, unsigned transfer) {
-    if (to >> 24 != transfer >> 24 || !transfer) broken("a transfer of another block");
-    store_to_cluster({to, 16, {value.x, value.y, value.z, value.w}, transfer});
+    if (to >> 24 != transfer >> 24) broken("a transfer of another block");
+    store_to_cluster({to, transfer, value});
 }
 static inline void transfer_open(unsigned transfer, unsigned bytes) {
     memset(shared_at(transfer, 8), 0, 8);
