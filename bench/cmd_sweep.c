@@ -6,7 +6,7 @@
 #include "bench/cbench.h"
 #include "bench/cupti.h"
 #include "bench/rows.h"
-#include "bench/sweep.h"
+#include "bench/selection.h"
 #include "bench/commands.h"
 
 static const char program[] = "tilebook sweep";
@@ -14,57 +14,19 @@ static const char program[] = "tilebook sweep";
 /* --- options --- */
 
 struct options {
-    struct sweep_options sweep;
-    const char *device, *table, *csv, *report;
+    struct selection selection;
+    const char *csv, *report;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
-    enum regime regime;
-    bool small; /* nobody chose the shape and there is no GPU */
 };
 
-enum {
-    KEY_GROUP = 256,
-    KEY_ZEROS,
-    KEY_EPILOGUE,
-    KEY_CACHE,
-    KEY_SEED,
-    KEY_TABLE,
-    KEY_CSV,
-    KEY_REPORT,
-    KEY_BUDGET,
-    KEY_MIN_TIME,
-    KEY_REGIME,
-    KEY_CHAIN
-};
+enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN };
 
 static const struct argp_option option_list[] = {
-    {"device", 'd', "D", 0, "cpu, cuda:N, or auto (default: the first GPU if there is one, else cpu)", 0},
-    {"op", 'o', "LIST", 0, "awq_dequant, marlin_gemm, fp16_gemm, separated by commas, or all (default)", 0},
-    {"kernel", 'k', "LIST", 0, "Only these kernels, as `tilebook kernels` names them", 0},
-    {"shapes", 's', "LIST", 0,
-     "qwen2.5-14b, a model directory, or KxN,KxN,... (default: qwen2.5-14b on a GPU, 1024x1024 on the CPU)", 0},
-    {"m", 'm', "LIST", 0, "Rows of x: 1,16,256 or 1:8192:x2 or 1:64:+8 (default: 1,16,256 on a GPU, 1,16 on the CPU)",
-     0},
-    {"group", KEY_GROUP, "G", 0, "Rows of W that share a scale: 32, 64, 128 or all (default: the model's, else 128)",
-     0},
-    {"zeros", KEY_ZEROS, "0|1", 0, "Zero points stored (1, the default) or 8 everywhere (0)", 0},
-    {"epilogue", KEY_EPILOGUE, "E", 0,
-     "What the GEMMs do with their sums: none (the default: the bare GEMM), bias, residual, silu_mul, or model: what "
-     "the decoder gives each layer, none to KxN and lm_head",
-     0},
-    {"config", 'c', "CONFIG", 0,
-     "name=value,...; `all` for every legal one; `table` for those kernels alone that --table names; `default` for the "
-     "built-in one (the default). May be repeated",
-     0},
-    {"table", KEY_TABLE, "FILE", 0, "Take the configurations from this tile table where it has them", 0},
-    {"cache", KEY_CACHE, "cold|warm", 0, "Rotate over more weights than the cache holds (cold, the default) or not", 0},
-    {"regime", KEY_REGIME, "stream|graph|pdl", 0,
-     "Launch calls one by one (stream, the default), many as one graph, or that with programmatic dependent launch", 0},
     {"chain", KEY_CHAIN, "LAYERS", 0,
      "Instead of single kernels, a model's GEMMs of so many layers with the small kernels between them as one graph, "
      "without and with programmatic dependent launch",
      0},
-    {"seed", KEY_SEED, "N", 0, "Of the random data (default 1)", 0},
     {"budget", KEY_BUDGET, "TIME", 0,
      "90s, 10m or 1h for all points, shared evenly: each samples as long as its share allows (default: as long as the "
      "figures need)",
@@ -92,14 +54,6 @@ static const char doc[] =
     "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json\n"
     "  tilebook sweep --chain 48 --op marlin_gemm --m 1,8,16 --table tiles.txt";
 
-/* True for `yes`, false for `no`. */
-static bool parse_choice(const char *option, const char *text, const char *yes, const char *no,
-                         struct argp_state *state) {
-    if (strcmp(text, yes) && strcmp(text, no))
-        argp_error(state, "%s %s: accepted are %s and %s", option, text, yes, no);
-    return !strcmp(text, yes);
-}
-
 /* Seconds, as older (0.5) and newer (0.5s) releases of Google Benchmark write them. */
 static double parse_min_time(struct argp_state *state, const char *text) {
     char *end;
@@ -109,56 +63,24 @@ static double parse_min_time(struct argp_state *state, const char *text) {
     return seconds;
 }
 
+static void check_chain(const struct options *options, struct argp_state *state) {
+    const struct sweep_options *sweep = &options->selection.sweep;
+    if (sweep->chain && (sweep->config_count || options->csv || options->report || options->selection.regime ||
+                         sweep->epilogue || sweep->model_epilogues))
+        argp_error(state,
+                   "--chain takes its configurations from --table or the defaults, its epilogues from the model, "
+                   "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv and "
+                   "--report do not go with it");
+}
+
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
     struct options *options = state->input;
-    struct sweep_options *sweep = &options->sweep;
-    struct error error;
     switch (key) {
-    case 'd':
-        options->device = argument_device(state, argument);
-        break;
-    case 'o':
-        sweep->ops = argument;
-        break;
-    case 'k':
-        sweep->kernels = argument;
-        break;
-    case 's':
-        sweep->shapes = argument;
-        break;
-    case 'm':
-        sweep->m = argument;
-        break;
-    case 'c':
-        if (sweep->config_count == SWEEP_CONFIGS) argp_error(state, "more than %d times --config", SWEEP_CONFIGS);
-        sweep->configs[sweep->config_count++] = argument;
-        break;
-    case KEY_GROUP:
-        sweep->group = argument_group(state, argument);
-        break;
-    case KEY_ZEROS:
-        sweep->zeros = parse_choice("--zeros", argument, "1", "0", state);
-        break;
-    case KEY_EPILOGUE:
-        sweep->model_epilogues = !strcmp(argument, "model");
-        sweep->epilogue = EPILOGUE_NONE;
-        if (!sweep->model_epilogues && epilogue_parse(argument, &sweep->epilogue, &error))
-            argp_error(state, "--epilogue: %s, model", error.text);
-        break;
-    case KEY_CACHE:
-        sweep->cold = parse_choice("--cache", argument, "cold", "warm", state);
-        break;
-    case KEY_REGIME:
-        if (regime_parse(argument, &options->regime, &error)) argp_error(state, "--regime: %s", error.text);
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &options->selection;
         break;
     case KEY_CHAIN:
-        sweep->chain = (int)argument_whole(state, "chain", argument, 1, 1000);
-        break;
-    case KEY_SEED:
-        sweep->seed = (uint64_t)argument_whole(state, "seed", argument, 0, INT64_MAX);
-        break;
-    case KEY_TABLE:
-        options->table = argument;
+        options->selection.sweep.chain = (int)argument_whole(state, "chain", argument, 1, 1000);
         break;
     case KEY_BUDGET:
         options->budget_s = argument_time(state, "budget", argument);
@@ -173,15 +95,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         options->report = argument;
         break;
     case ARGP_KEY_END:
-        for (int i = 0; i < sweep->config_count; i++)
-            if (!strcmp(sweep->configs[i], "table") && !options->table)
-                argp_error(state, "--config table needs a tile table: --table FILE");
-        if (sweep->chain && (sweep->config_count || options->csv || options->report || options->regime ||
-                             sweep->epilogue || sweep->model_epilogues))
-            argp_error(state,
-                       "--chain takes its configurations from --table or the defaults, its epilogues from the model, "
-                       "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv and "
-                       "--report do not go with it");
+        check_chain(options, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -189,7 +103,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     return 0;
 }
 
-static const struct argp parser = {.options = option_list, .parser = parse_option, .doc = doc};
+static const struct argp_child children[] = {{&selection_parser, 0, NULL, 0}, {0}};
+static const struct argp parser = {.options = option_list, .parser = parse_option, .doc = doc, .children = children};
 
 /* --- the command line, split between Google Benchmark and us --- */
 
@@ -345,7 +260,7 @@ static int close_files(struct sweep *sweep, struct error *error) {
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
     struct error error;
     sweep->measuring = measuring(options->min_time);
-    sweep->measuring.regime = options->regime;
+    sweep->measuring.regime = options->selection.regime;
     sweep->repeated = line->repetitions > 1;
     if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
     /* cuBLASLt beside a point may take as long as the point. */
@@ -353,7 +268,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     sweep->words = stderr;
     if (open_files(sweep, options, line->list, &error)) return fail(1, error.text);
     if (!line->list) {
-        if (options->small)
+        if (options->selection.small)
             fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
         fprintf(stderr, "%s: %d point%s on %s (%s); measuring the ceilings first\n", program, sweep->count,
                 sweep->count == 1 ? "" : "s", sweep->device->id, sweep->device->name);
@@ -368,33 +283,17 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     return finish(sweep, line, ran, *interrupted);
 }
 
-static int load_table(const char *path, const struct device *device, struct tile_table *table) {
-    char message[TILES_MESSAGE];
-    if (tiles_read(path, table, message)) return fail(1, message);
-    if (!tiles_match(table, device->name, device->architecture, device->multiprocessors, device->kernels, message))
-        return 0;
-    tiles_free(table);
-    return fail(1, message);
-}
-
-static void apply_defaults(struct options *options, const struct device *device) {
-    bool gpu = device->backend == BACKEND_CUDA;
-    options->small = !options->sweep.shapes && !gpu;
-    if (!options->sweep.shapes) options->sweep.shapes = gpu ? "qwen2.5-14b" : "1024x1024";
-    if (!options->sweep.m) options->sweep.m = gpu ? "1,16,256" : "1,16";
-}
-
 static int run_on(struct device *device, struct options *options, struct command_line *line) {
-    struct tile_table table = {.count = 0};
+    struct selection *selection = &options->selection;
+    struct tile_table table;
     struct sweep *sweep;
     struct error error;
-    apply_defaults(options, device);
-    if (regime_check(options->regime, device, &error)) return fail(2, error.text);
-    if (options->table && load_table(options->table, device, &table)) return 1;
+    if (selection_settle(selection, device, &error)) return fail(2, error.text);
+    if (selection_table(selection, device, &table, &error)) return fail(1, error.text);
     if (device->backend == BACKEND_CUDA && cupti_open(&error))
         fprintf(stderr, "%s: %s; events are the clock instead\n", program, error.text);
     int code = 2;
-    if (sweep_create(device, &options->sweep, options->table ? &table : NULL, &sweep, &error))
+    if (sweep_create(device, &selection->sweep, selection->table ? &table : NULL, &sweep, &error))
         fail(code, error.text);
     else
         code = run(sweep, options, line);
@@ -410,15 +309,14 @@ static int run_arguments(struct options *options, struct command_line *line) {
         error_set(&error, "unknown flag or bad value: %s", line->google_argv[1]);
         return fail(2, error.text);
     }
-    if (device_open(options->device, &device, &error)) return fail(1, error.text);
+    if (device_open(options->selection.device, &device, &error)) return fail(1, error.text);
     int code = run_on(device, options, line);
     device_close(device);
     return code;
 }
 
 int cmd_sweep(int argc, char **argv) {
-    struct options options = {.sweep = {.ops = "all", .group = -1, .zeros = true, .cold = true, .seed = 1},
-                              .device = "auto"};
+    struct options options = {.selection = selection_default};
     struct command_line line;
     if (split_arguments(argc, argv, &line)) return fail(1, "out of memory");
     argp_err_exit_status = 2;
