@@ -51,31 +51,63 @@ static int add_shape(struct shapes *shapes, const char *layer, int k, int n, boo
     return 0;
 }
 
-/* The linears of a Qwen2 layer as the decoder fuses them, then the head. */
-static int add_model(struct shapes *shapes, const struct model_config *c, struct error *error) {
-    int attention = c->heads * c->head_dim;
-    int qkv = attention + 2 * c->kv_heads * c->head_dim;
-    if (c->group_all || c->group) shapes->group = c->group;
+/* What the shapes of a decoder's layer follow from. */
+struct layer_sizes {
+    int hidden, intermediate, heads, kv_heads, head_dim, vocab;
+    bool qkv_bias;
+};
+
+/* Models that the decoder does not run, but whose GEMMs can be measured: from their config.json. */
+static const struct {
+    const char *name;
+    struct layer_sizes sizes;
+} other_models[] = {
+    {"llama-3-8b", {4096, 14336, 32, 8, 128, 128256, false}},
+    {"llama-3-70b", {8192, 28672, 64, 8, 128, 128256, false}},
+};
+
+/* One device's part of `parts`: columns of qkv, gate_up and lm_head, rows of o and down are shared out. */
+static int check_parts(const struct layer_sizes *s, int parts, struct error *error) {
+    if (s->heads % parts || s->kv_heads % parts)
+        return error_set(error, "tp%d does not divide %d heads and %d KV heads", parts, s->heads, s->kv_heads);
+    if (s->intermediate % parts || s->vocab % parts)
+        return error_set(error, "tp%d does not divide the intermediate size %d and the vocabulary %d", parts,
+                         s->intermediate, s->vocab);
+    return 0;
+}
+
+/* The linears of a layer as the decoder fuses them, then the head. */
+static int add_layer(struct shapes *shapes, const struct layer_sizes *s, int parts, struct error *error) {
+    if (check_parts(s, parts, error)) return -1;
+    int attention = s->heads * s->head_dim, qkv = attention + 2 * s->kv_heads * s->head_dim;
     const struct {
         const char *layer;
         int k, n;
-    } linears[LAYER_LINEARS] = {[LINEAR_QKV] = {"qkv", c->hidden, qkv},
-                                [LINEAR_O] = {"o", attention, c->hidden},
-                                [LINEAR_GATE_UP] = {"gate_up", c->hidden, 2 * c->intermediate},
-                                [LINEAR_DOWN] = {"down", c->intermediate, c->hidden}};
-    for (int i = 0; i < LAYER_LINEARS; i++)
-        if (add_shape(shapes, linears[i].layer, linears[i].k, linears[i].n, true, linear_epilogue(i), error)) return -1;
-    return add_shape(shapes, "lm_head", c->hidden, c->vocab, false, EPILOGUE_NONE, error);
+    } linears[LAYER_LINEARS] = {[LINEAR_QKV] = {"qkv", s->hidden, qkv / parts},
+                                [LINEAR_O] = {"o", attention / parts, s->hidden},
+                                [LINEAR_GATE_UP] = {"gate_up", s->hidden, 2 * s->intermediate / parts},
+                                [LINEAR_DOWN] = {"down", s->intermediate / parts, s->hidden}};
+    for (int i = 0; i < LAYER_LINEARS; i++) {
+        enum epilogue epilogue = i == LINEAR_QKV && !s->qkv_bias ? EPILOGUE_NONE : linear_epilogue(i);
+        if (add_shape(shapes, linears[i].layer, linears[i].k, linears[i].n, true, epilogue, error)) return -1;
+    }
+    return add_shape(shapes, "lm_head", s->hidden, s->vocab / parts, false, EPILOGUE_NONE, error);
 }
 
-static int add_directory(struct shapes *shapes, const char *directory, struct error *error) {
+static int add_model(struct shapes *shapes, const struct model_config *c, int parts, struct error *error) {
+    const struct layer_sizes sizes = {c->hidden, c->intermediate, c->heads, c->kv_heads, c->head_dim, c->vocab, true};
+    if (c->group_all || c->group) shapes->group = c->group;
+    return add_layer(shapes, &sizes, parts, error);
+}
+
+static int add_directory(struct shapes *shapes, const char *directory, int parts, struct error *error) {
     struct model_config config;
     if (model_config_read(directory, &config, error)) return -1;
     size_t length = strlen(directory), start;
     while (length > 1 && directory[length - 1] == '/') length--;
     for (start = length; start > 0 && directory[start - 1] != '/';) start--;
     snprintf(shapes->model, sizeof shapes->model, "%.*s", (int)(length - start), directory + start);
-    return add_model(shapes, &config, error);
+    return add_model(shapes, &config, parts, error);
 }
 
 static int add_plain(struct shapes *shapes, const char *text, struct error *error) {
@@ -86,8 +118,8 @@ static int add_plain(struct shapes *shapes, const char *text, struct error *erro
         if (parse_positive(&cursor, &k) || *cursor++ != 'x' || parse_positive(&cursor, &n) ||
             (*cursor && *cursor != ','))
             return error_set(error,
-                             "shapes: '%s' is not a model (qwen2.5-14b), a directory with config.json, or "
-                             "KxN,KxN,... with positive numbers",
+                             "shapes: '%s' is not a model (qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b), a directory "
+                             "with config.json, or KxN,KxN,... with positive numbers",
                              text);
         snprintf(layer, sizeof layer, "%dx%d", k, n);
         if (add_shape(shapes, layer, k, n, true, EPILOGUE_NONE, error)) return -1;
@@ -95,15 +127,30 @@ static int add_plain(struct shapes *shapes, const char *text, struct error *erro
     }
 }
 
+/* Takes ":tpN" off the end of `name`; 1 without it. */
+static int take_parts(char *name) {
+    char *suffix = strrchr(name, ':');
+    int parts;
+    if (!suffix || strncmp(suffix, ":tp", 3)) return 1;
+    const char *cursor = suffix + 3;
+    if (parse_positive(&cursor, &parts) || *cursor) return 1;
+    *suffix = 0;
+    return parts;
+}
+
 static int add_any(struct shapes *shapes, const char *text, struct error *error) {
     struct stat status;
     struct model_config config;
-    if (!model_config_named(text, &config, NULL)) {
-        snprintf(shapes->model, sizeof shapes->model, "%s", text);
-        return add_model(shapes, &config, error);
-    }
-    if (strchr(text, '/') || (!stat(text, &status) && S_ISDIR(status.st_mode)))
-        return add_directory(shapes, text, error);
+    char name[4096];
+    snprintf(name, sizeof name, "%s", text);
+    int parts = take_parts(name);
+    snprintf(shapes->model, sizeof shapes->model, "%s", name);
+    if (!model_config_named(name, &config, NULL)) return add_model(shapes, &config, parts, error);
+    for (size_t i = 0; i < sizeof other_models / sizeof *other_models; i++)
+        if (!strcmp(name, other_models[i].name)) return add_layer(shapes, &other_models[i].sizes, parts, error);
+    shapes->model[0] = 0;
+    if (strchr(name, '/') || (!stat(name, &status) && S_ISDIR(status.st_mode)))
+        return add_directory(shapes, name, parts, error);
     return add_plain(shapes, text, error);
 }
 

@@ -21,7 +21,8 @@ struct shapes {
     struct shape *list;
 };
 
-/* "qwen2.5-14b", a directory with config.json, or "KxN,KxN,...". */
+/* A model ("qwen2.5-0.5b" to "qwen2.5-72b", "llama-3-8b", "llama-3-70b"), a directory with config.json, either with
+ * ":tpN" for the part of one of N devices (tensor parallel), or "KxN,KxN,...". */
 int shapes_parse(const char *text, struct shapes *shapes, struct error *error);
 void shapes_free(struct shapes *shapes);
 

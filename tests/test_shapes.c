@@ -38,6 +38,48 @@ static void named_model(void **state) {
     assert_null(shapes.list);
 }
 
+static void other_models(void **state) {
+    (void)state;
+    struct shapes shapes;
+    struct error error = {""};
+    if (shapes_parse("qwen2.5-72b:tp4", &shapes, &error)) fail_msg("%s", error.text);
+    assert_string_equal(shapes.model, "qwen2.5-72b");
+    check_shape(&shapes, 0, "qkv", 8192, (8192 + 2 * 8 * 128) / 4, true);
+    check_shape(&shapes, 1, "o", 2048, 8192, true);
+    check_shape(&shapes, 2, "gate_up", 8192, 14784, true);
+    check_shape(&shapes, 3, "down", 7392, 8192, true);
+    check_shape(&shapes, 4, "lm_head", 8192, 38016, false);
+    shapes_free(&shapes);
+    if (shapes_parse("llama-3-8b", &shapes, &error)) fail_msg("%s", error.text);
+    check_shape(&shapes, 0, "qkv", 4096, 6144, true);
+    assert_int_equal(shapes.list[0].epilogue, EPILOGUE_NONE);
+    assert_int_equal(shapes.list[2].epilogue, EPILOGUE_SILU_MUL);
+    check_shape(&shapes, 3, "down", 14336, 4096, true);
+    shapes_free(&shapes);
+    assert_int_equal(shapes_parse("qwen2.5-7b:tp8", &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "tp8 does not divide 28 heads and 4 KV heads"));
+    assert_int_equal(shapes_parse("qwen2.5-7b:tp0", &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "'qwen2.5-7b:tp0' is not a model"));
+}
+
+/* Every named model has shapes that the GEMMs take. */
+static void named_models_are_legal(void **state) {
+    (void)state;
+    static const char *const names[] = {"qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b",
+                                        "qwen2.5-32b",  "qwen2.5-72b",  "llama-3-8b", "llama-3-70b"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct shapes shapes;
+        struct error error = {""};
+        if (shapes_parse(names[i], &shapes, &error)) fail_msg("%s", error.text);
+        for (int s = 0; s < shapes.count; s++) {
+            enum op op = shapes.list[s].quantized ? OP_MARLIN_GEMM : OP_FP16_GEMM;
+            struct problem problem = shape_problem(&shapes.list[s], op, 1, 128, true, shapes.list[s].epilogue);
+            if (problem_check(&problem, &error)) fail_msg("%s %s: %s", names[i], shapes.list[s].layer, error.text);
+        }
+        shapes_free(&shapes);
+    }
+}
+
 static void plain_list(void **state) {
     (void)state;
     struct shapes shapes;
@@ -148,8 +190,9 @@ static void bad_lists_of_m(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_model),     cmocka_unit_test(plain_list), cmocka_unit_test(bad_shapes),
-        cmocka_unit_test(model_directory), cmocka_unit_test(lists_of_m), cmocka_unit_test(bad_lists_of_m),
+        cmocka_unit_test(named_model), cmocka_unit_test(other_models),   cmocka_unit_test(named_models_are_legal),
+        cmocka_unit_test(plain_list),  cmocka_unit_test(bad_shapes),     cmocka_unit_test(model_directory),
+        cmocka_unit_test(lists_of_m),  cmocka_unit_test(bad_lists_of_m),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -326,7 +326,7 @@ static void wrong_usage(void **state) {
         {QUICK "--kernel marlin_gemm/none", "unknown kernel 'marlin_gemm/none'"},
         {QUICK "--kernel marlin_gemm/mma", "marlin_gemm/mma does not run on cpu"},
         {QUICK "--kernel marlin_gemm/cpu --op fp16_gemm", "no kernel of fp16_gemm"},
-        {QUICK "--shapes 7b", "'7b' is not a model (qwen2.5-14b)"},
+        {QUICK "--shapes 7b", "'7b' is not a model (qwen2.5-0.5b to -72b"},
         {QUICK "--shapes /nonexistent/model", "/nonexistent/model"},
         {QUICK "--shapes 64x64", "awq_dequant takes K divisible by 128"},
         {QUICK "--shapes 128x100 --op marlin_gemm", "N divisible by 64; found K=128, N=100"},

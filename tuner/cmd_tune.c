@@ -31,7 +31,9 @@ enum {
 
 static const struct argp_option options[] = {
     {"model", OPTION_MODEL, "NAME|DIR", 0,
-     "tune every linear layer of a model: qwen2.5-14b, or a directory with config.json", 0},
+     "tune every linear layer of a model: qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b, or a directory with config.json; "
+     ":tpN behind it for the part of one of N devices",
+     0},
     {"shapes", OPTION_SHAPES, "KxN,...", 0, "tune these shapes instead", 0},
     {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
     {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},

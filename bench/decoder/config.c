@@ -281,26 +281,55 @@ int model_config_read(const char *directory, struct model_config *config, struct
     return failed ? -1 : 0;
 }
 
+/* From the config.json and generation_config.json of the Instruct models. */
+static const struct named_model {
+    const char *name;
+    int hidden, intermediate, layers, heads, kv_heads, vocab;
+    double repetition_penalty;
+    bool tied;
+} named_models[] = {
+    {"qwen2.5-0.5b", 896, 4864, 24, 14, 2, 151936, 1.1, true},
+    {"qwen2.5-1.5b", 1536, 8960, 28, 12, 2, 151936, 1.1, true},
+    {"qwen2.5-3b", 2048, 11008, 36, 16, 2, 151936, 1.05, true},
+    {"qwen2.5-7b", 3584, 18944, 28, 28, 4, 152064, 1.05, false},
+    {"qwen2.5-14b", 5120, 13824, 48, 40, 8, 152064, 1.05, false},
+    {"qwen2.5-32b", 5120, 27648, 64, 40, 8, 152064, 1.05, false},
+    {"qwen2.5-72b", 8192, 29568, 80, 64, 8, 152064, 1.05, false},
+};
+enum { NAMED_MODELS = sizeof named_models / sizeof *named_models };
+
+static int unknown_model(const char *name, struct error *error) {
+    char known[256] = "";
+    for (int i = 0; i < NAMED_MODELS; i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", named_models[i].name);
+    }
+    return error_set(error, "'%s' is neither a directory nor a known model; known: %s", name, known);
+}
+
 int model_config_named(const char *name, struct model_config *config, struct error *error) {
-    if (strcmp(name, "qwen2.5-14b"))
-        return error_set(error, "'%s' is neither a directory nor a known model; known: qwen2.5-14b", name);
-    *config = (struct model_config){.hidden = 5120,
-                                    .intermediate = 13824,
-                                    .layers = 48,
-                                    .heads = 40,
-                                    .kv_heads = 8,
-                                    .head_dim = 128,
-                                    .vocab = 152064,
+    int i = 0;
+    while (i < NAMED_MODELS && strcmp(name, named_models[i].name)) i++;
+    if (i == NAMED_MODELS) return unknown_model(name, error);
+    const struct named_model *m = &named_models[i];
+    *config = (struct model_config){.hidden = m->hidden,
+                                    .intermediate = m->intermediate,
+                                    .layers = m->layers,
+                                    .heads = m->heads,
+                                    .kv_heads = m->kv_heads,
+                                    .head_dim = m->hidden / m->heads,
+                                    .vocab = m->vocab,
                                     .max_position = 32768,
                                     .rms_eps = 1e-6,
                                     .rope_theta = 1e6,
+                                    .tied = m->tied,
                                     .dtype = "bfloat16",
                                     .quant_file = "config.json",
                                     .eos = {151645, 151643},
                                     .eos_count = 2,
                                     .temperature = 0.7,
                                     .top_p = 0.8,
-                                    .repetition_penalty = 1.05,
+                                    .repetition_penalty = m->repetition_penalty,
                                     .top_k = 20,
                                     .do_sample = true};
     return 0;

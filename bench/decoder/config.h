@@ -32,7 +32,8 @@ struct model_config {
  * version, llm-awq's layout). Numbers are bounded so that products of two of them fit in int64_t. */
 int model_config_read(const char *directory, struct model_config *config, struct error *error);
 
-/* The shape of a published model, unquantised, without its files: "qwen2.5-14b" (the Instruct model). */
+/* The shape of a published model, unquantised, without its files: "qwen2.5-0.5b" to "qwen2.5-72b" (the Instruct
+ * models). */
 int model_config_named(const char *name, struct model_config *config, struct error *error);
 
 #endif
