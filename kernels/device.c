@@ -20,6 +20,13 @@ static int cuda_open(int index, struct device *device, struct error *error) {
     cuda_count(error);
     return -1;
 }
+
+static int cuda_compile(const char *source, const char *options, const char *architecture, void **cubin, size_t *bytes,
+                        struct error *error) {
+    (void)source, (void)options, (void)architecture, (void)cubin, (void)bytes;
+    cuda_count(error);
+    return -1;
+}
 #endif
 
 int device_cuda_count(struct error *why) {
@@ -114,6 +121,14 @@ int device_function(struct device *device, const char *source, const char *entry
     if (!device->functions->function)
         return error_set(error, "device %s runs no device code; %s needs cuda:N", device->id, source);
     return device->functions->function(device, source, entry, options, shared_bytes, function, error);
+}
+
+int device_compile(const struct device *device, const char *source, const char *options, struct error *error) {
+    void *cubin;
+    size_t bytes;
+    if (cuda_compile(source, options, device->architecture, &cubin, &bytes, error)) return -1;
+    free(cubin);
+    return 0;
 }
 
 int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,

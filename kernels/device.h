@@ -103,6 +103,8 @@ int device_synchronize(struct device *device, struct error *error);
  * function may be launched with `shared_bytes` of dynamic shared memory. */
 int device_function(struct device *device, const char *source, const char *entry, const char *options,
                     size_t shared_bytes, struct device_function **function, struct error *error);
+/* Compiles it into the cubin cache alone, for device_function to find; from any thread, beside one that runs kernels. */
+int device_compile(const struct device *device, const char *source, const char *options, struct error *error);
 /* Enqueues a launch; `arguments` points to the one struct that the entry takes by value. */
 int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
                   const void *arguments, struct error *error);

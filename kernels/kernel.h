@@ -130,6 +130,10 @@ void launch_options(const struct kernel *kernel, const struct problem *problem, 
 /* Checks the problem and the configuration, compiles (or finds in the cache) and loads. */
 int plan_create(struct device *device, const struct kernel *kernel, const struct problem *problem,
                 const struct config *config, struct plan **plan, struct error *error);
+/* Compiles what plan_create would, into the cubin cache alone; from any thread. Nothing to do for a kernel without
+ * device code. The configuration must be legal. */
+int plan_compile(const struct device *device, const struct kernel *kernel, const struct problem *problem,
+                 const struct config *config, struct error *error);
 /* Enqueues one call; asynchronous on a GPU. */
 int plan_run(const struct plan *plan, const struct operands *operands, struct error *error);
 void plan_destroy(struct plan *plan);

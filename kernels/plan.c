@@ -56,6 +56,16 @@ int plan_create(struct device *device, const struct kernel *kernel, const struct
     return 0;
 }
 
+int plan_compile(const struct device *device, const struct kernel *kernel, const struct problem *problem,
+                 const struct config *config, struct error *error) {
+    struct launch launch = {0};
+    char options[LAUNCH_OPTIONS];
+    if (!kernel->launch) return 0;
+    kernel->launch(device, problem, config, &launch);
+    launch_options(kernel, problem, config, &launch, options);
+    return device_compile(device, launch.source, options, error);
+}
+
 int plan_run(const struct plan *plan, const struct operands *operands, struct error *error) {
     if (!plan->kernel->launch) return plan->kernel->run(plan, operands, error);
     const struct problem *p = &plan->problem;

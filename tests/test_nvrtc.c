@@ -20,6 +20,7 @@
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/nvrtc.h"
 #include "kernels/embedded.h"
+#include "tuner/ahead.h"
 
 static char folder[] = "/tmp/tilebook-nvrtc-XXXXXX";
 
@@ -366,6 +367,32 @@ static void errors_say_where(void **state) {
     assert_non_null(strstr(error.text, "'no/such.cu'"));
 }
 
+/* What is queued lies in the cache when it is waited for, once; what is forgotten does not come. */
+static void compiles_ahead(void **state) {
+    (void)state;
+    const struct device *h100 = &devices[2];
+    const struct problem problem = {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_NONE};
+    const struct kernel *kernel = kernel_find("marlin_gemm/skinny");
+    struct config config;
+    need_nvrtc();
+    int before = for_each_entry(NULL);
+    struct ahead *ahead = ahead_create(h100, 2);
+    assert_non_null(ahead);
+    static const char *const texts[] = {"tile_m=1 tile_n=64 warps_k=5 stages=2 split_k=1",
+                                        "tile_m=1 tile_n=64 warps_k=5 stages=3 split_k=1",
+                                        "tile_m=1 tile_n=64 warps_k=5 stages=2 split_k=1"};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(config_parse(kernel, texts[i], &config, NULL), 0);
+        ahead_add(ahead, kernel, &problem, &config);
+        ahead_wait(ahead);
+    }
+    assert_int_equal(for_each_entry(NULL), before + 2);
+    for (int i = 0; i < 300; i++) ahead_add(ahead, kernel, &problem, &config);
+    ahead_clear(ahead);
+    ahead_destroy(ahead);
+    assert_int_equal(for_each_entry(NULL), before + 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(corners_compile),
@@ -373,6 +400,7 @@ int main(void) {
         cmocka_unit_test(entries_are_keyed_by_options_and_architecture),
         cmocka_unit_test(works_without_a_cache),
         cmocka_unit_test(errors_say_where),
+        cmocka_unit_test(compiles_ahead),
     };
     return cmocka_run_group_tests(tests, make_cache, remove_cache);
 }

@@ -138,6 +138,52 @@ static void test_finds_the_optimum_in_spite_of_the_estimate(void **state) {
     search_result_free(&result);
 }
 
+/* What was announced, before the trial that it is for. */
+struct announcements {
+    struct oracle oracle;
+    struct config expected[512];
+    int count, surprises;
+};
+
+static void note(void *context, const struct kernel *kernel, const struct problem *problem,
+                 const struct config *config) {
+    (void)problem;
+    struct announcements *notes = context;
+    assert_ptr_equal(kernel, &misled);
+    assert_in_range(notes->count, 0, 511);
+    notes->expected[notes->count++] = *config;
+}
+
+static int ask_and_look_up(void *context, const struct kernel *kernel, const struct problem *problem,
+                           const struct config *config, struct trial_result *result) {
+    struct announcements *notes = context;
+    bool known = false;
+    for (int i = 0; i < notes->count; i++) known |= !memcmp(&notes->expected[i], config, sizeof *config);
+    notes->surprises += !known;
+    return ask(&notes->oracle, kernel, problem, config, result);
+}
+
+static void test_announces_what_it_will_try(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct announcements notes = {.oracle = {.time = surface}};
+    struct search quiet = make(kernels, &notes.oracle, 60), telling = quiet;
+    struct search_result silent, told;
+    telling.trial = ask_and_look_up;
+    telling.expect = note;
+    telling.context = &notes;
+    assert_int_equal(search_run(&quiet, &silent, NULL), 0);
+    assert_int_equal(search_run(&telling, &told, NULL), 0);
+    /* Only the default comes unannounced, and telling changes nothing. */
+    assert_int_equal(notes.surprises, 1);
+    assert_int_equal(told.count, silent.count);
+    for (int i = 0; i < told.count; i++)
+        assert_memory_equal(&told.trials[i].config, &silent.trials[i].config, sizeof(struct config));
+    assert_in_range(notes.count, 59, 200);
+    search_result_free(&silent);
+    search_result_free(&told);
+}
+
 static void test_a_good_estimate_needs_one_trial(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&knowing, NULL};
@@ -364,6 +410,7 @@ static void test_no_kernel(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_finds_the_optimum_in_spite_of_the_estimate),
+        cmocka_unit_test(test_announces_what_it_will_try),
         cmocka_unit_test(test_a_good_estimate_needs_one_trial),
         cmocka_unit_test(test_a_hint_comes_behind_the_default),
         cmocka_unit_test(test_baselines_come_first_whatever_the_limit),

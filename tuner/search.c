@@ -7,6 +7,7 @@
 #define NOISE_FLOOR 0.01
 
 enum { BY_ESTIMATE = 8 }; /* trials before the leader's neighbours are looked at */
+enum { EXPECTED = 32 };   /* candidates that are announced ahead of their turn */
 
 struct candidate {
     const struct kernel *kernel;
@@ -20,6 +21,8 @@ struct state {
     struct search_result *result;
     struct candidate *space; /* legal ones, the least estimate first */
     size_t space_count, next;
+    size_t expected;     /* of the space, announced so far */
+    int expected_leader; /* whose neighbours are announced */
     double elapsed_s;
     struct error *error;
 };
@@ -170,6 +173,16 @@ static int value_index(const struct parameter *parameter, int value) {
     return i;
 }
 
+/* The i-th neighbour of a trial, one parameter a step away; false if there is none, or it is not legal. */
+static bool neighbour(const struct search *search, const struct trial *centre, int i, struct candidate *candidate) {
+    const struct parameter *parameter = &centre->kernel->parameters[i / 2];
+    int index = value_index(parameter, centre->config.value[i / 2]) + (i % 2 ? 1 : -1);
+    if (index < 0 || index >= parameter->count) return false;
+    *candidate = (struct candidate){.kernel = centre->kernel, .config = centre->config};
+    candidate->config.value[i / 2] = parameter->values[index];
+    return legal(search, candidate->kernel, &candidate->config);
+}
+
 /* The untried legal neighbour of the leader with the least estimate. */
 static const struct candidate *next_neighbour(const struct state *state, struct candidate *best) {
     int at = leader(state->search, state->result);
@@ -178,12 +191,8 @@ static const struct candidate *next_neighbour(const struct state *state, struct 
     const struct search *search = state->search;
     best->kernel = NULL;
     for (int i = 0; i < 2 * centre->kernel->parameter_count; i++) {
-        const struct parameter *parameter = &centre->kernel->parameters[i / 2];
-        int index = value_index(parameter, centre->config.value[i / 2]) + (i % 2 ? 1 : -1);
-        if (index < 0 || index >= parameter->count) continue;
-        struct candidate candidate = {.kernel = centre->kernel, .config = centre->config};
-        candidate.config.value[i / 2] = parameter->values[index];
-        if (!legal(search, candidate.kernel, &candidate.config)) continue;
+        struct candidate candidate;
+        if (!neighbour(search, centre, i, &candidate)) continue;
         if (tried(state->result, candidate.kernel, &candidate.config)) continue;
         candidate.estimate = candidate.kernel->estimate(search->device, &search->problem, &candidate.config);
         if (!best->kernel || candidate.estimate < best->estimate) *best = candidate;
@@ -191,13 +200,35 @@ static const struct candidate *next_neighbour(const struct state *state, struct 
     return best->kernel ? best : NULL;
 }
 
+static void expect(const struct state *state, const struct candidate *candidate) {
+    const struct search *search = state->search;
+    if (tried(state->result, candidate->kernel, &candidate->config)) return;
+    search->expect(search->context, candidate->kernel, &search->problem, &candidate->config);
+}
+
+/* Announces the next by estimate, and the neighbours of a new leader. */
+static void announce(struct state *state) {
+    if (!state->search->expect) return;
+    for (; state->expected < state->space_count && state->expected < state->next + EXPECTED; state->expected++)
+        expect(state, &state->space[state->expected]);
+    int at = state->result->count >= BY_ESTIMATE ? leader(state->search, state->result) : -1;
+    if (at < 0 || at == state->expected_leader) return;
+    const struct trial *centre = &state->result->trials[at];
+    state->expected_leader = at;
+    for (int i = 0; i < 2 * centre->kernel->parameter_count; i++) {
+        struct candidate candidate;
+        if (neighbour(state->search, centre, i, &candidate)) expect(state, &candidate);
+    }
+}
+
 /* What comes next depends on the trials alone and not on the limits: a search with a larger limit goes
  * through the same trials first. */
 static int explore(struct state *state) {
     while (within_limits(state)) {
-        struct candidate neighbour;
+        struct candidate nearest;
         bool near = state->result->count >= BY_ESTIMATE && state->result->count % 2;
-        const struct candidate *next = near ? next_neighbour(state, &neighbour) : NULL;
+        announce(state);
+        const struct candidate *next = near ? next_neighbour(state, &nearest) : NULL;
         if (!next) next = next_by_estimate(state);
         if (!next) return 0;
         int status = run_trial(state, next->kernel, &next->config, false);
@@ -221,7 +252,7 @@ static void choose(const struct search *search, struct search_result *result) {
 
 int search_run(const struct search *search, struct search_result *result, struct error *error) {
     *result = (struct search_result){.best = -1, .baseline = -1};
-    struct state state = {.search = search, .result = result, .error = error};
+    struct state state = {.search = search, .result = result, .error = error, .expected_leader = -1};
     int status = run_baselines(&state);
     if (!status && within_limits(&state)) status = run_hint(&state);
     if (!status) status = enumerate(&state);

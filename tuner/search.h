@@ -49,6 +49,9 @@ struct search {
     /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
     int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result);
+    /* Told what will probably be tried before long, the soonest first; may be NULL. */
+    void (*expect)(void *context, const struct kernel *kernel, const struct problem *problem,
+                   const struct config *config);
     void *context;
 };
 

@@ -3,6 +3,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "tuner/ahead.h"
 
 /* What a trial's callback returns beside 0 and -1. */
 enum { STOP_INTERRUPTED = 1, STOP_SKIPPED };
@@ -156,6 +159,13 @@ static const struct trial *hint(const struct tune *tune) {
                : NULL;
 }
 
+/* A search that so far only replays stored trials needs no compiled code. */
+static void expect(void *context, const struct kernel *kernel, const struct problem *problem,
+                   const struct config *config) {
+    struct tune *tune = context;
+    if (tune->ahead && tune->fresh > tune->fresh_before) ahead_add(tune->ahead, kernel, problem, config);
+}
+
 static int search_item(struct tune *tune, struct tune_item *item) {
     struct search search = {
         .device = tune->device,
@@ -165,6 +175,7 @@ static int search_item(struct tune *tune, struct tune_item *item) {
         .m_low = item->m_low,
         .trials = tune->trials,
         .trial = trial,
+        .expect = expect,
         .context = tune,
     };
     /* Every problem that is left has the same share, so what one leaves over flows on to the others. */
@@ -174,7 +185,9 @@ static int search_item(struct tune *tune, struct tune_item *item) {
     }
     tune->order = 0;
     tune->best_us = 0;
+    tune->fresh_before = tune->fresh;
     int status = search_run(&search, &item->result, &tune->error);
+    if (tune->ahead) ahead_clear(tune->ahead);
     if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
     if (status == 0 || status == STOP_SKIPPED) report(tune, item);
     return status == STOP_SKIPPED ? 0 : status;
@@ -183,10 +196,14 @@ static int search_item(struct tune *tune, struct tune_item *item) {
 int tune_run(struct tune *tune, struct error *error) {
     int status = 0;
     tune->started_s = progress_now();
+    /* One core is left to the process that measures. */
+    if (tune->device->backend == BACKEND_CUDA)
+        tune->ahead = ahead_create(tune->device, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
     tune->worker = (struct worker){.device = tune->device, .seed = 1, .regime = tune->regime};
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     progress_end(tune->progress);
+    ahead_destroy(tune->ahead);
     worker_close(&tune->worker);
     if (status == STOP_INTERRUPTED) return TUNE_INTERRUPTED;
     if (!status) return TUNE_DONE;
