@@ -14,6 +14,7 @@ int cmd_decode(int argc, char **argv);  /* bench/decoder/ */
 int cmd_plot(int argc, char **argv);    /* plots/ */
 int cmd_tune(int argc, char **argv);    /* tuner/ */
 int cmd_table(int argc, char **argv);   /* tuner/ */
+int cmd_worker(int argc, char **argv);  /* tuner/ */
 
 /* --- what they share --- */
 

@@ -140,7 +140,8 @@ int instance_fit(struct instance *instance, const struct plan *plan, struct erro
     return device_fill(instance->device, instance->copies[0].workspace, 0, counters, error);
 }
 
-static int make_reference(struct instance *instance, struct error *error) {
+int instance_reference(struct instance *instance, struct error *error) {
+    if (instance->reference) return 0;
     size_t outputs = problem_outputs(&instance->problem);
     float *reference = device_alloc(instance->device, outputs * sizeof *reference, error);
     if (!reference) return error_prefix(error, "reference");
@@ -158,7 +159,7 @@ int instance_verify(struct instance *instance, const struct plan *plan, double *
     size_t outputs = problem_outputs(&instance->problem);
     struct comparison result = {0};
     if (relative_error) *relative_error = 0;
-    if (!instance->reference && make_reference(instance, error)) return -1;
+    if (instance_reference(instance, error)) return -1;
     if (device_fill(device, operands->y, 0xff, outputs * 2, error)) return -1;
     if (plan_run(plan, operands, error) || device_synchronize(device, error)) return -1;
     if (reference_compare(device, operands->y, instance->reference, outputs, &result, error)) return -1;

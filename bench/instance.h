@@ -14,7 +14,7 @@ struct instance {
     struct operands *copies; /* `count` sets that differ in weights, scales and zeros; the rest is shared */
     int count;               /* 1 when warm; cold: enough for twice the cache, at least 2 */
     size_t workspace_bytes;
-    float *reference; /* device, fp32; of copies[0]; made by the first verify */
+    float *reference; /* device, fp32; of copies[0]; NULL until it is needed */
 };
 
 /* Fresh data: x, addend and scales uniform fp16 (x and addend in [-1,1]), codes and zero points uniform 0..15. */
@@ -27,6 +27,9 @@ void instance_destroy(struct instance *instance);
 
 /* Makes the shared workspace at least plan->workspace_bytes (counters zeroed). Before the first run of a plan. */
 int instance_fit(struct instance *instance, const struct plan *plan, struct error *error);
+
+/* Makes the reference of copies[0], unless it is there; else the first verify does. */
+int instance_reference(struct instance *instance, struct error *error);
 
 /* Poisons y with NaN, runs the plan on copies[0] and compares with the reference: -1 unless every element is
  * written and ||y - ref|| / ||ref|| <= INSTANCE_TOLERANCE. *relative_error is set either way (may be NULL). */

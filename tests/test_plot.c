@@ -209,7 +209,7 @@ static void test_bad_files(void **state) {
         {"trials.csv", HEADER "marlin_gemm,256,512,128,1,x,a=1,1,0,ok,fast,,,,,1\n", "trials.csv:2|us is 'fast'"},
         {"trials.csv", HEADER "marlin_gemm,256,512,128,1,,a=1,1,0,ok,5,,,,,1\n",
          "trials.csv:2|kernel has 0 characters"},
-        {"trials.csv", HEADER "marlin_gemm,256,512,128,1,x,a=1,1,0,wrong,,,,,,1\n", "no trial has succeeded"},
+        {"trials.csv", HEADER "marlin_gemm,256,512,128,1,x,a=1,1,0,correctness,,,,,,1\n", "no trial has succeeded"},
         {"trials.csv", "", "no figure was drawn"},
         {"report.csv", "op,layer,k\n", "report.csv:1|no column 'n'"},
         {"report.csv", ROWS_HEADER "\ngemm,q,256,512,128,1,1,none,r,x,a,5,5,5,,\n", "report.csv:2|unknown op 'gemm'"},

@@ -96,7 +96,7 @@ static int ask(void *context, const struct kernel *kernel, const struct problem 
     double wave = (double)(oracle->calls++ * 7919 % 201 - 100) / 100;
     *result = (struct trial_result){.seconds = oracle->seconds};
     if (oracle->fails && oracle->fails(config)) {
-        result->status = TRIAL_WRONG;
+        result->status = TRIAL_CORRECTNESS;
         result->us = 0.001; /* a wrong kernel may be fast */
         return 0;
     }
@@ -281,9 +281,9 @@ static void test_failures_are_recorded_and_never_win(void **state) {
     struct search_result result;
     int wrong = 0;
     assert_int_equal(search_run(&search, &result, NULL), 0);
-    for (int i = 0; i < result.count; i++) wrong += result.trials[i].result.status == TRIAL_WRONG;
+    for (int i = 0; i < result.count; i++) wrong += result.trials[i].result.status == TRIAL_CORRECTNESS;
     assert_true(wrong > 0);
-    assert_int_equal(result.trials[result.baseline].result.status, TRIAL_WRONG);
+    assert_int_equal(result.trials[result.baseline].result.status, TRIAL_CORRECTNESS);
     assert_true(result.best > 0);
     assert_int_equal(result.trials[result.best].result.status, TRIAL_OK);
     assert_true(result.trials[result.best].result.us == 11);

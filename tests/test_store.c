@@ -94,7 +94,10 @@ static void test_what_is_put_is_found_later(void **state) {
                                   .celsius = 40,
                                   .watts = 350.5,
                                   .throttle = 1ull << 63};
-    struct trial_result wrong = {.status = TRIAL_WRONG, .message = "wrong: it's \"off\"", .error = 0.5, .seconds = 0.1},
+    struct trial_result wrong = {.status = TRIAL_CORRECTNESS,
+                                 .message = "wrong: it's \"off\"",
+                                 .error = 0.5,
+                                 .seconds = 0.1},
                         back;
     struct store *store = open_store();
     put(store, (struct config){{1, 3}}, &result);
@@ -111,7 +114,7 @@ static void test_what_is_put_is_found_later(void **state) {
     assert_string_equal(back.stop, "interval");
     assert_string_equal(back.clock, "cupti");
     assert_true(find(store, &scope, &problem, (struct config){{2, 4}}, &back));
-    assert_int_equal(back.status, TRIAL_WRONG);
+    assert_int_equal(back.status, TRIAL_CORRECTNESS);
     assert_string_equal(back.message, wrong.message);
     store_close(store);
     assert_int_equal(query("SELECT length(sample_us) FROM trials WHERE status = 'ok'"), 12);
@@ -199,6 +202,23 @@ static void test_version_1_is_migrated(void **state) {
     store_close(open_store());
 }
 
+static void test_version_2_is_migrated(void **state) {
+    (void)state;
+    struct trial_result wrong = {.status = TRIAL_CORRECTNESS, .message = "off"}, slow = {.status = TRIAL_TIMEOUT}, back;
+    struct store *store = open_store();
+    put(store, (struct config){{1, 3}}, &wrong);
+    put(store, (struct config){{2, 3}}, &slow);
+    store_close(store);
+    execute("UPDATE trials SET status = 'wrong' WHERE status = 'correctness'; PRAGMA user_version = 2");
+    store = open_store();
+    assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &back));
+    assert_int_equal(back.status, TRIAL_CORRECTNESS);
+    assert_true(find(store, &scope, &problem, (struct config){{2, 3}}, &back));
+    assert_int_equal(back.status, TRIAL_TIMEOUT);
+    store_close(store);
+    assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
+}
+
 static void expect_refused(const char *expected) {
     struct store *store;
     assert_int_equal(store_open(path, &store, &error), -1);
@@ -210,7 +230,7 @@ static void test_refuses_other_files(void **state) {
     (void)state;
     store_close(open_store());
     execute("PRAGMA user_version = 7");
-    expect_refused("version 7, this program reads up to 2");
+    expect_refused("version 7, this program reads up to 3");
     assert_int_equal(query("PRAGMA user_version"), 7);
     remove(path);
     execute("CREATE TABLE music (title)");
@@ -303,6 +323,7 @@ int main(void) {
         TEST(test_put_replaces_and_forget_removes),
         TEST(test_epilogues_are_apart),
         TEST(test_version_1_is_migrated),
+        TEST(test_version_2_is_migrated),
         TEST(test_refuses_other_files),
         TEST(test_a_locked_store_says_so),
         TEST(test_several_processes),

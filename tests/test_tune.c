@@ -185,6 +185,8 @@ static void test_refuses(void **state) {
     expect(1, "tune --shapes 128x128 --device cpu --out /proc/tiles.txt", "name another table with --out");
     expect(1, "tune --shapes 128x128 --device cpu --out LICENSE --store @/s", "in the way of the new table");
     expect(1, "tune --shapes 128x128 --device cpu --out @/t --store LICENSE", "no SQLite database");
+    expect(2, "tune --shapes 128x128 --limit soon", "--limit soon: not a time");
+    expect(2, "worker cpu </dev/null", "not by hand");
     expect(0, "tune --help", "--budget");
     expect(2, "table", "give an action");
     expect(2, "table prove @/t", "unknown action 'prove'");

@@ -26,18 +26,24 @@ enum {
     OPTION_OUT,
     OPTION_STORE,
     OPTION_FRESH,
-    OPTION_REGIME
+    OPTION_REGIME,
+    OPTION_LIMIT
 };
 
 static const struct argp_option options[] = {
     {"model", OPTION_MODEL, "NAME|DIR", 0,
-     "tune every linear layer of a model: qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b, or a directory with config.json; "
+     "tune every linear layer of a model: qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b, or a directory with "
+     "config.json; "
      ":tpN behind it for the part of one of N devices",
      0},
     {"shapes", OPTION_SHAPES, "KxN,...", 0, "tune these shapes instead", 0},
     {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
     {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},
     {"trials", OPTION_TRIALS, "N", 0, "at most N trials a problem (without --budget: 32 on a GPU, 16 on a CPU)", 1},
+    {"limit", OPTION_LIMIT, "TIME", 0,
+     "a configuration that is not verified and measured in this time is never tried again (default: 10s and 50 slow "
+     "calls of the problem)",
+     1},
     {"m", OPTION_M, "LIST", 0,
      "M to measure at: 1,16,256, 1:8192:x2 or 1:64:+8; a row reaches down to the M before it "
      "(default: 1 to 8192 by twos on a GPU, 1,4,16,64 on a CPU; lm_head stops at 256)",
@@ -70,7 +76,7 @@ struct choices {
     int group, trials;
     bool have_group, have_op, ops[OP_COUNT], fresh;
     enum regime regime;
-    double budget_s;
+    double budget_s, limit_s;
 };
 
 static void parse_ops(struct choices *c, const char *text, struct argp_state *state) {
@@ -110,6 +116,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_BUDGET:
         c->budget_s = argument_time(state, "budget", text);
+        return 0;
+    case OPTION_LIMIT:
+        c->limit_s = argument_time(state, "limit", text);
         return 0;
     case OPTION_TRIALS:
         c->trials = (int)argument_whole(state, "trials", text, 1, 1000000);
@@ -314,10 +323,11 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
     return tune_plan(tune, &plan, error);
 }
 
-static int run_on(struct device *device, struct choices *c, struct error *error) {
+static int run_on(struct supervisor *supervisor, struct choices *c, struct error *error) {
+    const struct device *device = &supervisor->device;
     struct progress progress;
     struct paths paths;
-    struct tune tune = {.device = device, .progress = &progress, .regime = c->regime};
+    struct tune tune = {.supervisor = supervisor, .device = device, .progress = &progress, .regime = c->regime};
     char regime[32];
     snprintf(regime, sizeof regime, "cold, %s", device->backend == BACKEND_CUDA ? regime_name(c->regime) : "calls");
     tune.scope = (struct store_scope){device->name, device->architecture, device->kernels,
@@ -343,13 +353,21 @@ int cmd_tune(int argc, char **argv) {
     argp_err_exit_status = 2;
     argv[0] = name;
     argp_parse(&parser, argc, argv, 0, NULL, &choices);
-    struct device *device = NULL;
-    int status = device_open(choices.device ? choices.device : "auto", &device, &error);
-    if (!status) status = run_on(device, &choices, &error);
-    if (device) device_close(device);
+    struct supervisor supervisor = {.kernels = kernel_list(), .limit_s = choices.limit_s};
+    int status = supervisor_open(&supervisor, choices.device ? choices.device : "auto", &error);
+    if (!status) status = run_on(&supervisor, &choices, &error);
+    supervisor_close(&supervisor);
     shapes_free(&choices.shapes);
     free(choices.m);
     if (status >= 0) return status;
     fprintf(stderr, "tilebook: %s\n", error.text);
     return 1;
+}
+
+int cmd_worker(int argc, char **argv) {
+    struct error error = {""};
+    const char *device = argc == 2 ? argv[1] : "";
+    if (!worker_serve(device, kernel_list(), &error)) return 0;
+    fprintf(stderr, "tilebook: %s\n", error.text);
+    return 2;
 }

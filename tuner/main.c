@@ -4,11 +4,12 @@
 
 #include "kernels/kernel.h"
 #include "bench/commands.h"
+#include "tuner/worker.h"
 
 struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-    const char *help;
+    const char *help; /* NULL: not for people */
 };
 
 static const struct command commands[] = {
@@ -20,13 +21,15 @@ static const struct command commands[] = {
     {"plot", cmd_plot, "draw all figures from measured results"},
     {"model", cmd_model, "read, make or tokenize with a checkpoint"},
     {"decode", cmd_decode, "generate text with a Qwen2 model"},
+    {WORKER_COMMAND, cmd_worker, NULL},
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void usage(FILE *stream) {
     fprintf(stream, "usage: tilebook COMMAND [OPTIONS]    (tilebook COMMAND --help tells more)\n\n");
-    for (int i = 0; i < COMMANDS; i++) fprintf(stream, "  %-9s %s\n", commands[i].name, commands[i].help);
+    for (int i = 0; i < COMMANDS && commands[i].help; i++)
+        fprintf(stream, "  %-9s %s\n", commands[i].name, commands[i].help);
 }
 
 /* Data that did not reach its reader is a failure of every command. */

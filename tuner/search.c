@@ -28,7 +28,8 @@ struct state {
 };
 
 const char *trial_status_name(enum trial_status status) {
-    static const char *const names[TRIAL_STATUSES] = {"ok", "wrong", "constraint", "compile", "runtime"};
+    static const char *const names[TRIAL_STATUSES] = {"ok",      "correctness", "constraint",
+                                                      "compile", "runtime",     "timeout"};
     return names[status];
 }
 

@@ -7,10 +7,11 @@
 /* How a trial ended. Only TRIAL_OK has times and may win. */
 enum trial_status {
     TRIAL_OK,
-    TRIAL_WRONG,      /* ran, but the output differs from the reference */
-    TRIAL_CONSTRAINT, /* refused: not legal, or more memory than there is */
-    TRIAL_COMPILE,    /* the device code does not compile or load */
-    TRIAL_RUNTIME,    /* launch or measuring failed */
+    TRIAL_CORRECTNESS, /* ran, but the output differs from the reference */
+    TRIAL_CONSTRAINT,  /* refused: not legal, or more memory than there is */
+    TRIAL_COMPILE,     /* the device code does not compile or load */
+    TRIAL_RUNTIME,     /* launch or measuring failed, or took the process along */
+    TRIAL_TIMEOUT,     /* not done when its time was up */
     TRIAL_STATUSES,
 };
 const char *trial_status_name(enum trial_status status);

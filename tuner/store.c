@@ -39,6 +39,9 @@ static const char schema[] = TRIALS_TABLE;
 static const char from_version_1[] = "ALTER TABLE trials RENAME TO trials_1;" TRIALS_TABLE
                                      "INSERT INTO trials (" VERSION_1 ") SELECT " VERSION_1 " FROM trials_1;"
                                      "DROP TABLE trials_1; PRAGMA user_version = 2;";
+/* Version 2 called the status of a wrong result by another name. */
+static const char from_version_2[] =
+    "UPDATE trials SET status = 'correctness' WHERE status = 'wrong'; PRAGMA user_version = 3;";
 
 /* ?1 ... ?11, as bind_problem numbers them. */
 #define WHERE_PROBLEM                                                                                                  \
@@ -106,7 +109,8 @@ static int check_or_create(struct store *store, struct error *error) {
                          "%s: the trial store has version %d, this program reads up to %d; use the newer tilebook, or "
                          "name another store with --store",
                          store->path, version, STORE_VERSION);
-    return version == 1 ? execute(store, from_version_1, error) : 0;
+    if (version <= 1 && execute(store, from_version_1, error)) return -1;
+    return version <= 2 ? execute(store, from_version_2, error) : 0;
 }
 
 static int set_up(struct store *store, struct error *error) {

@@ -5,7 +5,7 @@
 
 #include "tuner/search.h"
 
-enum { STORE_VERSION = 2 };
+enum { STORE_VERSION = 3 };
 
 struct store;
 

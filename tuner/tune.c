@@ -80,21 +80,28 @@ static void show(const struct tune *tune) {
     progress_show(tune->progress, share, time_left(tune, share), line);
 }
 
-/* A failure to make the problem's data costs the problem, not the run; a lost device ends the run, but not
- * before the trial that lost it is stored: the next run must not try it again. */
+/* What no reader of a log would guess from the count of failures. */
+static void tell_quarantined(const struct tune *tune, const struct kernel *kernel, const struct problem *problem,
+                             const struct config *config, const struct trial_result *result) {
+    char what[128], name[64], text[MAX_CONFIG_TEXT];
+    if (result->status != TRIAL_RUNTIME && result->status != TRIAL_TIMEOUT) return;
+    progress_line(tune->progress, "%s: %s %s: %s: %s; it is not tried again", problem_text(problem, what),
+                  kernel_full_name(kernel, name), config_text(kernel, config, text), trial_status_name(result->status),
+                  result->message);
+}
+
+/* A failure to make the problem's data costs the problem; a worker that cannot be started ends the run. */
 static int measure_fresh(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
                          const struct config *config, struct trial_result *result) {
-    struct error why;
-    int lost = worker_trial(&tune->worker, kernel, problem, config, result, &why);
-    if (lost && result->status == TRIAL_OK) {
-        snprintf(tune->items[tune->current].skipped, sizeof tune->items->skipped, "%s", why.text);
+    int status = supervisor_trial(tune->supervisor, kernel, problem, config, tune->regime, result, &tune->error);
+    if (status < 0) return -1;
+    if (status) {
+        snprintf(tune->items[tune->current].skipped, sizeof tune->items->skipped, "%s", tune->error.text);
         return STOP_SKIPPED;
     }
     tune->fresh++;
-    if (store_put(tune->store, &tune->scope, kernel, problem, config, tune->order + 1, result, &tune->error)) return -1;
-    if (!lost) return 0;
-    tune->error = why;
-    return -1;
+    tell_quarantined(tune, kernel, problem, config, result);
+    return store_put(tune->store, &tune->scope, kernel, problem, config, tune->order + 1, result, &tune->error);
 }
 
 /* What the run remembers of a trial with times. */
@@ -169,7 +176,7 @@ static void expect(void *context, const struct kernel *kernel, const struct prob
 static int search_item(struct tune *tune, struct tune_item *item) {
     struct search search = {
         .device = tune->device,
-        .kernels = kernel_list(),
+        .kernels = tune->supervisor->kernels,
         .problem = item->problem,
         .hint = hint(tune),
         .m_low = item->m_low,
@@ -199,12 +206,10 @@ int tune_run(struct tune *tune, struct error *error) {
     /* One core is left to the process that measures. */
     if (tune->device->backend == BACKEND_CUDA)
         tune->ahead = ahead_create(tune->device, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
-    tune->worker = (struct worker){.device = tune->device, .seed = 1, .regime = tune->regime};
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     progress_end(tune->progress);
     ahead_destroy(tune->ahead);
-    worker_close(&tune->worker);
     if (status == STOP_INTERRUPTED) return TUNE_INTERRUPTED;
     if (!status) return TUNE_DONE;
     *error = tune->error;

@@ -10,7 +10,7 @@
 #include "tuner/progress.h"
 #include "tuner/search.h"
 #include "tuner/store.h"
-#include "tuner/worker.h"
+#include "tuner/supervisor.h"
 
 /* One point of the table: a problem, and how far down its row reaches. */
 struct tune_item {
@@ -21,7 +21,8 @@ struct tune_item {
 };
 
 struct tune {
-    struct device *device;
+    struct supervisor *supervisor; /* open; its kernels are searched */
+    const struct device *device;   /* the supervisor's */
     struct store_scope scope;
     struct store *store;
     struct progress *progress;
@@ -42,7 +43,6 @@ struct tune {
     int order;               /* trials of the current item so far */
     double best_us;          /* of the current item; 0 without */
     struct nvml_watch watch; /* of the trials with times, stored ones too */
-    struct worker worker;
     struct error error;
 };
 

@@ -1,14 +1,25 @@
 #include "tuner/worker.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
-#include "tuner/progress.h"
+enum { SEED = 1 };
 
-static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
-    if (worker->instance && problem_equal(&worker->instance->problem, problem)) return 0;
-    worker_close(worker);
-    return instance_create(worker->device, problem, worker->seed, true, &worker->instance, error);
+struct worker {
+    const struct kernel *const *kernels;
+    struct device *device;
+    struct instance *instance; /* of the problem that was tried last */
+    struct worker_answer answer;
+};
+
+/* A supervisor that is gone is found out by the next receive. */
+static void send_answer(struct worker *worker, enum worker_stage stage) {
+    worker->answer.stage = stage;
+    size_t samples = stage == WORKER_RESULT ? (size_t)worker->answer.result.samples : 0;
+    size_t bytes = offsetof(struct worker_answer, sample_us) + samples * sizeof *worker->answer.sample_us;
+    send(WORKER_SOCKET, &worker->answer, bytes, MSG_NOSIGNAL);
 }
 
 static void failed(struct trial_result *result, enum trial_status status, const struct error *why) {
@@ -16,8 +27,8 @@ static void failed(struct trial_result *result, enum trial_status status, const 
     snprintf(result->message, sizeof result->message, "%s", why->text);
 }
 
-static void keep(struct trial_result *result, struct measurement *measurement) {
-    result->status = TRIAL_OK;
+static void keep(struct worker_answer *answer, const struct measurement *measurement) {
+    struct trial_result *result = &answer->result;
     result->us = measurement->median_us;
     result->p20_us = measurement->p20_us;
     result->p80_us = measurement->p80_us;
@@ -32,48 +43,83 @@ static void keep(struct trial_result *result, struct measurement *measurement) {
     result->throttle = measurement->throttle;
     snprintf(result->stop, sizeof result->stop, "%s", measurement->stop);
     snprintf(result->clock, sizeof result->clock, "%s", measurement->clock);
-    result->sample_us = measurement->sample_us;
-    measurement->sample_us = NULL;
+    memcpy(answer->sample_us, measurement->sample_us, (size_t)measurement->samples * sizeof *answer->sample_us);
 }
 
 /* Correct first: what is wrong is never timed. */
-static void verify_and_measure(struct worker *worker, const struct plan *plan, struct trial_result *result) {
+static void verify_and_measure(struct worker *worker, const struct plan *plan, enum regime regime) {
     struct error why = {""};
     struct measurement measurement = {0};
+    struct trial_result *result = &worker->answer.result;
     struct measure_options options = measure_quick;
-    options.regime = worker->regime;
+    options.regime = regime;
+    options.max_samples = WORKER_SAMPLES;
     if (instance_fit(worker->instance, plan, &why)) {
         failed(result, TRIAL_CONSTRAINT, &why);
     } else if (instance_verify(worker->instance, plan, &result->error, &why)) {
-        failed(result, strncmp(why.text, "wrong", 5) ? TRIAL_RUNTIME : TRIAL_WRONG, &why);
+        failed(result, strncmp(why.text, "wrong", 5) ? TRIAL_RUNTIME : TRIAL_CORRECTNESS, &why);
     } else if (measure(worker->instance, plan, &options, &measurement, &why)) {
         failed(result, TRIAL_RUNTIME, &why);
     } else {
-        keep(result, &measurement);
+        keep(&worker->answer, &measurement);
         measurement_free(&measurement);
     }
 }
 
-int worker_trial(struct worker *worker, const struct kernel *kernel, const struct problem *problem,
-                 const struct config *config, struct trial_result *result, struct error *error) {
-    double start = progress_now();
-    struct plan *plan = NULL;
-    struct error why = {""};
-    *result = (struct trial_result){.status = TRIAL_OK};
-    if (fit_instance(worker, problem, error)) return -1;
-    if (config_legal(worker->device, kernel, problem, config, &why))
-        failed(result, TRIAL_CONSTRAINT, &why);
-    else if (plan_create(worker->device, kernel, problem, config, &plan, &why))
-        failed(result, TRIAL_COMPILE, &why);
-    else
-        verify_and_measure(worker, plan, result);
-    plan_destroy(plan);
-    result->seconds = progress_now() - start;
-    if (result->status != TRIAL_RUNTIME || !device_synchronize(worker->device, error)) return 0;
-    return error_prefix(error, "%s failed (%s) and left the device unusable", kernel->name, result->message);
+static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
+    if (!worker->instance || !problem_equal(&worker->instance->problem, problem)) {
+        instance_destroy(worker->instance);
+        worker->instance = NULL;
+        if (instance_create(worker->device, problem, SEED, true, &worker->instance, error)) return -1;
+    }
+    return instance_reference(worker->instance, error);
 }
 
-void worker_close(struct worker *worker) {
-    instance_destroy(worker->instance);
-    worker->instance = NULL;
+static void trial(struct worker *worker, const struct worker_request *request) {
+    const struct kernel *kernel = worker->kernels[request->kernel];
+    struct worker_answer *answer = &worker->answer;
+    struct plan *plan = NULL;
+    struct error why = {""};
+    answer->result = (struct trial_result){.status = TRIAL_OK};
+    answer->error.text[0] = 0;
+    int lacking = fit_instance(worker, &request->problem, &answer->error);
+    send_answer(worker, WORKER_DATA);
+    if (lacking) return;
+    if (config_legal(worker->device, kernel, &request->problem, &request->config, &why)) {
+        failed(&answer->result, TRIAL_CONSTRAINT, &why);
+    } else if (plan_create(worker->device, kernel, &request->problem, &request->config, &plan, &why)) {
+        failed(&answer->result, TRIAL_COMPILE, &why);
+    } else {
+        send_answer(worker, WORKER_COMPILE);
+        verify_and_measure(worker, plan, request->regime);
+    }
+    plan_destroy(plan);
+    send_answer(worker, WORKER_RESULT);
+}
+
+/* Also reports why there is none. */
+static void open_device(struct worker *worker, const char *id) {
+    struct worker_answer *answer = &worker->answer;
+    if (!device_open(id, &worker->device, &answer->error)) {
+        answer->device = *worker->device;
+        answer->device.functions = NULL;
+        answer->device.state = NULL;
+    }
+    send_answer(worker, WORKER_OPEN);
+}
+
+int worker_serve(const char *device, const struct kernel *const *kernels, struct error *error) {
+    static struct worker worker;
+    struct worker_request request;
+    int type = 0;
+    socklen_t size = sizeof type;
+    if (getsockopt(WORKER_SOCKET, SOL_SOCKET, SO_TYPE, &type, &size) || type != SOCK_SEQPACKET)
+        return error_set(error, "a worker is started by `tilebook tune`, not by hand");
+    worker.kernels = kernels;
+    open_device(&worker, device);
+    while (worker.device && recv(WORKER_SOCKET, &request, sizeof request, 0) == (ssize_t)sizeof request)
+        trial(&worker, &request);
+    instance_destroy(worker.instance);
+    device_close(worker.device);
+    return 0;
 }

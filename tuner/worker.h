@@ -1,22 +1,41 @@
-/* One trial on a device: compile, verify, measure. */
+/* The process that measures. A supervisor starts it, on a socket of records; it opens the device and makes one trial
+ * after the other, so that whatever a kernel does to its process or its device is no one else's. */
 #ifndef TILEBOOK_WORKER_H
 #define TILEBOOK_WORKER_H
 
 #include "bench/measure.h"
 #include "tuner/search.h"
 
-struct worker {
-    struct device *device;
-    uint64_t seed;
+/* The hidden subcommand, followed by the device; the socket is standard input. */
+#define WORKER_COMMAND "worker"
+
+enum { WORKER_SOCKET = 0, WORKER_SAMPLES = 2000 };
+
+/* Both ends are the same program: a record is the struct itself. */
+struct worker_request {
+    int kernel; /* its place in the list that both ends have */
+    struct problem problem;
+    struct config config;
     enum regime regime;
-    struct instance *instance; /* of the problem that was tried last; made when a trial needs it */
 };
 
-/* Runs one trial. A kernel's failure is a result, and 0 is returned; -1 if the trial says nothing about the
- * kernel: the problem's data cannot be made, or a failed kernel took the device with it. In the latter case
- * result->status is TRIAL_RUNTIME and worth storing, else it is TRIAL_OK with no samples. */
-int worker_trial(struct worker *worker, const struct kernel *kernel, const struct problem *problem,
-                 const struct config *config, struct trial_result *result, struct error *error);
-void worker_close(struct worker *worker);
+/* What a worker goes through: once, then for each request. It answers as soon as it has passed a stage. */
+enum worker_stage {
+    WORKER_OPEN,    /* the device */
+    WORKER_DATA,    /* operands and reference, unless they are those of the trial before */
+    WORKER_COMPILE, /* passed over where the trial ends before */
+    WORKER_RESULT,
+};
+
+struct worker_answer {
+    enum worker_stage stage;
+    struct error error;              /* why opening or the data failed; "" if it did not */
+    struct device device;            /* of WORKER_OPEN; a description, without functions */
+    struct trial_result result;      /* of WORKER_RESULT; seconds are not set, sample_us is NULL */
+    float sample_us[WORKER_SAMPLES]; /* result.samples of them are sent */
+};
+
+/* Serves until the supervisor closes its end. -1 if standard input is no such socket. */
+int worker_serve(const char *device, const struct kernel *const *kernels, struct error *error);
 
 #endif
