@@ -261,7 +261,7 @@ static void refuses_to_make(void **state) {
     runs(2, "make --like qwen2.5-14b --seed x /tmp/x", "--seed x|whole number from 0");
     runs(2, "make --like qwen2.5-14b --dtype int8 /tmp/x", "--dtype int8|bfloat16");
     runs(2, "make --like qwen2.5-14b -q awq --dtype bfloat16 /tmp/x", "4-bit checkpoints are float16");
-    runs(1, "make --like qwen9 /tmp/tilebook-none", "qwen9|known: qwen2.5-14b");
+    runs(1, "make --like qwen9 /tmp/tilebook-none", "qwen9|known: qwen2.5-0.5b");
     runs(1, "make --like /nonexistent/x /tmp/tilebook-none", "/nonexistent/x|no such directory");
     assert_int_equal(tilebook("make --like %s %s", like, like), 1);
     assert_says(output, "exists and holds 1 files|new or empty");
