@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bench/cbench.h"
 #include "bench/cupti.h"
 #include "bench/rows.h"
+#include "bench/samples.h"
 #include "bench/selection.h"
 #include "bench/commands.h"
 
@@ -41,7 +43,7 @@ static const struct argp_option option_list[] = {
 static const char doc[] =
     "Benchmarks kernels over shapes and tile configurations. Each configuration is verified before it is timed.\v"
     "This is a Google Benchmark program: every --benchmark_* flag works. Among them\n"
-    "  --benchmark_out=FILE          results as JSON, beside the table on stdout\n"
+    "  --benchmark_out=FILE          results as JSON, beside the table on stdout; every sample in FILE.samples\n"
     "  --benchmark_format=json       JSON on stdout\n"
     "  --benchmark_filter=REGEX      a part of the points\n"
     "  --benchmark_list_tests        their names\n"
@@ -231,30 +233,55 @@ static bool json_is_complete(const char *path) {
 }
 
 /* What cbench_run left; the exit code. */
-static int finish(const struct sweep *sweep, const struct command_line *line, int ran, bool interrupted) {
-    struct error error;
+static int finish(const struct sweep *sweep, int ran, bool interrupted) {
     if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
-    if (!line->list && line->out && line->json && !json_is_complete(line->out)) {
-        error_set(&error, "%s could not be written; is the disk full?", line->out);
-        return fail(1, error.text);
-    }
     summarize(sweep);
     if (!interrupted) return sweep->failures ? 1 : 0;
     fprintf(stderr, "%s: interrupted; the rows of the points that were not measured say so\n", program);
     return 130;
 }
 
-/* The report first: it can refuse, the other file is begun anew. */
-static int open_files(struct sweep *sweep, const struct options *options, bool list, struct error *error) {
-    if (options->report && !list && rows_open(options->report, &sweep->report, error)) return -1;
-    if (!options->csv || (sweep->csv = fopen(options->csv, "w"))) return 0;
-    return error_set(error, "%s: %s", options->csv, strerror(errno));
+static int open_file(const char *path, FILE **file, struct error *error) {
+    *file = fopen(path, "w");
+    return *file ? 0 : error_set(error, "%s: %s", path, strerror(errno));
 }
 
-static int close_files(struct sweep *sweep, struct error *error) {
-    bool csv = sweep->csv && fclose(sweep->csv), report = sweep->report && fclose(sweep->report);
-    if (!csv && !report && !sweep->report_failed) return 0;
-    return error_set(error, "the %s could not be written; is the disk full?", csv ? "CSV file" : "report");
+/* All samples lie beside Google Benchmark's file, if that is a JSON file and no device or pipe. */
+static int open_samples(struct sweep *sweep, const struct command_line *line, struct error *error) {
+    char path[4096];
+    struct stat found;
+    if (!line->out || !line->json || line->list) return 0;
+    if (!stat(line->out, &found) && !S_ISREG(found.st_mode)) return 0;
+    if (samples_path(line->out, path, sizeof path, error) || open_file(path, &sweep->samples, error)) return -1;
+    samples_begin(sweep->samples);
+    return 0;
+}
+
+/* The report first: it can refuse, the other files are begun anew. */
+static int open_files(struct sweep *sweep, const struct options *options, const struct command_line *line,
+                      struct error *error) {
+    if (options->report && !line->list && rows_open(options->report, &sweep->report, error)) return -1;
+    if (options->csv && open_file(options->csv, &sweep->csv, error)) return -1;
+    return open_samples(sweep, line, error);
+}
+
+/* True if there was a file and it is not complete. */
+static bool close_file(FILE *file) {
+    bool failed = file && ferror(file);
+    return (file && fclose(file)) || failed;
+}
+
+/* Whatever was begun must be complete. */
+static int close_files(struct sweep *sweep, const struct command_line *line, int ran, struct error *error) {
+    bool csv = close_file(sweep->csv), samples = close_file(sweep->samples);
+    bool report = close_file(sweep->report) || sweep->report_failed;
+    if (ran && !line->list && line->out && line->json && !json_is_complete(line->out))
+        return error_set(error, "%s could not be written; is the disk full?", line->out);
+    if (!csv && !samples && !report) return 0;
+    return error_set(error, "the %s could not be written; is the disk full?",
+                     csv       ? "CSV file"
+                     : samples ? "file of the samples"
+                               : "report");
 }
 
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
@@ -266,7 +293,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     /* cuBLASLt beside a point may take as long as the point. */
     sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1) * (options->report ? 2 : 1);
     sweep->words = stderr;
-    if (open_files(sweep, options, line->list, &error)) return fail(1, error.text);
+    if (open_files(sweep, options, line, &error)) return fail(1, error.text);
     if (!line->list) {
         if (options->selection.small)
             fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
@@ -279,8 +306,8 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     const volatile sig_atomic_t *interrupted = catch_interrupt();
     cbench_stop_at(interrupted);
     int ran = cbench_run();
-    if (close_files(sweep, &error)) return fail(1, error.text);
-    return finish(sweep, line, ran, *interrupted);
+    if (close_files(sweep, line, ran, &error)) return fail(1, error.text);
+    return finish(sweep, ran, *interrupted);
 }
 
 static int run_on(struct device *device, struct options *options, struct command_line *line) {

@@ -9,6 +9,7 @@
 int cmd_devices(int argc, char **argv); /* bench/ */
 int cmd_kernels(int argc, char **argv); /* bench/ */
 int cmd_sweep(int argc, char **argv);   /* bench/ */
+int cmd_compare(int argc, char **argv); /* bench/ */
 int cmd_model(int argc, char **argv);   /* bench/decoder/ */
 int cmd_decode(int argc, char **argv);  /* bench/decoder/ */
 int cmd_plot(int argc, char **argv);    /* plots/ */

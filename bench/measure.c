@@ -101,12 +101,15 @@ static int compare_floats(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static double median(const float *sorted, int count) {
+void measure_sort(float *values, int count) {
+    qsort(values, (size_t)count, sizeof *values, compare_floats);
+}
+
+double measure_median(const float *sorted, int count) {
     return (sorted[(count - 1) / 2] + (double)sorted[count / 2]) / 2;
 }
 
-/* The least value that at least this share of the samples does not exceed. */
-static double quantile(const float *sorted, int count, double share) {
+double measure_quantile(const float *sorted, int count, double share) {
     int rank = (int)ceil(share * count) - 1;
     return sorted[rank < 0 ? 0 : rank];
 }
@@ -119,16 +122,16 @@ static void sort_column(const struct measure_sample *samples, int count, enum co
         sorted[i] = column == COLUMN_US     ? samples[i].us
                     : column == COLUMN_SPAN ? samples[i].span_us
                                             : samples[i].event_us;
-    qsort(sorted, (size_t)count, sizeof *sorted, compare_floats);
+    measure_sort(sorted, count);
 }
 
 static void summarize(const struct measure_sample *samples, int count, float *sorted, struct measurement *m) {
     int low, high;
     sort_column(samples, count, COLUMN_US, sorted);
     median_interval(count, &low, &high);
-    m->median_us = median(sorted, count);
-    m->p20_us = quantile(sorted, count, 0.2);
-    m->p80_us = quantile(sorted, count, 0.8);
+    m->median_us = measure_median(sorted, count);
+    m->p20_us = measure_quantile(sorted, count, 0.2);
+    m->p80_us = measure_quantile(sorted, count, 0.8);
     m->min_us = sorted[0];
     m->low_us = sorted[low];
     m->high_us = sorted[high];
@@ -148,7 +151,7 @@ static int warm_up(measure_sampler *take, void *context, const struct measure_op
         if (take(context, *batch, samples, error)) return -1;
         double after = now();
         sort_column(samples, *batch, COLUMN_US, sorted);
-        double current = median(sorted, *batch);
+        double current = measure_median(sorted, *batch);
         bool steady = fabs(current - previous) <= settled * current;
         previous = current;
         if (after - start >= warmup_patience * options->warmup_seconds) return 0;
@@ -190,9 +193,9 @@ static int sample(measure_sampler *take, void *context, const struct measure_opt
         m->stop = reason_to_stop(options, m, now() - start, &last);
     }
     sort_column(samples, m->samples, COLUMN_SPAN, sorted);
-    m->span_us = median(sorted, m->samples);
+    m->span_us = measure_median(sorted, m->samples);
     sort_column(samples, m->samples, COLUMN_EVENT, sorted);
-    m->event_us = median(sorted, m->samples);
+    m->event_us = measure_median(sorted, m->samples);
     for (int i = 0; i < m->samples; i++) m->sample_us[i] = samples[i].us;
     return 0;
 }

@@ -81,6 +81,11 @@ int measure_share(const struct cupti_sample *records, int calls, bool by_span, s
 int measure_with(measure_sampler *take, void *context, const struct measure_options *options,
                  struct measurement *measurement, struct error *error);
 
+void measure_sort(float *values, int count);
+/* Of `count` sorted values, at least one; the quantile is the least that `share` of them do not exceed. */
+double measure_median(const float *sorted, int count);
+double measure_quantile(const float *sorted, int count, double share);
+
 /* The 95% confidence interval of a median lies between the values of ranks *low and *high (from 0, of
  * `count` sorted ones): the narrowest symmetric pair with P(Binomial(count, 1/2) <= low) <= 2.5%.
  * -1 below six values: even their extremes do not cover 95%. */

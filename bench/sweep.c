@@ -7,6 +7,7 @@
 
 #include "bench/cbench.h"
 #include "bench/rows.h"
+#include "bench/samples.h"
 
 /* --- choosing kernels --- */
 
@@ -379,6 +380,7 @@ void sweep_report(struct cbench_state *state, struct sweep_point *point, const s
     cbench_set_iteration_time(state, m->median_us / 1e6);
     write_csv(point->sweep->csv, point, m, relative_error);
     write_report(point, m, &beside);
+    if (point->sweep->samples) samples_put(point->sweep->samples, point->name, m);
 }
 
 static void run_point(struct cbench_state *state, void *data) {

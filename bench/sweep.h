@@ -44,6 +44,7 @@ struct sweep {
     int runs;                         /* likewise; those to come, for the deadline */
     FILE *csv;                        /* likewise; NULL for none */
     FILE *report;                     /* likewise, of rows_open: then points get their yardsticks too */
+    FILE *samples;                    /* likewise, of samples_begin */
     FILE *words;                      /* likewise; for warnings */
     bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;

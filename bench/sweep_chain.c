@@ -5,6 +5,7 @@
 
 #include "bench/cbench.h"
 #include "bench/chain.h"
+#include "bench/samples.h"
 #include "bench/sweep.h"
 
 struct chain_point {
@@ -173,6 +174,7 @@ static void run_chain(struct cbench_state *state, void *data) {
         set_counters(state, point, &m);
         sweep_label(state, &m, kernels);
         cbench_set_iteration_time(state, m.median_us / 1e6);
+        if (sweep->samples) samples_put(sweep->samples, point->name, &m);
         measurement_free(&m);
     }
 }

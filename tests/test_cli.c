@@ -56,7 +56,7 @@ static void test_options(void **state) {
 
 static void test_help(void **state) {
     (void)state;
-    static const char *const commands[] = {"devices", "kernels",    "sweep",          "tune",       "table",
+    static const char *const commands[] = {"devices", "kernels",    "sweep",          "compare",    "tune",  "table",
                                            "plot",    "model info", "model tokenize", "model make", "decode"};
     expect(0, "--help", "usage: tilebook COMMAND|decode");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {

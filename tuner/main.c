@@ -16,6 +16,7 @@ static const struct command commands[] = {
     {"devices", cmd_devices, "what can run here: cpu, cuda:0 ..."},
     {"kernels", cmd_kernels, "ops, kernels, their tile parameters and the size of the space"},
     {"sweep", cmd_sweep, "benchmark kernels over shapes and configurations"},
+    {"compare", cmd_compare, "faster, slower or tie: two results, or two configurations in one run"},
     {"tune", cmd_tune, "search the best configurations and write a tile table"},
     {"table", cmd_table, "show, lint or export a tile table"},
     {"plot", cmd_plot, "draw all figures from measured results"},
