@@ -78,7 +78,7 @@ static void select_kernels(struct cupti_log *log, uint64_t first, int count) {
 static int add_sample(const struct cupti_log *log, size_t *next, uint64_t index, struct cupti_sample *sample,
                       struct error *error) {
     uint64_t sum = 0, begin = 0, end = 0;
-    *sample = (struct cupti_sample){.names = hash_name("")};
+    *sample = (struct cupti_sample){.names = 0};
     for (; *next < log->kernel_count && log->kernels[*next].sample == index; ++*next) {
         const struct cupti_kernel *kernel = &log->kernels[*next];
         if (!kernel->start || kernel->end <= kernel->start)
@@ -87,7 +87,7 @@ static int add_sample(const struct cupti_log *log, size_t *next, uint64_t index,
         if (!sample->kernels++) begin = kernel->start;
         if (kernel->end > end) end = kernel->end;
         sum += kernel->end - kernel->start;
-        sample->names = (sample->names ^ kernel->name) * 0x100000001b3;
+        sample->names += kernel->name;
     }
     sample->sum_us = (double)sum / 1e3;
     sample->span_us = (double)(end - begin) / 1e3;

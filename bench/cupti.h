@@ -11,7 +11,7 @@ struct cupti_sample {
     double sum_us;  /* kernel times added up */
     double span_us; /* first start to last end */
     int kernels;
-    uint64_t names; /* hash of the kernels' names in order */
+    uint64_t names; /* sum of the hashes of the kernels' names: those that overlap may start in another order */
 };
 
 /* Attaches to the process; -1 and why when CUPTI is missing or held by another tool. Once per process;
