@@ -85,6 +85,7 @@ int config_legal(const struct device *device, const struct kernel *kernel, const
                          op_name(problem->op));
     for (int i = 0; i < kernel->parameter_count; i++)
         if (check_value(kernel, i, config->value[i], why)) return -1;
+    if (kernel->accepts && kernel->accepts(kernel, device, problem, why)) return -1;
     return kernel->legal ? kernel->legal(device, problem, config, why) : 0;
 }
 

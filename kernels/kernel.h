@@ -98,6 +98,9 @@ struct kernel {
      * Legal is not fast: it says what runs correctly. NULL accepts all. */
     int (*legal)(const struct device *device, const struct problem *problem, const struct config *config,
                  struct error *why);
+    /* The same where it takes the kernel itself to tell: those of peers. NULL accepts all. */
+    int (*accepts)(const struct kernel *kernel, const struct device *device, const struct problem *problem,
+                   struct error *why);
     /* Expected microseconds; orders a search and picks the built-in default. Only its order matters. */
     double (*estimate)(const struct device *device, const struct problem *problem, const struct config *config);
     /* CUDA kernels compiled by NVRTC: fills `launch` (already zeroed). NULL for others. */
@@ -106,6 +109,9 @@ struct kernel {
     /* Kernels that are not an NVRTC launch: prepare may set plan->state and plan->workspace_bytes, run
      * enqueues one call on the device's stream, release frees the state. prepare and release may be NULL. */
     int (*prepare)(struct plan *plan, struct error *error);
+    /* For weights in a form of the kernel's own, kept by the plan: makes it of each of `count` operands, one of which
+     * every run then gets. Their workspaces are there already. NULL where canonical weights are read. */
+    int (*prepare_weights)(const struct plan *plan, const struct operands *copies, int count, struct error *error);
     int (*run)(const struct plan *plan, const struct operands *operands, struct error *error);
     void (*release)(struct plan *plan);
 };
@@ -142,6 +148,9 @@ void plan_destroy(struct plan *plan);
 
 /* The kernels in their order; NULL ends it. */
 const struct kernel *const *kernel_list(void);
+/* One more at the end, for as long as the process lives. Errors: the name is there already, no room is left, or what
+ * kernel_list_check would find. Not while other threads read the list. */
+int kernel_register(const struct kernel *kernel, struct error *error);
 /* "marlin_gemm/mma"; NULL if there is none. */
 const struct kernel *kernel_find(const char *full_name);
 /* "marlin_gemm/mma" into `text` (at least 64 bytes), returned. */

@@ -7,9 +7,11 @@ extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, marlin_gemm_skinn
 extern const struct kernel fp16_gemm_mma, fp16_gemm_skinny, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
+enum { MOST_KERNELS = 64 };
+
 /* The first kernel of an op and backend is the built-in default where no table says otherwise. One a line. */
 /* clang-format off */
-static const struct kernel *const kernels[] = {
+static const struct kernel *kernels[MOST_KERNELS + 1] = {
     &awq_dequant_tiled,
     &marlin_gemm_mma,
     &marlin_gemm_skinny,
@@ -64,15 +66,27 @@ static int check_parameters(const struct kernel *kernel, struct error *error) {
     return 0;
 }
 
-int kernel_list_check(struct error *error) {
+static int check_kernel(const struct kernel *kernel, int index, struct error *error) {
     char name[64];
-    for (int i = 0; kernels[i]; i++) {
-        const struct kernel *kernel = kernels[i];
-        if (!kernel->name || !kernel->summary || !kernel->estimate || !kernel->launch == !kernel->run)
-            return error_set(error, "kernel %d needs a name, a summary, an estimate, and either launch or run", i);
-        kernel_full_name(kernel, name);
-        if (kernel_find(name) != kernel) return error_set(error, "kernel %s is registered twice", name);
-        if (check_parameters(kernel, error)) return error_prefix(error, "kernel %s", name);
-    }
+    if (!kernel->name || !kernel->summary || !kernel->estimate || !kernel->launch == !kernel->run)
+        return error_set(error, "kernel %d needs a name, a summary, an estimate, and either launch or run", index);
+    kernel_full_name(kernel, name);
+    if (kernel_find(name) != kernel) return error_set(error, "kernel %s is registered twice", name);
+    return check_parameters(kernel, error) ? error_prefix(error, "kernel %s", name) : 0;
+}
+
+int kernel_list_check(struct error *error) {
+    for (int i = 0; kernels[i]; i++)
+        if (check_kernel(kernels[i], i, error)) return -1;
     return 0;
+}
+
+int kernel_register(const struct kernel *kernel, struct error *error) {
+    int count = 0;
+    while (kernels[count]) count++;
+    if (count == MOST_KERNELS) return error_set(error, "more than %d kernels", MOST_KERNELS);
+    kernels[count] = kernel;
+    if (!check_kernel(kernel, count, error)) return 0;
+    kernels[count] = NULL;
+    return -1;
 }
