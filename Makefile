@@ -49,6 +49,8 @@ SOURCES := $(filter-out tuner/main.c $(if $(CUDA),,kernels/cuda/%.c),$(wildcard 
 OBJECTS := $(SOURCES:%.c=$(OBJ)/%.o) $(OBJ)/bench/cbench.o $(OBJ)/embedded.o
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
 GPU_TESTS := $(if $(CUDA),$(patsubst tests/gpu/%.c,$(OUT)/tests/gpu/%,$(wildcard tests/gpu/test_*.c)))
+PEERS := $(patsubst tests/peer/%.c,$(OUT)/tests/peer/%.so,$(filter-out %/cublas.c,$(wildcard tests/peer/*.c)))
+GPU_PEER := $(if $(CUDA),$(if $(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(OUT)/tests/gpu/cublas.so))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 # $(call say,WHAT) before a command prints WHAT in its place, unless V=1 or make -s.
 say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo '  $1';)
@@ -100,6 +102,19 @@ $(OUT)/tests/%: $(OBJ)/tests/%.o $(OUT)/libtilebook.a $(DEPS)/libbenchmark.a
 	@mkdir -p $(@D)
 	$(call say,LINK $@)$(CXX) $(LDFLAGS) $(filter-out $(DEPS)/%,$^) -lcmocka $(LIBS) -Wl,-rpath,'$$ORIGIN' -o $@
 
+$(OUT)/tests/test_peer: | $(PEERS)
+
+# Libraries as others would build them: without sanitizers, with nothing but the one header.
+PEER_FLAGS = -std=c11 $(WARNINGS) -O2 -shared -fPIC -I kernels/peer
+
+$(PEERS): $(OUT)/tests/peer/%.so: tests/peer/%.c kernels/peer/tilebook_peer.h $(OBJ)/flags
+	@mkdir -p $(@D)
+	$(call say,CC $<)$(CC) $(PEER_FLAGS) $< -o $@
+
+$(GPU_PEER): tests/peer/cublas.c kernels/peer/tilebook_peer.h $(OBJ)/flags
+	@mkdir -p $(@D)
+	$(call say,CC $<)$(CC) $(PEER_FLAGS) -isystem $(CUDA_HOME)/include $< -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublas -o $@
+
 $(OUT)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(OUT)/libtilebook.a
 	@mkdir -p $(@D)
 	$(call say,LINK $@)$(CXX) $(LDFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
@@ -110,7 +125,7 @@ setup:
 test: setup
 	@tests/run
 
-gpu-tests: $(GPU_TESTS) $(OUT)/tilebook
+gpu-tests: $(GPU_TESTS) $(GPU_PEER) $(OUT)/tilebook
 	@cp -L $$(ldconfig -p | sed -n 's/.*libcmocka.so.0 .*=> //p' | head -1) $(OUT)/tests/gpu/
 
 fuzzers: $(FUZZERS)
@@ -135,6 +150,7 @@ export: all
 
 install: all
 	install -D $(OUT)/tilebook $(DESTDIR)$(PREFIX)/bin/tilebook
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include kernels/peer/tilebook_peer.h
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/tilebook/plots plots/*.gp
 
 clean:

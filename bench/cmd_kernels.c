@@ -5,6 +5,7 @@
 
 #include "bench/shapes.h"
 #include "bench/commands.h"
+#include "kernels/peer/peer.h"
 
 struct options {
     const char *op, *device, *shapes, *m;
@@ -15,18 +16,24 @@ static const struct argp_option option_list[] = {
     {"shapes", 's', "LIST", 0,
      "Count the legal configurations for these shapes: qwen2.5-14b, a model directory, or KxN,KxN,... (needs --device)",
      0},
+    {"peer", 'p', "FILE", 0, "With the kernels of this shared library (kernels/peer/README.md); may be repeated", 0},
     {"m", 'm', "LIST", 0, "Rows of x for --shapes: 1,16,256 or 1:8192:x2 (default 1)", 0},
     {0},
 };
 
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
     struct options *options = state->input;
+    struct error error;
     if (key == 'd')
         options->device = argument_device(state, argument);
     else if (key == 's')
         options->shapes = argument;
     else if (key == 'm')
         options->m = argument;
+    else if (key == 'p' && peer_load(argument, &error))
+        argp_failure(state, 1, 0, "%s", error.text);
+    else if (key == 'p')
+        return 0;
     else if (key == ARGP_KEY_ARG && !options->op)
         options->op = argument;
     else if (key == ARGP_KEY_END && options->shapes && !options->device)

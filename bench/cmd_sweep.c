@@ -6,6 +6,7 @@
 
 #include "bench/cbench.h"
 #include "bench/cupti.h"
+#include "bench/probe.h"
 #include "bench/rows.h"
 #include "bench/samples.h"
 #include "bench/selection.h"
@@ -18,6 +19,8 @@ static const char program[] = "tilebook sweep";
 struct options {
     struct selection selection;
     const char *csv, *report;
+    const char *peers[MAX_PEERS];
+    int peer_count;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
 };
@@ -28,6 +31,10 @@ static const struct argp_option option_list[] = {
     {"chain", KEY_CHAIN, "LAYERS", 0,
      "Instead of single kernels, a model's GEMMs of so many layers with the small kernels between them as one graph, "
      "without and with programmatic dependent launch",
+     0},
+    {"peer", 'p', "FILE", 0,
+     "A shared library with kernels of others, rows OP/peer:NAME; kernels/peer/README.md says how to make one. May be "
+     "repeated",
      0},
     {"budget", KEY_BUDGET, "TIME", 0,
      "90s, 10m or 1h for all points, shared evenly: each samples as long as its share allows (default: as long as the "
@@ -67,6 +74,8 @@ static double parse_min_time(struct argp_state *state, const char *text) {
 
 static void check_chain(const struct options *options, struct argp_state *state) {
     const struct sweep_options *sweep = &options->selection.sweep;
+    if (sweep->chain && options->peer_count)
+        argp_error(state, "--peer does not go with --chain: a chain takes one kernel for all of a model's GEMMs");
     if (sweep->chain && (sweep->config_count || options->csv || options->report || options->selection.regime ||
                          sweep->epilogue || sweep->model_epilogues))
         argp_error(state,
@@ -83,6 +92,10 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         break;
     case KEY_CHAIN:
         options->selection.sweep.chain = (int)argument_whole(state, "chain", argument, 1, 1000);
+        break;
+    case 'p':
+        if (options->peer_count == MAX_PEERS) argp_error(state, "more than %d times --peer", MAX_PEERS);
+        options->peers[options->peer_count++] = argument;
         break;
     case KEY_BUDGET:
         options->budget_s = argument_time(state, "budget", argument);
@@ -219,6 +232,9 @@ static void summarize(const struct sweep *sweep) {
                 "%s: %d of %d runs were measured while the card was throttled (%s): these are not the figures of a "
                 "healthy card\n",
                 program, watch->impaired, watch->measured, nvml_reasons(watch->reasons, reasons));
+    if (sweep->left_out)
+        fprintf(stderr, "%s: points of peers left out: %d; the first: %s\n", program, sweep->left_out,
+                sweep->left_why.text);
     if (sweep->failures) fprintf(stderr, "%s: %d runs failed; their rows say why\n", program, sweep->failures);
 }
 
@@ -310,7 +326,43 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     return finish(sweep, ran, *interrupted);
 }
 
-static int run_on(struct device *device, struct options *options, struct command_line *line) {
+/* --- peers --- */
+
+static int load_peers(const struct options *options, struct error *error) {
+    for (int i = 0; i < options->peer_count; i++)
+        if (peer_load(options->peers[i], error)) return -1;
+    return 0;
+}
+
+/* The sweep as it will be; the process ends with it. */
+static bool try_points(void *context, struct probe *probe) {
+    struct options options = *(struct options *)context;
+    struct selection *selection = &options.selection;
+    struct tile_table table;
+    struct device *device;
+    struct sweep *sweep;
+    if (load_peers(&options, NULL) || device_open(selection->device, &device, NULL)) return true;
+    if (selection_settle(selection, device, NULL) || selection_table(selection, device, &table, NULL)) return true;
+    if (sweep_create(device, &selection->sweep, selection->table ? &table : NULL, &sweep, NULL)) return true;
+    return probe_points(probe, sweep);
+}
+
+static bool has_peers(const struct sweep *sweep) {
+    for (int i = 0; i < sweep->count; i++)
+        if (sweep->points[i].kernel->accepts) return true;
+    return sweep->left_out > 0;
+}
+
+static void apply_probe(const struct probe *probe, struct sweep *sweep) {
+    probe_refuse(probe, sweep);
+    if (!has_peers(sweep))
+        fprintf(stderr, "%s: no point is a peer's: their ops or their backend are not those of this sweep\n", program);
+}
+
+/* --- from the command line to the points --- */
+
+static int run_on(struct device *device, struct options *options, struct command_line *line,
+                  const struct probe *probe) {
     struct selection *selection = &options->selection;
     struct tile_table table;
     struct sweep *sweep;
@@ -322,23 +374,38 @@ static int run_on(struct device *device, struct options *options, struct command
     int code = 2;
     if (sweep_create(device, &selection->sweep, selection->table ? &table : NULL, &sweep, &error))
         fail(code, error.text);
-    else
-        code = run(sweep, options, line);
+    if (sweep && probe) apply_probe(probe, sweep);
+    if (sweep) code = run(sweep, options, line);
     sweep_destroy(sweep);
     tiles_free(&table);
     return code;
 }
 
+/* With its points tried, before a device is open; only listing them takes no trial. */
+static int open_peers(struct options *options, bool list, struct probe **probe, struct error *error) {
+    *probe = NULL;
+    if (!options->peer_count) return 0;
+    if (!list && !(*probe = probe_create(error))) return -1;
+    if (*probe && probe_run(*probe, try_points, options, options->peers, error)) return -1;
+    return load_peers(options, error);
+}
+
 static int run_arguments(struct options *options, struct command_line *line) {
     struct device *device;
+    struct probe *probe = NULL;
     struct error error;
+    int code = 1;
     if (line->google_argc > 1) {
         error_set(&error, "unknown flag or bad value: %s", line->google_argv[1]);
         return fail(2, error.text);
     }
-    if (device_open(options->selection.device, &device, &error)) return fail(1, error.text);
-    int code = run_on(device, options, line);
-    device_close(device);
+    if (open_peers(options, line->list, &probe, &error) || device_open(options->selection.device, &device, &error)) {
+        fail(code, error.text);
+    } else {
+        code = run_on(device, options, line, probe);
+        device_close(device);
+    }
+    probe_destroy(probe);
     return code;
 }
 

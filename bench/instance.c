@@ -135,9 +135,10 @@ static int grow_workspace(struct instance *instance, size_t bytes, struct error 
 int instance_fit(struct instance *instance, const struct plan *plan, struct error *error) {
     size_t bytes = plan->workspace_bytes;
     if (bytes > instance->workspace_bytes && grow_workspace(instance, bytes, error)) return -1;
-    if (!bytes) return 0;
     size_t counters = bytes < WORKSPACE_COUNTER_BYTES ? bytes : WORKSPACE_COUNTER_BYTES;
-    return device_fill(instance->device, instance->copies[0].workspace, 0, counters, error);
+    if (bytes && device_fill(instance->device, instance->copies[0].workspace, 0, counters, error)) return -1;
+    if (!plan->kernel->prepare_weights) return 0;
+    return plan->kernel->prepare_weights(plan, instance->copies, instance->count, error);
 }
 
 int instance_reference(struct instance *instance, struct error *error) {
@@ -171,4 +172,16 @@ int instance_verify(struct instance *instance, const struct plan *plan, double *
         return error_set(error, "wrong: relative error %.3g, at most %.3g is accepted", result.relative_error,
                          INSTANCE_TOLERANCE);
     return 0;
+}
+
+int instance_verify_second(struct instance *instance, const struct plan *plan, struct error *error) {
+    struct operands first = instance->copies[0];
+    float *reference = instance->reference;
+    instance->copies[0] = instance->copies[1];
+    instance->reference = NULL;
+    int result = instance_verify(instance, plan, NULL, error);
+    device_free(instance->device, instance->reference);
+    instance->copies[0] = first;
+    instance->reference = reference;
+    return result ? error_prefix(error, "right with the first weights, then with others") : 0;
 }

@@ -25,7 +25,8 @@ int instance_create_copies(struct device *device, const struct problem *problem,
                            struct instance **instance, struct error *error);
 void instance_destroy(struct instance *instance);
 
-/* Makes the shared workspace at least plan->workspace_bytes (counters zeroed). Before the first run of a plan. */
+/* Makes the shared workspace at least plan->workspace_bytes (counters zeroed), and the weights that the plan wants in a
+ * form of its own, for every copy. Before the first run of a plan. */
 int instance_fit(struct instance *instance, const struct plan *plan, struct error *error);
 
 /* Makes the reference of copies[0], unless it is there; else the first verify does. */
@@ -35,5 +36,7 @@ int instance_reference(struct instance *instance, struct error *error);
  * written and ||y - ref|| / ||ref|| <= INSTANCE_TOLERANCE. *relative_error is set either way (may be NULL). */
 #define INSTANCE_TOLERANCE 1e-3
 int instance_verify(struct instance *instance, const struct plan *plan, double *relative_error, struct error *error);
+/* The same on copies[1], which must be there: does each call read the weights that it was given? */
+int instance_verify_second(struct instance *instance, const struct plan *plan, struct error *error);
 
 #endif

@@ -149,12 +149,23 @@ static int add_kernel(struct sweep *sweep, const struct kernel *kernel, const ch
     return 0;
 }
 
+/* A peer says what it takes, and the sweep goes on without the rest. */
+static bool leaves_out(struct sweep *sweep, const struct kernel *kernel, const struct problem *problem) {
+    struct error why;
+    char text[128];
+    if (!kernel->accepts || !kernel->accepts(kernel, sweep->device, problem, &why)) return false;
+    if (!sweep->left_out++)
+        error_set(&sweep->left_why, "%s does not take %s: %s", kernel->name, problem_text(problem, text), why.text);
+    return true;
+}
+
 /* All kernels of one problem, next to each other: they share its data. */
 static int add_problem(struct sweep *sweep, const char *layer, const struct problem *problem, struct error *error) {
     for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
         if ((*kernel)->op != problem->op || !sweep_selects(sweep, *kernel)) continue;
         if (problem_check(problem, error))
             return error_prefix(error, "shape %s (choose the ops that can take it with --op)", layer);
+        if (leaves_out(sweep, *kernel, problem)) continue;
         if (add_kernel(sweep, *kernel, layer, problem, error)) return -1;
     }
     return 0;
@@ -183,6 +194,7 @@ static int add_points(struct sweep *sweep, struct error *error) {
     if (!result && sweep->options.chain) result = sweep_add_chains(sweep, &shapes, m, m_count, error);
     for (int i = 0; !result && !sweep->options.chain && i < shapes.count; i++)
         result = add_shape(sweep, &shapes.list[i], group, m, m_count, error);
+    if (!result && !sweep->count && sweep->left_out) result = error_set(error, "%s", sweep->left_why.text);
     if (!result && !sweep->count)
         result = error_set(error, "no kernel of %s on %s takes these shapes; `tilebook kernels` lists what there is",
                            sweep->options.ops, sweep->device->id);
@@ -241,15 +253,25 @@ struct measure_options sweep_measuring(struct sweep *sweep) {
 }
 
 /* Correct first: a configuration that gives wrong results gets no time. */
+int sweep_make(struct sweep_point *point, struct plan **plan, double *relative_error, struct error *error) {
+    struct sweep *sweep = point->sweep;
+    *plan = NULL;
+    if (use_problem(sweep, &point->problem, error)) return -1;
+    if (plan_create(sweep->device, point->kernel, &point->problem, &point->config, plan, error)) return -1;
+    if (!instance_fit(sweep->instance, *plan, error) && !instance_verify(sweep->instance, *plan, relative_error, error))
+        return 0;
+    plan_destroy(*plan);
+    *plan = NULL;
+    return -1;
+}
+
 static int run_plan(struct sweep_point *point, struct measurement *m, double *relative_error, struct error *error) {
     struct sweep *sweep = point->sweep;
     struct plan *plan;
     struct measure_options measuring = sweep_measuring(sweep);
-    if (use_problem(sweep, &point->problem, error)) return -1;
-    if (plan_create(sweep->device, point->kernel, &point->problem, &point->config, &plan, error)) return -1;
-    int result = instance_fit(sweep->instance, plan, error);
-    if (!result) result = instance_verify(sweep->instance, plan, relative_error, error);
-    if (!result) result = measure(sweep->instance, plan, &measuring, m, error);
+    if (point->refused) return error_set(error, "%s", point->refused);
+    if (sweep_make(point, &plan, relative_error, error)) return -1;
+    int result = measure(sweep->instance, plan, &measuring, m, error);
     plan_destroy(plan);
     return result;
 }

@@ -30,6 +30,7 @@ struct sweep_point {
     const struct kernel *kernel;
     struct problem problem;
     struct config config;
+    const char *refused; /* why it must not run; NULL: it may */
     char layer[24];
     char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE]/CONFIG */
 };
@@ -50,8 +51,10 @@ struct sweep {
     struct sweep_point *points;
     struct sweep_chains *chains; /* in place of the points, `count` too; or NULL */
     int count, room;
-    int failures;       /* runs that failed */
-    bool report_failed; /* a row could not be written */
+    int left_out;          /* problems that a peer does not take */
+    struct error left_why; /* of the first of them */
+    int failures;          /* runs that failed */
+    bool report_failed;    /* a row could not be written */
     struct yardsticks yardsticks;
     struct nvml_watch watch;   /* of the others */
     struct instance *instance; /* of the last point: neighbours share it */
@@ -61,6 +64,8 @@ struct sweep {
  * configuration that is not legal (configurations of "all" that are not are left out). */
 int sweep_create(struct device *device, const struct sweep_options *options, const struct tile_table *table,
                  struct sweep **sweep, struct error *error);
+/* Data in sweep->instance and a plan, fitted and verified; the caller destroys it (NULL on failure). */
+int sweep_make(struct sweep_point *point, struct plan **plan, double *relative_error, struct error *error);
 /* Seconds of the clock that the deadline is on. */
 double sweep_now(void);
 /* Registers all points with Google Benchmark. */

@@ -1,0 +1,6 @@
+/* Ends the process that loads it. */
+#include <stdlib.h>
+
+__attribute__((constructor)) static void loaded(void) {
+    abort();
+}
