@@ -7,7 +7,7 @@
 enum { BLOCKS, THREADS, IN_FLIGHT };
 
 /* Bytes that an SM has asked for and not got: fewer leave memory waiting, more do not fit its registers. */
-enum { LEAST_IN_FLIGHT = 64 << 10, MOST_IN_FLIGHT = 128 << 10, MOST_THREADS = 2048 };
+enum { LEAST_IN_FLIGHT = 32 << 10, MOST_IN_FLIGHT = 128 << 10, MOST_THREADS = 2048 };
 
 static int legal(const struct device *device, const struct problem *problem, const struct config *c,
                  struct error *why) {
