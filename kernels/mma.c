@@ -4,11 +4,10 @@
 
 #include "kernels/estimate.h"
 #include "kernels/mma.h"
+#include "kernels/occupancy.h"
 
 enum { WARP_THREADS = 32, WARP_COLUMNS = 64, WARP_TOKENS = 64 };
-enum { SM_REGISTERS = 65536, SM_THREADS = 1536, MOST_THREADS = 512 };
-/* The driver keeps this much shared memory of each block for itself. */
-enum { RESERVED_BYTES = 1024 };
+enum { MOST_THREADS = 512 };
 static const size_t most_workspace = (size_t)64 << 20;
 
 struct mma_block mma_block(const struct config *config) {
@@ -48,6 +47,10 @@ size_t mma_shared_bytes(const struct mma_block *b) {
     return pipeline > epilogue ? pipeline : epilogue;
 }
 
+static struct occupancy occupancy(const struct mma_block *b) {
+    return (struct occupancy){mma_threads(b), registers(b), mma_shared_bytes(b)};
+}
+
 static long tiles(const struct problem *p, const struct mma_block *b) {
     return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n);
 }
@@ -84,12 +87,8 @@ int mma_legal(const struct device *device, const struct problem *p, const struct
     if (threads > MOST_THREADS)
         return error_set(why, "%d threads a block (%d warps); at most %d", threads, threads / WARP_THREADS,
                          MOST_THREADS);
-    if (registers(b) * threads > SM_REGISTERS)
-        return error_set(why, "%d threads with about %d registers each; an SM has %d", threads, registers(b),
-                         SM_REGISTERS);
-    if (mma_shared_bytes(b) > device->shared_block_bytes)
-        return error_set(why, "%zu bytes of shared memory; a block of %s has at most %zu", mma_shared_bytes(b),
-                         device->name, device->shared_block_bytes);
+    struct occupancy block = occupancy(b);
+    if (occupancy_check(device, &block, why)) return -1;
     return check_split(p, b, why);
 }
 
@@ -120,12 +119,8 @@ static const double sm_share = 1.5;
 static const double cache_ratio = 2.0;
 
 static long resident_blocks(const struct device *device, const struct mma_block *b) {
-    long threads = mma_threads(b);
-    long by_shared = (long)(device->shared_sm_bytes / (mma_shared_bytes(b) + RESERVED_BYTES));
-    long by_registers = SM_REGISTERS / (registers(b) * threads), by_threads = SM_THREADS / threads;
-    long least = by_shared < by_registers ? by_shared : by_registers;
-    if (by_threads < least) least = by_threads;
-    return least > 0 ? least : 1;
+    struct occupancy block = occupancy(b);
+    return occupancy_blocks(device, &block);
 }
 
 static double block_count(const struct problem *p, const struct mma_block *b) {

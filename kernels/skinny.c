@@ -5,11 +5,10 @@
 #include <string.h>
 
 #include "kernels/estimate.h"
+#include "kernels/occupancy.h"
 
 enum { WARP_THREADS = 32, WARP_COLUMNS = 64, SUMS_PITCH = WARP_COLUMNS + 4 };
-enum { SM_REGISTERS = 65536, SM_THREADS = 1536, MOST_THREADS = 1024, MOST_GROUPS = 15 };
-/* The driver keeps this much shared memory of each block for itself. */
-enum { RESERVED_BYTES = 1024 };
+enum { MOST_THREADS = 1024, MOST_GROUPS = 15 };
 /* What counts the sums that a block is sent, as skinny.cuh has it. */
 enum { TRANSFER_BYTES = 16 };
 
@@ -46,12 +45,13 @@ static long tiles(const struct problem *p, const struct skinny_block *b) {
     return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n);
 }
 
-/* Blocks that fit on an SM together. */
+static struct occupancy occupancy(const struct skinny_block *b) {
+    return (struct occupancy){skinny_threads(b), b->registers, skinny_shared_bytes(b)};
+}
+
 static long resident_blocks(const struct device *device, const struct skinny_block *b) {
-    long by_shared = (long)(device->shared_sm_bytes / (skinny_shared_bytes(b) + RESERVED_BYTES));
-    long by_registers = SM_REGISTERS / ((long)b->registers * skinny_threads(b));
-    long by_threads = SM_THREADS / skinny_threads(b), fit = least(least(by_shared, by_registers), by_threads);
-    return fit > 0 ? fit : 1;
+    struct occupancy block = occupancy(b);
+    return occupancy_blocks(device, &block);
 }
 
 int skinny_legal(const struct device *device, const struct problem *p, const struct skinny_block *b,
@@ -71,13 +71,8 @@ int skinny_legal(const struct device *device, const struct problem *p, const str
     if (threads > MOST_THREADS)
         return error_set(why, "%d threads a block (%d warps); at most %d", threads, threads / WARP_THREADS,
                          MOST_THREADS);
-    if (b->registers * threads > SM_REGISTERS)
-        return error_set(why, "%d threads with about %d registers each; an SM has %d", threads, b->registers,
-                         SM_REGISTERS);
-    if (skinny_shared_bytes(b) > device->shared_block_bytes)
-        return error_set(why, "%zu bytes of shared memory; a block of %s has at most %zu", skinny_shared_bytes(b),
-                         device->name, device->shared_block_bytes);
-    return 0;
+    struct occupancy block = occupancy(b);
+    return occupancy_check(device, &block, why);
 }
 
 void skinny_launch(const struct device *device, const struct problem *p, const struct skinny_block *b,

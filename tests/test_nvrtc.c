@@ -387,10 +387,15 @@ static void compiles_ahead(void **state) {
         ahead_wait(ahead);
     }
     assert_int_equal(for_each_entry(NULL), before + 2);
-    for (int i = 0; i < 300; i++) ahead_add(ahead, kernel, &problem, &config);
+    /* Of many that are forgotten at once, only those come that a thread has begun. */
+    for (int i = 0; i < 12; i++) {
+        config.value[0] = (int[]){1, 4, 8, 16}[i % 4];
+        config.value[2] = (int[]){1, 2, 4}[i / 4];
+        ahead_add(ahead, kernel, &problem, &config);
+    }
     ahead_clear(ahead);
     ahead_destroy(ahead);
-    assert_int_equal(for_each_entry(NULL), before + 2);
+    assert_in_range(for_each_entry(NULL), before + 2, before + 4);
 }
 
 int main(void) {

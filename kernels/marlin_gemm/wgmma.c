@@ -3,12 +3,11 @@
 
 #include "kernels/estimate.h"
 #include "kernels/kernel.h"
+#include "kernels/occupancy.h"
 
 enum { TILE_M, TILE_N, TILE_K, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
 enum { WARPGROUP_COLUMNS = 256, WARPGROUP_THREADS = 128 };
-enum { SM_REGISTERS = 65536, TRANSFER_BYTES = 16 };
-/* The driver keeps this much shared memory of each block for itself. */
-enum { RESERVED_BYTES = 1024 };
+enum { TRANSFER_BYTES = 16 };
 
 /* A block, as wgmma.cu draws it. */
 struct block {
@@ -54,6 +53,10 @@ static size_t shared_bytes(const struct block *b) {
     return (pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b)) + TRANSFER_BYTES;
 }
 
+static struct occupancy occupancy(const struct block *b) {
+    return (struct occupancy){threads(b), registers(b), shared_bytes(b)};
+}
+
 static long block_count(const struct problem *p, const struct block *b) {
     return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n) * b->split_k;
 }
@@ -68,13 +71,8 @@ static int legal(const struct device *device, const struct problem *p, const str
     if (parts > p->k / b.tile_k)
         return error_set(why, "split_k=%d and warpgroups_k=%d leave parts without work: K=%d is %d times tile_k=%d",
                          b.split_k, b.warpgroups_k, p->k, p->k / b.tile_k, b.tile_k);
-    if (registers(&b) * threads(&b) > SM_REGISTERS)
-        return error_set(why, "%d threads with about %d registers each; an SM has %d", threads(&b), registers(&b),
-                         SM_REGISTERS);
-    if (shared_bytes(&b) > device->shared_block_bytes)
-        return error_set(why, "%zu bytes of shared memory; a block of %s has at most %zu", shared_bytes(&b),
-                         device->name, device->shared_block_bytes);
-    return 0;
+    struct occupancy block = occupancy(&b);
+    return occupancy_check(device, &block, why);
 }
 
 static void launch(const struct device *device, const struct problem *p, const struct config *config,
@@ -112,9 +110,8 @@ static const double own_rate = 1e5, cluster_rate = 5e4;
 enum { PART_SMS = 16 };
 
 static long resident_blocks(const struct device *device, const struct block *b) {
-    long by_shared = (long)(device->shared_sm_bytes / (shared_bytes(b) + RESERVED_BYTES));
-    long by_registers = SM_REGISTERS / (registers(b) * threads(b));
-    return by_shared < by_registers ? by_shared : by_registers;
+    struct occupancy block = occupancy(b);
+    return occupancy_blocks(device, &block);
 }
 
 /* Blocks that run at a time. */
