@@ -7,6 +7,7 @@
 #include "bench/chain.h"
 #include "bench/samples.h"
 #include "bench/sweep.h"
+#include "kernels/choice.h"
 
 struct chain_point {
     struct sweep *sweep;
@@ -24,27 +25,22 @@ struct sweep_chains {
 
 /* --- points --- */
 
-/* As the decoder chooses: the table's kernel if it is selected, else the registry's first that can. */
+/* As the decoder chooses, among the selected kernels; but a row that names one of them and cannot run is an error. */
 static int choose_gemm(const struct sweep *sweep, struct chain_gemm *gemm, struct error *error) {
-    const struct problem *p = &gemm->problem;
-    const struct tile_row *row =
-        sweep->table ? tiles_find(sweep->table, op_name(p->op), p->k, p->n, p->group, p->m) : NULL;
-    char text[128];
-    gemm->kernel = row ? kernel_find(row->kernel) : NULL;
-    if (gemm->kernel && sweep_selects(sweep, gemm->kernel)) {
-        if (!config_parse(gemm->kernel, row->configuration, &gemm->config, error) &&
-            !config_legal(sweep->device, gemm->kernel, p, &gemm->config, error))
-            return 0;
-        return error_prefix(error, "table: %s %s", row->kernel, row->configuration);
+    const struct kernel *selected[MAX_KERNELS + 1] = {NULL};
+    struct choice choice;
+    int count = 0;
+    for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++)
+        if (sweep_selects(sweep, *kernel)) selected[count++] = *kernel;
+    if (choice_make(sweep->device, selected, sweep->table, &gemm->problem, &choice, error)) return -1;
+    for (int i = 0; choice.how == CHOICE_REFUSED && i < count; i++) {
+        char name[64];
+        if (strcmp(choice.row->kernel, kernel_full_name(selected[i], name))) continue;
+        return error_set(error, "table: %s %s: %s", name, choice.row->configuration, choice.why);
     }
-    error_set(error, "no selected kernel");
-    for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
-        gemm->kernel = *kernel;
-        if ((*kernel)->op == p->op && sweep_selects(sweep, *kernel) &&
-            !config_default(sweep->device, *kernel, p, &gemm->config, error))
-            return 0;
-    }
-    return error_prefix(error, "no kernel for %s on %s", problem_text(p, text), sweep->device->id);
+    gemm->kernel = choice.kernel;
+    gemm->config = choice.config;
+    return 0;
 }
 
 static int add_chain(struct sweep *sweep, const struct shapes *shapes, enum op op, int m, struct error *error) {

@@ -91,6 +91,7 @@ struct kernel {
     enum backend backend;
     const char *name;    /* "mma", "cublaslt", "cpu"; with its op: "marlin_gemm/mma" */
     const char *summary; /* one line for `tilebook kernels` */
+    bool peer;           /* someone else's: the built-in default only where there is no other */
     int parameter_count; /* 0 for a kernel with nothing to tune */
     struct parameter parameters[MAX_PARAMETERS];
 
@@ -101,7 +102,8 @@ struct kernel {
     /* The same where it takes the kernel itself to tell: those of peers. NULL accepts all. */
     int (*accepts)(const struct kernel *kernel, const struct device *device, const struct problem *problem,
                    struct error *why);
-    /* Expected microseconds; orders a search and picks the built-in default. Only its order matters. */
+    /* Expected microseconds; orders a search and picks the built-in default. Only its order matters, also among the
+     * kernels of an op. */
     double (*estimate)(const struct device *device, const struct problem *problem, const struct config *config);
     /* CUDA kernels compiled by NVRTC: fills `launch` (already zeroed). NULL for others. */
     void (*launch)(const struct device *device, const struct problem *problem, const struct config *config,
@@ -146,6 +148,7 @@ void plan_destroy(struct plan *plan);
 
 /* --- the registry (registry.c) --- */
 
+enum { MAX_KERNELS = 64 };
 /* The kernels in their order; NULL ends it. */
 const struct kernel *const *kernel_list(void);
 /* One more at the end, for as long as the process lives. Errors: the name is there already, no room is left, or what
@@ -199,7 +202,7 @@ int config_legal(const struct device *device, const struct kernel *kernel, const
 long config_space(const struct kernel *kernel);
 /* The index-th configuration of the space, 0 <= index < config_space. */
 struct config config_at(const struct kernel *kernel, long index);
-/* The built-in default: the legal configuration with the least estimate. -1 if none is legal. */
+/* The legal configuration of this kernel with the least estimate (choice.h: of all kernels). -1 if none is legal. */
 int config_default(const struct device *device, const struct kernel *kernel, const struct problem *problem,
                    struct config *config, struct error *error);
 

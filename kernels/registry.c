@@ -7,11 +7,9 @@ extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, marlin_gemm_skinn
 extern const struct kernel fp16_gemm_mma, fp16_gemm_skinny, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
-enum { MOST_KERNELS = 64 };
-
-/* The first kernel of an op and backend is the built-in default where no table says otherwise. One a line. */
+/* One a line. */
 /* clang-format off */
-static const struct kernel *kernels[MOST_KERNELS + 1] = {
+static const struct kernel *kernels[MAX_KERNELS + 1] = {
     &awq_dequant_tiled,
     &marlin_gemm_mma,
     &marlin_gemm_skinny,
@@ -84,7 +82,7 @@ int kernel_list_check(struct error *error) {
 int kernel_register(const struct kernel *kernel, struct error *error) {
     int count = 0;
     while (kernels[count]) count++;
-    if (count == MOST_KERNELS) return error_set(error, "more than %d kernels", MOST_KERNELS);
+    if (count == MAX_KERNELS) return error_set(error, "more than %d kernels", MAX_KERNELS);
     kernels[count] = kernel;
     if (!check_kernel(kernel, count, error)) return 0;
     kernels[count] = NULL;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/choice.h"
+
 /* Two runs of the same code differ by about this much, whatever the samples of one run say. */
 #define NOISE_FLOOR 0.01
 
@@ -126,22 +128,25 @@ static int run_trial(struct state *state, const struct kernel *kernel, const str
     return 0;
 }
 
-/* The built-in default and what has no parameters: the figures that every other one is held against. */
+/* The built-in default, then what has no parameters: the figures that every other one is held against. */
 static int run_baselines(struct state *state) {
     const struct search *search = state->search;
-    bool first = true;
-    for (int i = 0; search->kernels[i]; i++) {
-        const struct kernel *kernel = search->kernels[i];
-        struct config config = {{0}};
-        if (!relevant(search, kernel)) continue;
-        bool wanted = first ? !config_default(search->device, kernel, &search->problem, &config, state->error)
-                            : !kernel->parameter_count && legal(search, kernel, &config);
-        int status = wanted ? run_trial(state, kernel, &config, first) : 0;
-        if (status) return status;
-        if (first && wanted) state->result->baseline = 0;
-        first = false;
+    struct choice choice;
+    bool any = false;
+    int status = 0;
+    if (!choice_default(search->device, search->kernels, &search->problem, &choice, state->error)) {
+        status = run_trial(state, choice.kernel, &choice.config, true);
+        if (!status) state->result->baseline = 0;
     }
-    if (!first) return 0;
+    for (int i = 0; search->kernels[i] && !status; i++) {
+        const struct kernel *kernel = search->kernels[i];
+        const struct config config = {{0}};
+        if (!relevant(search, kernel)) continue;
+        any = true;
+        if (!kernel->parameter_count && legal(search, kernel, &config))
+            status = run_trial(state, kernel, &config, false);
+    }
+    if (any || status) return status;
     return error_set(state->error, "no kernel computes %s on %s; see `tilebook kernels`", op_name(search->problem.op),
                      search->device->id);
 }

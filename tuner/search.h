@@ -69,7 +69,7 @@ struct search_result {
  * neighbours of the leader, one parameter a step away. The choice depends on nothing but the results: a
  * search that is fed stored results takes the same path, and one with larger limits and the same hint goes on from
  * there. `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with
- * no trials if no configuration of any is legal, and `error` says which rule the default's kernel broke. */
+ * no trials if no configuration of any is legal, and `error` says why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 void search_result_free(struct search_result *result);
 

@@ -1,13 +1,13 @@
 #include "bench/decoder/plans.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+#include "kernels/choice.h"
 
 struct entry {
     struct problem problem;
+    struct choice choice;
     struct plan *plan;
-    bool tuned;
-    char why[384]; /* a table was given, but not used here: the reason */
 };
 
 struct plans {
@@ -33,36 +33,17 @@ void plans_destroy(struct plans *plans) {
     free(plans);
 }
 
-/* A row that cannot be used leaves its reason in entry->why. */
-static void create_tuned(struct plans *plans, struct entry *entry) {
+/* A row whose kernel does not compile is as good as none. */
+static int create_plan(struct plans *plans, struct entry *entry, struct error *error) {
     const struct problem *p = &entry->problem;
-    const struct tile_row *row = tiles_find(plans->table, op_name(p->op), p->k, p->n, p->group, p->m);
-    struct config config;
-    struct error why = {"this program has no such kernel"};
-    if (!row) {
-        snprintf(entry->why, sizeof entry->why, "no row in the table");
-        return;
-    }
-    const struct kernel *kernel = kernel_find(row->kernel);
-    if (kernel && !config_parse(kernel, row->configuration, &config, &why) &&
-        !plan_create(plans->device, kernel, p, &config, &entry->plan, &why))
-        entry->tuned = true;
-    else
-        snprintf(entry->why, sizeof entry->why, "the table's row (%s %s) was refused: %.120s", row->kernel,
-                 row->configuration, why.text);
-}
-
-/* The registry's first kernel of the op and backend that has a legal configuration. */
-static int create_default(struct plans *plans, struct entry *entry, struct error *error) {
-    char text[128];
-    error_set(error, "no kernel for %s on %s", problem_text(&entry->problem, text), plans->device->id);
-    for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
-        struct config config;
-        if ((*kernel)->op != entry->problem.op || (*kernel)->backend != plans->device->backend) continue;
-        if (!config_default(plans->device, *kernel, &entry->problem, &config, error))
-            return plan_create(plans->device, *kernel, &entry->problem, &config, &entry->plan, error);
-    }
-    return -1;
+    struct choice *choice = &entry->choice;
+    if (choice_make(plans->device, kernel_list(), plans->table, p, choice, error)) return -1;
+    if (!plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error)) return 0;
+    if (choice->how != CHOICE_ROW && choice->how != CHOICE_ABOVE) return -1;
+    choice->how = CHOICE_REFUSED;
+    snprintf(choice->why, sizeof choice->why, "%.200s", error->text);
+    if (choice_default(plans->device, kernel_list(), p, choice, error)) return -1;
+    return plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error);
 }
 
 /* Kernels want its counters zero and leave them so. */
@@ -88,8 +69,7 @@ static int add(struct plans *plans, const struct problem *problem, struct error 
     if (!entries) return error_set(error, "out of memory");
     plans->entries = entries;
     struct entry entry = {.problem = *problem};
-    if (plans->table) create_tuned(plans, &entry);
-    if (!entry.plan && create_default(plans, &entry, error)) return -1;
+    if (create_plan(plans, &entry, error)) return -1;
     plans->entries[plans->count++] = entry;
     return 0;
 }
@@ -112,11 +92,17 @@ size_t plans_workspace(const struct plans *plans) {
 
 void plans_print(const struct plans *plans, FILE *stream) {
     for (int i = 0; i < plans->count; i++) {
-        const struct entry *entry = &plans->entries[i];
+        const struct choice *choice = &plans->entries[i].choice;
+        const struct problem *p = &plans->entries[i].problem;
         char name[64], configuration[MAX_CONFIG_TEXT];
-        fprintf(stream, "%-11s k=%d n=%d m=%d %s %s %s%s%s\n", op_name(entry->problem.op), entry->problem.k,
-                entry->problem.n, entry->problem.m, kernel_full_name(entry->plan->kernel, name),
-                config_text(entry->plan->kernel, &entry->plan->config, configuration),
-                entry->tuned ? "tuned" : "default", *entry->why ? ": " : "", entry->why);
+        bool tuned = choice->how == CHOICE_ROW || choice->how == CHOICE_ABOVE;
+        fprintf(stream, "%-11s k=%d n=%d m=%d %s %s %s", op_name(p->op), p->k, p->n, p->m,
+                kernel_full_name(choice->kernel, name), config_text(choice->kernel, &choice->config, configuration),
+                tuned ? "tuned" : "default");
+        if (choice->how == CHOICE_NO_ROW) fputs(": no row in the table", stream);
+        if (choice->how == CHOICE_REFUSED)
+            fprintf(stream, ": the table's row (%s %s) was refused: %s", choice->row->kernel,
+                    choice->row->configuration, choice->why);
+        fputc('\n', stream);
     }
 }

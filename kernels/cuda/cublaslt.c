@@ -280,6 +280,7 @@ const struct kernel fp16_gemm_cublaslt = {
     .backend = BACKEND_CUDA,
     .name = "cublaslt",
     .summary = "NVIDIA's library, the fastest of its heuristics' candidates: the baseline",
+    .peer = true,
     .estimate = estimate,
     .prepare = prepare,
     .run = run,

@@ -315,6 +315,7 @@ static int add_kernels(const struct tilebook_peer *peer, struct library *library
         *self = (struct peer_kernel){.peer = peer, .library = library_count};
         self->kernel = (struct kernel){.op = op,
                                        .backend = (enum backend)peer->backend,
+                                       .peer = true,
                                        .name = library->name,
                                        .summary = peer->summary,
                                        .accepts = accepts,
