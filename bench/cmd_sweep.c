@@ -18,14 +18,14 @@ static const char program[] = "tilebook sweep";
 
 struct options {
     struct selection selection;
-    const char *csv, *report;
+    const char *csv, *report, *misses;
     const char *peers[MAX_PEERS];
     int peer_count;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
 };
 
-enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN };
+enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES };
 
 static const struct argp_option option_list[] = {
     {"chain", KEY_CHAIN, "LAYERS", 0,
@@ -43,6 +43,8 @@ static const struct argp_option option_list[] = {
     {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
     {"report", KEY_REPORT, "FILE", 0,
      "Append a row a point to this CSV; on a GPU with what reading the same weights takes and with cuBLASLt's time", 0},
+    {"misses", KEY_MISSES, "FILE", 0,
+     "Append the shapes and M that --table has no row for; tilebook tune --from-misses tunes them", 0},
     {"benchmark_min_time", KEY_MIN_TIME, "S", OPTION_HIDDEN, "", 0},
     {0},
 };
@@ -109,7 +111,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_REPORT:
         options->report = argument;
         break;
+    case KEY_MISSES:
+        options->misses = argument;
+        break;
     case ARGP_KEY_END:
+        if (options->misses && !options->selection.table)
+            argp_error(state, "--misses needs a tile table: --table FILE");
         check_chain(options, state);
         break;
     default:
@@ -361,6 +368,16 @@ static void apply_probe(const struct probe *probe, struct sweep *sweep) {
 
 /* --- from the command line to the points --- */
 
+/* Also of a sweep that found nothing to run. */
+static int append_misses(const struct misses *misses, const char *path, struct error *error) {
+    int added = 0;
+    if (misses_append(path, misses, &added, error)) return error_prefix(error, "--misses");
+    if (misses->count)
+        fprintf(stderr, "%s: %d of the shapes and M are not in the table, %d new ones in %s\n", program, misses->count,
+                added, path);
+    return 0;
+}
+
 static int run_on(struct device *device, struct options *options, struct command_line *line,
                   const struct probe *probe) {
     struct selection *selection = &options->selection;
@@ -372,10 +389,14 @@ static int run_on(struct device *device, struct options *options, struct command
     if (device->backend == BACKEND_CUDA && cupti_open(&error))
         fprintf(stderr, "%s: %s; events are the clock instead\n", program, error.text);
     int code = 2;
+    struct misses misses = {.count = 0};
+    if (options->misses) selection->sweep.misses = &misses;
     if (sweep_create(device, &selection->sweep, selection->table ? &table : NULL, &sweep, &error))
         fail(code, error.text);
     if (sweep && probe) apply_probe(probe, sweep);
     if (sweep) code = run(sweep, options, line);
+    if (options->misses && append_misses(&misses, options->misses, &error)) code = fail(1, error.text);
+    misses_free(&misses);
     sweep_destroy(sweep);
     tiles_free(&table);
     return code;

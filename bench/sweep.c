@@ -161,14 +161,19 @@ static bool leaves_out(struct sweep *sweep, const struct kernel *kernel, const s
 
 /* All kernels of one problem, next to each other: they share its data. */
 static int add_problem(struct sweep *sweep, const char *layer, const struct problem *problem, struct error *error) {
+    struct choice choice;
+    bool any = false;
     for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
         if ((*kernel)->op != problem->op || !sweep_selects(sweep, *kernel)) continue;
         if (problem_check(problem, error))
             return error_prefix(error, "shape %s (choose the ops that can take it with --op)", layer);
+        any = true;
         if (leaves_out(sweep, *kernel, problem)) continue;
         if (add_kernel(sweep, *kernel, layer, problem, error)) return -1;
     }
-    return 0;
+    if (!any || !sweep->table || !sweep->options.misses) return 0;
+    choice_look_up(sweep->device, kernel_list(), sweep->table, problem, &choice);
+    return misses_note(sweep->options.misses, problem, choice.how, error);
 }
 
 static int add_shape(struct sweep *sweep, const struct shape *shape, int group, const int *m, int m_count,

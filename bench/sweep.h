@@ -5,9 +5,9 @@
 #include <stdio.h>
 
 #include "bench/measure.h"
+#include "bench/misses.h"
 #include "bench/shapes.h"
 #include "bench/yardsticks.h"
-#include "kernels/tiles.h"
 
 enum { SWEEP_CONFIGS = 64, SWEEP_NAME = 320 };
 
@@ -23,6 +23,7 @@ struct sweep_options {
     bool zeros, cold;
     int chain; /* layers of the chain that is measured in the points' place; 0: the points */
     uint64_t seed;
+    struct misses *misses; /* NULL, or where what the table has no row for is noted */
 };
 
 struct sweep_point {

@@ -7,7 +7,6 @@
 #include "bench/chain.h"
 #include "bench/samples.h"
 #include "bench/sweep.h"
-#include "kernels/choice.h"
 
 struct chain_point {
     struct sweep *sweep;
@@ -40,7 +39,8 @@ static int choose_gemm(const struct sweep *sweep, struct chain_gemm *gemm, struc
     }
     gemm->kernel = choice.kernel;
     gemm->config = choice.config;
-    return 0;
+    if (!sweep->options.misses || choice.how == CHOICE_REFUSED) return 0;
+    return misses_note(sweep->options.misses, &gemm->problem, choice.how, error);
 }
 
 static int add_chain(struct sweep *sweep, const struct shapes *shapes, enum op op, int m, struct error *error) {

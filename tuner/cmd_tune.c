@@ -27,6 +27,7 @@ enum {
     OPTION_STORE,
     OPTION_FRESH,
     OPTION_REGIME,
+    OPTION_FROM_MISSES,
     OPTION_LIMIT
 };
 
@@ -37,6 +38,8 @@ static const struct argp_option options[] = {
      ":tpN behind it for the part of one of N devices",
      0},
     {"shapes", OPTION_SHAPES, "KxN,...", 0, "tune these shapes instead", 0},
+    {"from-misses", OPTION_FROM_MISSES, "FILE", 0,
+     "tune what decode or sweep --misses FILE looked up in vain, and mend the table with it", 0},
     {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
     {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},
     {"trials", OPTION_TRIALS, "N", 0, "at most N trials a problem (without --budget: 32 on a GPU, 16 on a CPU)", 1},
@@ -67,11 +70,14 @@ static const char documentation[] =
     "for the same device and kernel sources, and for other shapes, are kept.\n\n"
     "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
-    "  tilebook tune --shapes 256x768 --device cpu\n";
+    "  tilebook tune --shapes 256x768 --device cpu\n"
+    "  tilebook decode --model DIR --table tiles.txt --misses misses.txt --prompt Hi\n"
+    "  tilebook tune --from-misses misses.txt --out tiles.txt\n";
 
 struct choices {
-    const char *shapes_text, *device, *m_text, *out, *store;
+    const char *shapes_text, *device, *m_text, *out, *store, *misses_file;
     struct shapes shapes;
+    struct misses misses;
     int *m, m_count;
     int group, trials;
     bool have_group, have_op, ops[OP_COUNT], fresh;
@@ -95,7 +101,15 @@ static void parse_ops(struct choices *c, const char *text, struct argp_state *st
 
 static void check_choices(struct choices *c, struct argp_state *state) {
     struct error error;
-    if (!c->shapes_text) argp_error(state, "what should be tuned? Give --model qwen2.5-14b or --shapes KxN");
+    if (c->misses_file) {
+        if (c->shapes_text || c->m_text || c->have_op || c->have_group)
+            argp_error(state, "--from-misses says what to tune: --model, --shapes, --m, --op and --group do not go "
+                              "with it");
+        if (misses_read(c->misses_file, &c->misses, &error)) argp_error(state, "--from-misses: %s", error.text);
+        return;
+    }
+    if (!c->shapes_text)
+        argp_error(state, "what should be tuned? Give --model qwen2.5-14b or --shapes KxN, or --from-misses FILE");
     if (shapes_parse(c->shapes_text, &c->shapes, &error)) argp_error(state, "%s", error.text);
     if (c->m_text && m_list_parse(c->m_text, &c->m, &c->m_count, &error)) argp_error(state, "--m: %s", error.text);
     for (int i = 0; i < OP_COUNT && !c->have_op; i++) c->ops[i] = true;
@@ -110,6 +124,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case OPTION_SHAPES:
         if (c->shapes_text) argp_error(state, "--model and --shapes are given once, and not together");
         c->shapes_text = text;
+        return 0;
+    case OPTION_FROM_MISSES:
+        c->misses_file = text;
         return 0;
     case OPTION_DEVICE:
         c->device = argument_device(state, text);
@@ -292,6 +309,12 @@ static int search_and_write(struct tune *tune, const struct choices *c, const st
     struct tile_table before;
     int status = -1;
     if (check_output(paths, tune->device, &before, error)) return -1;
+    if (tune->patch && before.count && strncmp(before.regime, tune->scope.regime, strlen(tune->scope.regime))) {
+        error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; see --regime",
+                  paths->table, before.regime, tune->scope.regime);
+        tiles_free(&before);
+        return -1;
+    }
     if (store_open(paths->store, &tune->store, error) || (c->fresh && forget(tune, error))) {
         tiles_free(&before);
         return -1;
@@ -314,12 +337,13 @@ static int search_and_write(struct tune *tune, const struct choices *c, const st
 static int plan(struct tune *tune, struct choices *c, struct error *error) {
     bool gpu = tune->device->backend == BACKEND_CUDA;
     if (regime_check(c->regime, tune->device, error)) return -1;
-    if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
-    struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
-    memcpy(plan.ops, c->ops, sizeof plan.ops);
     tune->budget_s = c->budget_s;
     tune->trials = c->trials;
     if (!c->trials && !(c->budget_s > 0)) tune->trials = gpu ? GPU_TRIALS : CPU_TRIALS;
+    if (c->misses_file) return tune_plan_misses(tune, &c->misses, error);
+    if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
+    struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
+    memcpy(plan.ops, c->ops, sizeof plan.ops);
     return tune_plan(tune, &plan, error);
 }
 
@@ -358,6 +382,7 @@ int cmd_tune(int argc, char **argv) {
     if (!status) status = run_on(&supervisor, &choices, &error);
     supervisor_close(&supervisor);
     shapes_free(&choices.shapes);
+    misses_free(&choices.misses);
     free(choices.m);
     if (status >= 0) return status;
     fprintf(stderr, "tilebook: %s\n", error.text);

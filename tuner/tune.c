@@ -55,6 +55,30 @@ int tune_plan(struct tune *tune, const struct tune_plan *plan, struct error *err
     return error_set(error, "nothing to tune: none of the shapes is quantised, and fp16_gemm is not among the ops");
 }
 
+/* By what makes a row, then by m; the costlier with zero points first. */
+static int compare_misses(const void *left, const void *right) {
+    const struct problem *a = &((const struct miss *)left)->problem, *b = &((const struct miss *)right)->problem;
+    const long keys[][2] = {{a->op, b->op},       {a->k, b->k}, {a->n, b->n},
+                            {a->group, b->group}, {a->m, b->m}, {b->zeros, a->zeros}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i][0] != keys[i][1]) return keys[i][0] < keys[i][1] ? -1 : 1;
+    return 0;
+}
+
+int tune_plan_misses(struct tune *tune, const struct misses *misses, struct error *error) {
+    tune->patch = true;
+    if (misses->count) qsort(misses->list, (size_t)misses->count, sizeof *misses->list, compare_misses);
+    for (int i = 0; i < misses->count; i++) {
+        const struct problem *problem = &misses->list[i].problem;
+        const struct problem *last = tune->count ? &tune->items[tune->count - 1].problem : NULL;
+        bool same = last && last->op == problem->op && last->k == problem->k && last->n == problem->n &&
+                    last->group == problem->group;
+        if (same && last->m == problem->m) continue;
+        if (add_item(tune, problem, same ? last->m + 1 : 1, error)) return -1;
+    }
+    return tune->count ? 0 : error_set(error, "nothing to tune: the list has no misses");
+}
+
 void tune_free(struct tune *tune) {
     for (int i = 0; i < tune->count; i++) search_result_free(&tune->items[i].result);
     free(tune->items);
@@ -252,7 +276,7 @@ static bool same_key(const struct tile_row *row, const struct problem *problem) 
 static void add_row(struct tile_table *table, const struct tune_item *item, int m_low) {
     struct tile_row row = make_row(item, m_low);
     struct tile_row *last = table->count ? &table->rows[table->count - 1] : NULL;
-    if (last && same_key(last, &item->problem) && !strcmp(last->kernel, row.kernel) &&
+    if (last && same_key(last, &item->problem) && last->m_high + 1 == m_low && !strcmp(last->kernel, row.kernel) &&
         !strcmp(last->configuration, row.configuration)) {
         row.m_low = last->m_low;
         *last = row;
@@ -261,13 +285,35 @@ static void add_row(struct tile_table *table, const struct tune_item *item, int 
     }
 }
 
+/* Where a patch may begin: behind the rows of `before` that end below m. */
+static int lowest(const struct tile_table *before, const struct problem *problem) {
+    long low = 1;
+    for (size_t r = 0; r < before->count; r++)
+        if (same_key(&before->rows[r], problem) && before->rows[r].m_high < problem->m)
+            low = before->rows[r].m_high + 1;
+    return (int)low;
+}
+
+/* What new rows leave of an old one; m_low > m_high if nothing is left. They begin where it does, or above it. */
+static struct tile_row left_over(const struct tune *tune, const struct tile_row *old, const struct tile_row *rows,
+                                 size_t count) {
+    struct tile_row rest = *old;
+    for (int i = 0; i < tune->count && !tune->patch; i++)
+        if (same_key(old, &tune->items[i].problem)) rest.m_low = rest.m_high + 1;
+    for (size_t r = 0; r < count; r++) {
+        const struct tile_row *row = &rows[r];
+        bool same = !strcmp(row->op, old->op) && row->k == old->k && row->n == old->n && row->group == old->group;
+        if (same && row->m_low <= old->m_high && row->m_high >= rest.m_low) rest.m_low = row->m_high + 1;
+    }
+    return rest;
+}
+
 /* True if any was kept. */
 static bool keep_others(const struct tune *tune, const struct tile_table *before, struct tile_table *table) {
     size_t count = table->count;
     for (size_t r = 0; r < before->count; r++) {
-        bool ours = false;
-        for (int i = 0; i < tune->count && !ours; i++) ours = same_key(&before->rows[r], &tune->items[i].problem);
-        if (!ours) table->rows[table->count++] = before->rows[r];
+        struct tile_row rest = left_over(tune, &before->rows[r], table->rows, count);
+        if (rest.m_low <= rest.m_high) table->rows[table->count++] = rest;
     }
     return table->count > count;
 }
@@ -323,6 +369,8 @@ int tune_table(const struct tune *tune, const struct tile_table *before, struct 
         if (item->m_low == 1) m_low = 1;
         *missing += item->result.best < 0;
         if (item->result.best < 0) continue;
+        int least = tune->patch && before ? lowest(before, &item->problem) : 1;
+        if (m_low < least) m_low = least;
         add_row(table, item, m_low);
         m_low = item->problem.m + 1;
     }

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include "bench/misses.h"
 #include "bench/nvml.h"
 #include "bench/shapes.h"
 #include "kernels/tiles.h"
@@ -31,6 +32,7 @@ struct tune {
     int trials;                               /* limit of one problem; 0 for none */
     enum regime regime;                       /* as scope.regime says it */
     double budget_s;                          /* of all, stored trials included; 0 for none */
+    bool patch;                               /* the items mend a table and do not replace its rows */
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
 
     /* filled by tune_run */
@@ -57,14 +59,18 @@ struct tune_plan {
     bool ops[OP_COUNT];
 };
 int tune_plan(struct tune *tune, const struct tune_plan *plan, struct error *error);
+/* Or the misses alone, as a patch. Where one problem was missed with zero points and without, or with several
+ * epilogues, one of them is tuned: a row serves all. */
+int tune_plan_misses(struct tune *tune, const struct misses *misses, struct error *error);
 
 enum { TUNE_DONE, TUNE_INTERRUPTED };
 /* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
 int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
- * for other (op, k, n, group) are kept if they were measured in the same regime. *missing counts the items without a
- * winner; the next larger m covers them, or nothing does. The regime ends in TUNE_THROTTLED if an impaired card
- * measured a winner, a default that it is held against, or perhaps a kept row. */
+ * for other (op, k, n, group) are kept if they were measured in the same regime; in a patch also what the others say
+ * of m that no new row reaches, which begins where the row that it mends does, or behind the one below. *missing counts
+ * the items without a winner; the next larger m covers them, or nothing does. The regime ends in TUNE_THROTTLED if an
+ * impaired card measured a winner, a default that it is held against, or perhaps a kept row. */
 #define TUNE_THROTTLED ", throttled"
 int tune_table(const struct tune *tune, const struct tile_table *before, struct tile_table *table, int *missing,
                struct error *error);

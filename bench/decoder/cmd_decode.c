@@ -10,11 +10,12 @@
 #include "bench/decoder/prompt.h"
 #include "bench/decoder/report.h"
 #include "bench/commands.h"
+#include "bench/misses.h"
 
 enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128, MOST = 1 << 30 };
 
 struct decode_options {
-    const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *logits;
+    const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits;
     enum method method;
     bool in_memory, chat, ignore_eos, untuned, json, bench;
     int max_tokens, ctx, top_k;                    /* -1: not given; ctx 0 */
@@ -55,6 +56,7 @@ enum {
     OPTION_IGNORE_EOS,
     OPTION_TABLE,
     OPTION_UNTUNED,
+    OPTION_MISSES,
     OPTION_CTX,
     OPTION_JSON,
     OPTION_LOGITS,
@@ -89,6 +91,8 @@ static const struct argp_option option_list[] = {
     {0, 0, 0, 0, "Kernels:", 4},
     {"table", 't', "FILE", 0, "Tile table to take configurations from (default: built-in ones)", 0},
     {"untuned", OPTION_UNTUNED, 0, 0, "Built-in configurations, even if --table is given", 0},
+    {"misses", OPTION_MISSES, "FILE", 0,
+     "Append the shapes and M that the table has no row for; tilebook tune --from-misses tunes them", 0},
     {0, 0, 0, 0, "Output:", 5},
     {"json", OPTION_JSON, 0, 0, "One JSON object on stdout: prompt_ids, ids, text and the figures", 0},
     {"logits", OPTION_LOGITS, "FILE", 0,
@@ -131,6 +135,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_UNTUNED:
         o->untuned = true;
+        return 0;
+    case OPTION_MISSES:
+        o->misses = text;
         return 0;
     case OPTION_JSON:
         o->json = true;
@@ -384,6 +391,18 @@ static int report(const struct session *s, struct error *error) {
     return o->json ? report_print_json(&report, stdout, error) : 0;
 }
 
+static int append_misses(const struct session *s, struct error *error) {
+    struct misses misses = {.count = 0};
+    int added = 0;
+    if (!s->options->misses) return 0;
+    int status = model_misses(s->model, &misses, error) || misses_append(s->options->misses, &misses, &added, error);
+    if (!status && misses.count)
+        fprintf(stderr, "tilebook decode: %d of the shapes and M are not in a table, %d new ones in %s\n", misses.count,
+                added, s->options->misses);
+    misses_free(&misses);
+    return status ? error_prefix(error, "--misses") : 0;
+}
+
 static int run(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
     if (open_session(s, error) || open_logits(s, error)) return -1;
@@ -400,7 +419,7 @@ static int run(struct session *s, struct error *error) {
         return -1;
     if (s->stream.out && isatty(STDOUT_FILENO)) putchar('\n');
     if (fflush(stdout)) return error_set(error, "stdout: %s", strerror(errno));
-    return write_logits(s, error) || report(s, error) ? -1 : 0;
+    return write_logits(s, error) || append_misses(s, error) || report(s, error) ? -1 : 0;
 }
 
 int cmd_decode(int argc, char **argv) {

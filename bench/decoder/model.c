@@ -289,3 +289,7 @@ double model_bytes_per_token(const struct model *model) {
 void model_print_plans(const struct model *model, FILE *stream) {
     plans_print(model->plans, stream);
 }
+
+int model_misses(const struct model *model, struct misses *misses, struct error *error) {
+    return plans_misses(model->plans, misses, error);
+}

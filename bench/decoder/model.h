@@ -57,5 +57,8 @@ double model_bytes_per_token(const struct model *model);
 /* Prints "op k=K n=N m=M kernel configuration tuned|default" for each that ran, one a line, to `stream`; where a
  * table was given but not used, why. */
 void model_print_plans(const struct model *model, FILE *stream);
+/* As plans_misses has them. */
+struct misses;
+int model_misses(const struct model *model, struct misses *misses, struct error *error);
 
 #endif

@@ -99,10 +99,17 @@ void plans_print(const struct plans *plans, FILE *stream) {
         fprintf(stream, "%-11s k=%d n=%d m=%d %s %s %s", op_name(p->op), p->k, p->n, p->m,
                 kernel_full_name(choice->kernel, name), config_text(choice->kernel, &choice->config, configuration),
                 tuned ? "tuned" : "default");
+        if (choice->how == CHOICE_ABOVE) fprintf(stream, ": the last row, for m up to %ld", choice->row->m_high);
         if (choice->how == CHOICE_NO_ROW) fputs(": no row in the table", stream);
         if (choice->how == CHOICE_REFUSED)
             fprintf(stream, ": the table's row (%s %s) was refused: %s", choice->row->kernel,
                     choice->row->configuration, choice->why);
         fputc('\n', stream);
     }
+}
+
+int plans_misses(const struct plans *plans, struct misses *misses, struct error *error) {
+    for (int i = 0; i < plans->count; i++)
+        if (misses_note(misses, &plans->entries[i].problem, plans->entries[i].choice.how, error)) return -1;
+    return 0;
 }

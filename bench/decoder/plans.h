@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+#include "bench/misses.h"
 #include "kernels/kernel.h"
 #include "kernels/tiles.h"
 
@@ -21,5 +22,8 @@ int plans_run(struct plans *plans, const struct problem *problem, struct operand
 size_t plans_workspace(const struct plans *plans);
 /* "op k n m kernel configuration tuned|default", and why a table's row was not used, one plan a line. */
 void plans_print(const struct plans *plans, FILE *stream);
+
+/* Notes what the table did not say. */
+int plans_misses(const struct plans *plans, struct misses *misses, struct error *error);
 
 #endif
