@@ -2,6 +2,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <regex.h>
+#include <string>
+
 static const volatile sig_atomic_t *stop;
 
 // No exception may cross into C: one that is thrown in `body` (out of memory) ends the program here.
@@ -47,6 +50,20 @@ void cbench_skip_with_error(cbench_state *state, const char *message) {
 
 void cbench_add_context(const char *key, const char *value) {
     contain([=] { benchmark::AddCustomContext(key, value); });
+}
+
+// As Google Benchmark reads it. A filter that is no regular expression selects nothing, and it says so.
+bool cbench_selects(const char *name) {
+    return contain([=] {
+        std::string filter = benchmark::GetBenchmarkFilter();
+        if (filter.empty() || filter == "all") return true;
+        bool others = filter[0] == '-';
+        regex_t pattern;
+        if (regcomp(&pattern, filter.c_str() + others, REG_EXTENDED | REG_NOSUB)) return false;
+        bool found = !regexec(&pattern, (std::string(name) + CBENCH_ENDING).c_str(), 0, nullptr, 0);
+        regfree(&pattern);
+        return found != others;
+    });
 }
 
 void cbench_initialize(int *argc, char **argv) {

@@ -34,6 +34,11 @@ void cbench_skip_with_error(struct cbench_state *state, const char *message);
 /* A key of the JSON's "context" (both copied); call before cbench_run. */
 void cbench_add_context(const char *key, const char *value);
 
+/* What Google Benchmark adds to the name of every benchmark of this kind. */
+#define CBENCH_ENDING "/iterations:1/manual_time"
+/* Whether --benchmark_filter leaves a benchmark of this name in; after cbench_initialize. */
+bool cbench_selects(const char *name);
+
 /* Takes the --benchmark_* flags out of argv (argc is updated). */
 void cbench_initialize(int *argc, char **argv);
 /* From when *flag is not 0 on no further benchmark starts: each that is left is an error, "interrupted", in the output,

@@ -3,10 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "bench/cbench.h"
+#include "bench/context.h"
 #include "bench/cupti.h"
 #include "bench/probe.h"
+#include "bench/resume.h"
 #include "bench/rows.h"
 #include "bench/samples.h"
 #include "bench/selection.h"
@@ -23,9 +26,10 @@ struct options {
     int peer_count;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
+    bool resume;
 };
 
-enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES };
+enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES, KEY_RESUME };
 
 static const struct argp_option option_list[] = {
     {"chain", KEY_CHAIN, "LAYERS", 0,
@@ -45,6 +49,10 @@ static const struct argp_option option_list[] = {
      "Append a row a point to this CSV; on a GPU with what reading the same weights takes and with cuBLASLt's time", 0},
     {"misses", KEY_MISSES, "FILE", 0,
      "Append the shapes and M that --table has no row for; tilebook tune --from-misses tunes them", 0},
+    {"resume", KEY_RESUME, NULL, 0,
+     "Go on with the file of --benchmark_out, if it is there: points that it has are not measured again and stay in "
+     "it. For the same device, sources and regime",
+     0},
     {"benchmark_min_time", KEY_MIN_TIME, "S", OPTION_HIDDEN, "", 0},
     {0},
 };
@@ -63,6 +71,7 @@ static const char doc[] =
     "  tilebook sweep\n"
     "  tilebook sweep --op marlin_gemm --shapes 5120x7168 --m 1:256:x2 --config all\n"
     "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json\n"
+    "  tilebook sweep --table tiles.txt --benchmark_out=sweep.json --resume    # after Ctrl-C, or killed\n"
     "  tilebook sweep --chain 48 --op marlin_gemm --m 1,8,16 --table tiles.txt";
 
 /* Seconds, as older (0.5) and newer (0.5s) releases of Google Benchmark write them. */
@@ -84,6 +93,13 @@ static void check_chain(const struct options *options, struct argp_state *state)
                    "--chain takes its configurations from --table or the defaults, its epilogues from the model, "
                    "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv and "
                    "--report do not go with it");
+}
+
+static void check_resume(const struct options *options, struct argp_state *state) {
+    if (options->resume && (options->selection.sweep.chain || options->csv))
+        argp_error(state,
+                   "--resume goes neither with --chain nor with --csv, which is begun anew; --report is appended "
+                   "to");
 }
 
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
@@ -114,10 +130,14 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_MISSES:
         options->misses = argument;
         break;
+    case KEY_RESUME:
+        options->resume = true;
+        break;
     case ARGP_KEY_END:
         if (options->misses && !options->selection.table)
             argp_error(state, "--misses needs a tile table: --table FILE");
         check_chain(options, state);
+        check_resume(options, state);
         break;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -135,8 +155,10 @@ struct command_line {
     char **argv, **google_argv; /* google_argv shares argv's memory */
     int repetitions;
     bool list;
-    const char *out; /* Google Benchmark's file, or NULL */
-    bool json;       /* that file is JSON */
+    int out_index;     /* of --benchmark_out in google_argv; 0: not given */
+    const char *out;   /* its file, or NULL */
+    bool json;         /* that file is JSON */
+    char google[4200]; /* --benchmark_out=FILE as Google Benchmark gets it instead */
 };
 
 static bool starts_with(const char *text, const char *prefix) {
@@ -159,7 +181,10 @@ static int split_arguments(int argc, char **argv, struct command_line *line) {
         }
         line->google_argv[line->google_argc++] = argv[i];
         if (starts_with(argv[i], repetitions)) line->repetitions = atoi(argv[i] + strlen(repetitions));
-        if (starts_with(argv[i], out)) line->out = argv[i] + strlen(out);
+        if (starts_with(argv[i], out)) {
+            line->out = argv[i] + strlen(out);
+            line->out_index = line->google_argc - 1;
+        }
         if (starts_with(argv[i], "--benchmark_out_format=")) line->json &= !strcmp(strchr(argv[i], '=') + 1, "json");
         if (starts_with(argv[i], list)) line->list = !strstr(argv[i], "=false") && !strstr(argv[i], "=0");
     }
@@ -177,12 +202,6 @@ static struct measure_options measuring(double min_time) {
 
 /* --- context --- */
 
-static void add_number(const char *key, double value) {
-    char text[32];
-    snprintf(text, sizeof text, "%.6g", value);
-    cbench_add_context(key, text);
-}
-
 static void add_command(int argc, char **argv) {
     char text[4096];
     size_t used = (size_t)snprintf(text, sizeof text, "%s", program);
@@ -192,26 +211,9 @@ static void add_command(int argc, char **argv) {
 }
 
 static void add_context(const struct sweep *sweep) {
-    const struct device *device = sweep->device;
-    bool gpu = device->backend == BACKEND_CUDA;
-    cbench_add_context("device", device->name);
-    cbench_add_context("uuid", device->uuid);
-    cbench_add_context("architecture", device->architecture);
-    add_number("multiprocessors", device->multiprocessors);
-    cbench_add_context("software", device->software);
-    cbench_add_context("cupti", !gpu ? "none" : *cupti_version() ? cupti_version() : "not attached");
-    cbench_add_context("kernels", device->kernels);
-    cbench_add_context("launch", sweep->chains ? "graph, pdl" : gpu ? regime_name(sweep->measuring.regime) : "call");
-    cbench_add_context("cache", sweep->options.cold ? "cold" : "warm");
-    cbench_add_context("data", "uniform");
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)sweep->options.seed);
-    cbench_add_context("seed", seed);
-    add_number("read_gbs", sweep->ceilings.read_gbs);
-    add_number("copy_gbs", sweep->ceilings.copy_gbs);
-    add_number("matrix_tflops", sweep->ceilings.matrix_tflops);
-    char state[NVML_STATE];
-    cbench_add_context("state", gpu ? nvml_state_text(&sweep->ceilings.state, state) : "none");
+    struct context context;
+    context_of(sweep, &context);
+    for (int i = 0; i < context.count; i++) cbench_add_context(context.entries[i].key, context.entries[i].value);
 }
 
 /* --- running --- */
@@ -260,7 +262,10 @@ static int finish(const struct sweep *sweep, int ran, bool interrupted) {
     if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
     summarize(sweep);
     if (!interrupted) return sweep->failures ? 1 : 0;
-    fprintf(stderr, "%s: interrupted; the rows of the points that were not measured say so\n", program);
+    fprintf(stderr,
+            "%s: interrupted; the rows of the points that were not measured say so. The same command with "
+            "--benchmark_out and --resume goes on\n",
+            program);
     return 130;
 }
 
@@ -270,22 +275,25 @@ static int open_file(const char *path, FILE **file, struct error *error) {
 }
 
 /* All samples lie beside Google Benchmark's file, if that is a JSON file and no device or pipe. */
-static int open_samples(struct sweep *sweep, const struct command_line *line, struct error *error) {
+static int open_samples(struct sweep *sweep, const struct command_line *line, const struct resume *resume,
+                        struct error *error) {
     char path[4096];
     struct stat found;
     if (!line->out || !line->json || line->list) return 0;
     if (!stat(line->out, &found) && !S_ISREG(found.st_mode)) return 0;
-    if (samples_path(line->out, path, sizeof path, error) || open_file(path, &sweep->samples, error)) return -1;
+    if (samples_path(line->out, path, sizeof path, error)) return -1;
+    if (resume) return resume_lines(resume, path, SAMPLES_HEADER, &sweep->samples, error);
+    if (open_file(path, &sweep->samples, error)) return -1;
     samples_begin(sweep->samples);
     return 0;
 }
 
 /* The report first: it can refuse, the other files are begun anew. */
 static int open_files(struct sweep *sweep, const struct options *options, const struct command_line *line,
-                      struct error *error) {
+                      const struct resume *resume, struct error *error) {
     if (options->report && !line->list && rows_open(options->report, &sweep->report, error)) return -1;
     if (options->csv && open_file(options->csv, &sweep->csv, error)) return -1;
-    return open_samples(sweep, line, error);
+    return open_samples(sweep, line, resume, error);
 }
 
 /* True if there was a file and it is not complete. */
@@ -295,11 +303,14 @@ static bool close_file(FILE *file) {
 }
 
 /* Whatever was begun must be complete. */
-static int close_files(struct sweep *sweep, const struct command_line *line, int ran, struct error *error) {
+static int close_files(struct sweep *sweep, const struct command_line *line, struct resume *resume, int ran,
+                       struct error *error) {
     bool csv = close_file(sweep->csv), samples = close_file(sweep->samples);
     bool report = close_file(sweep->report) || sweep->report_failed;
-    if (ran && !line->list && line->out && line->json && !json_is_complete(line->out))
-        return error_set(error, "%s could not be written; is the disk full?", line->out);
+    const char *written = line->out ? strchr(line->google, '=') + 1 : NULL;
+    if (ran && !line->list && line->json && written && !json_is_complete(written))
+        return error_set(error, "%s could not be written; is the disk full?", written);
+    if (resume && resume_finish(resume, error)) return -1;
     if (!csv && !samples && !report) return 0;
     return error_set(error, "the %s could not be written; is the disk full?",
                      csv       ? "CSV file"
@@ -307,30 +318,79 @@ static int close_files(struct sweep *sweep, const struct command_line *line, int
                                : "report");
 }
 
+/* The file that this sweep goes on with, and its points that are not to run again. NULL if it begins one. */
+static int open_resume(struct sweep *sweep, const struct options *options, const struct command_line *line,
+                       struct resume **resume, struct error *error) {
+    struct context context;
+    *resume = NULL;
+    if (!options->resume || line->list || access(line->out, F_OK)) return 0;
+    context_of(sweep, &context);
+    if (resume_open(line->out, resume, error) || resume_check(*resume, &context, error) ||
+        resume_ceilings(*resume, &sweep->ceilings, error))
+        return -1;
+    for (int i = 0; i < sweep->count; i++) sweep->points[i].measured = resume_has(*resume, sweep->points[i].name);
+    return 0;
+}
+
+/* Runs that are left; in *measured the points that are not among them, of those that the filter selects. */
+static int count_runs(const struct sweep *sweep, const struct command_line *line, int *measured) {
+    int left = 0;
+    *measured = 0;
+    for (int i = 0; i < sweep->count; i++) {
+        const char *name = sweep->chains ? sweep_chain_name(sweep, i) : sweep->points[i].name;
+        if (!cbench_selects(name)) continue;
+        if (!sweep->chains && sweep->points[i].measured)
+            ++*measured;
+        else
+            left += line->repetitions > 1 ? line->repetitions : 1;
+    }
+    return left;
+}
+
+/* Says what will be done, and measures what all rows refer to unless the file has it. */
+static int begin(struct sweep *sweep, const struct options *options, const struct resume *resume, int measured,
+                 struct error *error) {
+    const struct device *device = sweep->device;
+    char before[64] = "; measuring the ceilings first";
+    if (options->selection.small)
+        fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
+    if (resume) snprintf(before, sizeof before, "; measured before: %d point%s", measured, measured == 1 ? "" : "s");
+    fprintf(stderr, "%s: %d run%s on %s (%s)%s\n", program, sweep->runs, sweep->runs == 1 ? "" : "s", device->id,
+            device->name, before);
+    return resume ? 0 : run_ceilings(sweep, error);
+}
+
+static int run_points(struct sweep *sweep, const struct options *options, struct command_line *line,
+                      struct resume *resume) {
+    const volatile sig_atomic_t *interrupted = catch_interrupt();
+    struct error error;
+    int measured;
+    sweep->runs = count_runs(sweep, line, &measured);
+    /* cuBLASLt beside a point may take as long as the point. */
+    sweep->shares = sweep->runs * (options->report ? 2 : 1);
+    if (open_files(sweep, options, line, resume, &error)) return fail(1, error.text);
+    if (!line->list && begin(sweep, options, resume, measured, &error)) return fail(1, error.text);
+    if (options->budget_s > 0) sweep->deadline = progress_now() + options->budget_s;
+    progress_start(&sweep->progress, stderr);
+    add_context(sweep);
+    sweep_register(sweep);
+    cbench_stop_at(interrupted);
+    int ran = sweep->runs || !measured ? cbench_run() : 0;
+    if (close_files(sweep, line, resume, ran, &error)) return fail(1, error.text);
+    return finish(sweep, ran + measured, *interrupted);
+}
+
 static int run(struct sweep *sweep, const struct options *options, struct command_line *line) {
+    struct resume *resume;
     struct error error;
     sweep->measuring = measuring(options->min_time);
     sweep->measuring.regime = options->selection.regime;
     sweep->repeated = line->repetitions > 1;
-    if (options->budget_s > 0) sweep->deadline = sweep_now() + options->budget_s;
-    /* cuBLASLt beside a point may take as long as the point. */
-    sweep->runs = sweep->count * (line->repetitions > 1 ? line->repetitions : 1) * (options->report ? 2 : 1);
     sweep->words = stderr;
-    if (open_files(sweep, options, line, &error)) return fail(1, error.text);
-    if (!line->list) {
-        if (options->selection.small)
-            fprintf(stderr, "%s: on the CPU the default shape is a small one; --shapes takes others\n", program);
-        fprintf(stderr, "%s: %d point%s on %s (%s); measuring the ceilings first\n", program, sweep->count,
-                sweep->count == 1 ? "" : "s", sweep->device->id, sweep->device->name);
-        if (run_ceilings(sweep, &error)) return fail(1, error.text);
-    }
-    add_context(sweep);
-    sweep_register(sweep);
-    const volatile sig_atomic_t *interrupted = catch_interrupt();
-    cbench_stop_at(interrupted);
-    int ran = cbench_run();
-    if (close_files(sweep, line, ran, &error)) return fail(1, error.text);
-    return finish(sweep, ran, *interrupted);
+    int failed = open_resume(sweep, options, line, &resume, &error);
+    int code = failed ? fail(1, error.text) : run_points(sweep, options, line, resume);
+    resume_free(resume);
+    return code;
 }
 
 /* --- peers --- */
@@ -430,15 +490,44 @@ static int run_arguments(struct options *options, struct command_line *line) {
     return code;
 }
 
+/* Where Google Benchmark writes: beside a file that is gone on with; nowhere if it only lists, for it would empty the
+ * file. A part that stays of an earlier sweep does not belong to a new one. */
+static int choose_out(const struct options *options, struct command_line *line, struct error *error) {
+    bool begun = line->out && line->json && !access(line->out, F_OK);
+    if (options->resume && (!line->out || !line->json))
+        return error_set(error, "--resume needs the JSON file that it goes on with: --benchmark_out=FILE");
+    if (!line->out) return 0;
+    size_t room = sizeof line->google;
+    size_t length =
+        (size_t)snprintf(line->google, room, "--benchmark_out=%s%s", line->out, line->json ? RESUME_SUFFIX : "");
+    if (length >= room) return error_set(error, "the name of the file is too long: %s", line->out);
+    char **argument = &line->google_argv[line->out_index];
+    if (line->list) {
+        memmove(argument, argument + 1, (size_t)(line->google_argc-- - line->out_index) * sizeof *argument);
+    } else if (options->resume && begun) {
+        *argument = line->google;
+    } else {
+        if (line->json) unlink(line->google + strlen("--benchmark_out="));
+        snprintf(line->google, room, "--benchmark_out=%s", line->out);
+    }
+    return 0;
+}
+
 int cmd_sweep(int argc, char **argv) {
     struct options options = {.selection = selection_default};
     struct command_line line;
+    struct error error;
+    int code = 2;
     if (split_arguments(argc, argv, &line)) return fail(1, "out of memory");
     argp_err_exit_status = 2;
     argp_parse(&parser, line.argc, line.argv, 0, NULL, &options);
-    cbench_initialize(&line.google_argc, line.google_argv);
-    add_command(argc, argv);
-    int code = run_arguments(&options, &line);
+    if (choose_out(&options, &line, &error)) {
+        fail(code, error.text);
+    } else {
+        cbench_initialize(&line.google_argc, line.google_argv);
+        add_command(argc, argv);
+        code = run_arguments(&options, &line);
+    }
     free(line.argv);
     return code;
 }

@@ -5,13 +5,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/cbench.h"
 #include "bench/compare.h"
 #include "bench/samples.h"
 
 enum { MOST_EXPECTED = 1000000000 }; /* and SAMPLES_MOST more are still an int */
 
 static const double alpha = 0.05;
-static const char name_ending[] = "/iterations:1/manual_time"; /* Google Benchmark's, of every row */
 
 /* A row, its repetitions taken together. */
 struct point {
@@ -87,7 +87,7 @@ static int add_entry(struct results *results, const json_t *entry, struct error 
     char name[SAMPLES_NAME];
     if (!full || !type) return error_set(error, "an entry of \"benchmarks\" has no \"name\" or no \"run_type\"");
     if (strcmp(type, "iteration")) return 0;
-    const char *end = strstr(full, name_ending);
+    const char *end = strstr(full, CBENCH_ENDING);
     int length = end ? (int)(end - full) : (int)strnlen(full, SAMPLES_NAME);
     if (length >= SAMPLES_NAME) return error_set(error, "a name is longer than %d characters", SAMPLES_NAME - 1);
     snprintf(name, sizeof name, "%.*s", length, full);

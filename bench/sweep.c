@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bench/cbench.h"
 #include "bench/rows.h"
@@ -233,12 +232,6 @@ void sweep_destroy(struct sweep *sweep) {
 
 /* --- running a point --- */
 
-double sweep_now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
 static int use_problem(struct sweep *sweep, const struct problem *problem, struct error *error) {
     if (sweep->instance && problem_equal(&sweep->instance->problem, problem)) return 0;
     instance_destroy(sweep->instance);
@@ -249,8 +242,8 @@ static int use_problem(struct sweep *sweep, const struct problem *problem, struc
 struct measure_options sweep_measuring(struct sweep *sweep) {
     struct measure_options options = sweep->measuring;
     if (!(sweep->deadline > 0)) return options;
-    double left = (sweep->deadline - sweep_now()) / (sweep->runs > 1 ? sweep->runs : 1);
-    sweep->runs--;
+    double left = (sweep->deadline - progress_now()) / (sweep->shares > 1 ? sweep->shares : 1);
+    sweep->shares--;
     options.max_seconds = fmax(0, fmin(options.max_seconds, left));
     options.min_seconds = fmin(options.min_seconds, options.max_seconds / 2);
     options.warmup_seconds = fmin(options.warmup_seconds, options.max_seconds / 10);
@@ -400,6 +393,7 @@ void sweep_warn(const struct sweep *sweep, unsigned long long reasons) {
 
 void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
                   double relative_error) {
+    progress_end(&point->sweep->progress);
     if (nvml_watch(&point->sweep->watch, m->throttle)) sweep_warn(point->sweep, m->throttle);
     struct beside beside = measure_beside(point);
     set_counters(state, point, m, &beside, relative_error);
@@ -410,12 +404,43 @@ void sweep_report(struct cbench_state *state, struct sweep_point *point, const s
     if (point->sweep->samples) samples_put(point->sweep->samples, point->name, m);
 }
 
+/* --- progress --- */
+
+static const double log_every = 30; /* seconds between two lines in a log */
+
+/* By what the runs took so far; -1 before the first has ended. */
+static double time_left(const struct sweep *sweep, double now) {
+    return sweep->ran ? (now - sweep->began_s) / sweep->ran * (sweep->runs - sweep->ran) : -1;
+}
+
+void sweep_show(struct sweep *sweep, const char *name) {
+    double now = progress_now();
+    char text[SWEEP_NAME + 32];
+    if (!sweep->runs) return;
+    if (!sweep->began_s) sweep->began_s = sweep->said_s = now;
+    snprintf(text, sizeof text, "%d/%d %s", sweep->ran + 1, sweep->runs, name);
+    progress_show(&sweep->progress, (double)sweep->ran / sweep->runs, time_left(sweep, now), text);
+}
+
+void sweep_ran(struct sweep *sweep) {
+    double now = progress_now();
+    char left[32];
+    if (!sweep->runs) return;
+    sweep->ran++;
+    progress_end(&sweep->progress);
+    if (sweep->progress.terminal || now - sweep->said_s < log_every) return;
+    progress_line(&sweep->progress, "[%d/%d] %s left", sweep->ran, sweep->runs,
+                  progress_time(time_left(sweep, now), left));
+    sweep->said_s = now;
+}
+
 static void run_point(struct cbench_state *state, void *data) {
     struct sweep_point *point = data;
     while (cbench_keep_running(state)) {
         struct measurement m;
         struct error error;
         double relative_error = 0;
+        sweep_show(point->sweep, point->name);
         if (run_plan(point, &m, &relative_error, &error)) {
             point->sweep->failures++;
             write_csv(point->sweep->csv, point, &(struct measurement){.stop = "", .clock = ""}, relative_error);
@@ -425,6 +450,7 @@ static void run_point(struct cbench_state *state, void *data) {
         sweep_report(state, point, &m, relative_error);
         measurement_free(&m);
     }
+    sweep_ran(point->sweep);
 }
 
 void sweep_register(struct sweep *sweep) {
@@ -436,5 +462,6 @@ void sweep_register(struct sweep *sweep) {
         fprintf(sweep->csv,
                 "op,kernel,layer,k,n,group,zeros,m,epilogue,configuration,status,us,p20_us,p80_us,min_us,span_us,"
                 "event_us,samples,gbs,tflops,error,stop,clock\n");
-    for (int i = 0; i < sweep->count; i++) cbench_register(sweep->points[i].name, run_point, &sweep->points[i]);
+    for (int i = 0; i < sweep->count; i++)
+        if (!sweep->points[i].measured) cbench_register(sweep->points[i].name, run_point, &sweep->points[i]);
 }

@@ -6,6 +6,7 @@
 
 #include "bench/measure.h"
 #include "bench/misses.h"
+#include "bench/progress.h"
 #include "bench/shapes.h"
 #include "bench/yardsticks.h"
 
@@ -32,6 +33,7 @@ struct sweep_point {
     struct problem problem;
     struct config config;
     const char *refused; /* why it must not run; NULL: it may */
+    bool measured;       /* by an earlier sweep that this one goes on with: it does not run again */
     char layer[24];
     char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE]/CONFIG */
 };
@@ -42,13 +44,17 @@ struct sweep {
     const struct tile_table *table;   /* or NULL */
     struct measure_options measuring; /* set by the caller before anything runs */
     struct ceilings ceilings;         /* likewise */
-    double deadline;                  /* likewise; on the monotonic clock, seconds; 0 for none */
-    int runs;                         /* likewise; those to come, for the deadline */
-    FILE *csv;                        /* likewise; NULL for none */
-    FILE *report;                     /* likewise, of rows_open: then points get their yardsticks too */
-    FILE *samples;                    /* likewise, of samples_begin */
-    FILE *words;                      /* likewise; for warnings */
-    bool repeated;                    /* likewise; Google Benchmark will aggregate repetitions */
+    double deadline;                  /* likewise; on the clock of progress_now; 0 for none */
+    int shares;                       /* likewise; runs to come, each with a share of the time to the deadline */
+    int runs;                         /* likewise; 0: no progress is shown */
+    int ran;
+    double began_s, said_s;   /* when the first run began; when a log last heard of the progress */
+    struct progress progress; /* likewise */
+    FILE *csv;                /* likewise; NULL for none */
+    FILE *report;             /* likewise, of rows_open: then points get their yardsticks too */
+    FILE *samples;            /* likewise, of samples_begin */
+    FILE *words;              /* likewise; for warnings */
+    bool repeated;            /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;
     struct sweep_chains *chains; /* in place of the points, `count` too; or NULL */
     int count, room;
@@ -67,9 +73,7 @@ int sweep_create(struct device *device, const struct sweep_options *options, con
                  struct sweep **sweep, struct error *error);
 /* Data in sweep->instance and a plan, fitted and verified; the caller destroys it (NULL on failure). */
 int sweep_make(struct sweep_point *point, struct plan **plan, double *relative_error, struct error *error);
-/* Seconds of the clock that the deadline is on. */
-double sweep_now(void);
-/* Registers all points with Google Benchmark. */
+/* Registers all points that are not measured with Google Benchmark. */
 void sweep_register(struct sweep *sweep);
 /* What a point does with its measurement: a warning if it is the first of an impaired card, the row, its lines
  * in the CSV and in the report. */
@@ -84,11 +88,15 @@ void sweep_destroy(struct sweep *sweep);
 
 /* --- for chains (sweep_chain.c) --- */
 
+/* A run begins, or has ended: shows how far the sweep is and how long it still takes. */
+void sweep_show(struct sweep *sweep, const char *name);
+void sweep_ran(struct sweep *sweep);
 /* Whether --op, --kernel and the device leave this kernel in. */
 bool sweep_selects(const struct sweep *sweep, const struct kernel *kernel);
 /* How long the next run may sample: what is left of the time, shared among the runs that are left. */
 struct measure_options sweep_measuring(struct sweep *sweep);
 int sweep_add_chains(struct sweep *sweep, const struct shapes *shapes, const int *m, int m_count, struct error *error);
+const char *sweep_chain_name(const struct sweep *sweep, int index);
 void sweep_register_chains(struct sweep *sweep);
 void sweep_free_chains(struct sweep *sweep);
 

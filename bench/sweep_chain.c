@@ -62,6 +62,10 @@ static int add_chain(struct sweep *sweep, const struct shapes *shapes, enum op o
     return 0;
 }
 
+const char *sweep_chain_name(const struct sweep *sweep, int index) {
+    return sweep->chains->points[index].name;
+}
+
 static bool has_kernel(const struct sweep *sweep, enum op op) {
     for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++)
         if ((*kernel)->op == op && sweep_selects(sweep, *kernel)) return true;
@@ -159,6 +163,7 @@ static void run_chain(struct cbench_state *state, void *data) {
         struct measurement m;
         struct error error;
         char kernels[1024];
+        sweep_show(sweep, point->name);
         struct measure_options measuring = sweep_measuring(sweep);
         if (use_chain(point, &error) || chain_measure(sweep->chains->chain, point->regime, &measuring, &m, &error)) {
             sweep->failures++;
@@ -173,6 +178,7 @@ static void run_chain(struct cbench_state *state, void *data) {
         if (sweep->samples) samples_put(sweep->samples, point->name, &m);
         measurement_free(&m);
     }
+    sweep_ran(sweep);
 }
 
 void sweep_register_chains(struct sweep *sweep) {

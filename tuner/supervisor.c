@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tuner/progress.h"
+#include "bench/progress.h"
 
 enum { ATTEMPTS = 2 }; /* of a trial whose worker is killed from outside */
 

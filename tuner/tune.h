@@ -8,7 +8,7 @@
 #include "bench/nvml.h"
 #include "bench/shapes.h"
 #include "kernels/tiles.h"
-#include "tuner/progress.h"
+#include "bench/progress.h"
 #include "tuner/search.h"
 #include "tuner/store.h"
 #include "tuner/supervisor.h"

@@ -1,4 +1,4 @@
-#include "tuner/progress.h"
+#include "bench/progress.h"
 
 #include <stdarg.h>
 #include <string.h>
