@@ -3,88 +3,49 @@
 #include <string.h>
 
 #include "bench/compare.h"
-
-/* A round must be short beside the drift of a clock; what it lacks in samples the rounds have in number. */
-static const struct measure_options round_options = {.warmup_seconds = 0.002,
-                                                     .min_seconds = 0.01,
-                                                     .max_seconds = 0.1,
-                                                     .min_samples = 10,
-                                                     .max_samples = 1000,
-                                                     .interval = 0.02};
+#include "bench/rounds.h"
 
 enum { ARM_A, ARM_AGAIN, ARM_B, ARMS };
 
 struct duel {
     struct sweep *sweep; /* A's: device, regime, words and the state of the card */
     const struct sweep_point *a, *b;
-    struct instance *instance;
-    struct plan *plans[ARMS];
-    float *us[ARMS]; /* medians of the rounds */
-    uint64_t random;
+    struct rounds rounds;
+    float *us; /* medians of A's rounds, then of the other arms' */
 };
-
-/* A value below `count`, by xorshift. */
-static int roll(uint64_t *random, int count) {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    return (int)(*random >> 33) % count;
-}
-
-static int measure_arm(struct duel *duel, int arm, int round, struct error *error) {
-    struct measure_options options = round_options;
-    struct measurement m;
-    options.regime = duel->sweep->measuring.regime;
-    if (measure(duel->instance, duel->plans[arm], &options, &m, error)) return -1;
-    if (nvml_watch(&duel->sweep->watch, m.throttle)) sweep_warn(duel->sweep, m.throttle);
-    duel->us[arm][round] = (float)m.median_us;
-    measurement_free(&m);
-    return 0;
-}
-
-static int measure_round(struct duel *duel, int round, struct error *error) {
-    int order[ARMS] = {ARM_A, ARM_AGAIN, ARM_B};
-    for (int left = ARMS; left; left--) {
-        int chosen = roll(&duel->random, left), arm = order[chosen];
-        order[chosen] = order[left - 1];
-        if (measure_arm(duel, arm, round, error)) return -1;
-    }
-    return 0;
-}
 
 /* Both arms verified on the same data before either is timed. */
 static int begin(struct duel *duel, struct error *error) {
     struct device *device = duel->sweep->device;
     const struct sweep_options *options = &duel->sweep->options;
-    if (instance_create(device, &duel->a->problem, options->seed, options->cold, &duel->instance, error)) return -1;
+    if (instance_create(device, &duel->a->problem, options->seed, options->cold, &duel->rounds.instance, error))
+        return -1;
     for (int arm = 0; arm < ARMS; arm++) {
         const struct sweep_point *point = arm == ARM_B ? duel->b : duel->a;
-        if (plan_create(device, point->kernel, &point->problem, &point->config, &duel->plans[arm], error) ||
-            instance_fit(duel->instance, duel->plans[arm], error) ||
-            instance_verify(duel->instance, duel->plans[arm], NULL, error))
+        if (plan_create(device, point->kernel, &point->problem, &point->config, &duel->rounds.plans[arm], error) ||
+            instance_fit(duel->rounds.instance, duel->rounds.plans[arm], error) ||
+            instance_verify(duel->rounds.instance, duel->rounds.plans[arm], NULL, error))
             return error_prefix(error, "%s failed", arm == ARM_B ? "B" : "A");
     }
     return 0;
 }
 
 static void end(struct duel *duel) {
-    for (int arm = 0; arm < ARMS; arm++) {
-        if (duel->plans[arm]) plan_destroy(duel->plans[arm]);
-        free(duel->us[arm]);
-    }
-    instance_destroy(duel->instance);
+    for (int arm = 0; arm < ARMS; arm++)
+        if (duel->rounds.plans[arm]) plan_destroy(duel->rounds.plans[arm]);
+    instance_destroy(duel->rounds.instance);
+    free(duel->us);
 }
 
 /* 1 if it was interrupted. */
-static int fight(struct duel *duel, int rounds, const volatile sig_atomic_t *stop, struct error *error) {
-    for (int arm = 0; arm < ARMS; arm++)
-        if (!(duel->us[arm] = calloc((size_t)rounds, sizeof *duel->us[arm]))) return error_set(error, "out of memory");
+static int fight(struct duel *duel, struct error *error) {
+    unsigned long long throttle;
+    duel->us = calloc((size_t)ARMS * duel->rounds.rounds, sizeof *duel->us);
+    if (!duel->us) return error_set(error, "out of memory");
     if (begin(duel, error)) return -1;
-    for (int round = 0; round < rounds; round++) {
-        if (*stop) return 1;
-        if (measure_round(duel, round, error)) return -1;
-    }
-    return 0;
+    int result = rounds_run(&duel->rounds, duel->us, &throttle, error);
+    if (nvml_watch(&duel->sweep->watch, throttle)) sweep_warn(duel->sweep, throttle);
+    return result;
 }
 
 /* A's point, and what is different in B's: its kernel, and its configuration. */
@@ -100,18 +61,20 @@ static int compare_pair(struct compare *compare, struct sweep *sweep, const stru
                         const struct sweep_point *b, int rounds, const volatile sig_atomic_t *stop,
                         struct error *error) {
     char name[2 * SWEEP_NAME];
-    struct duel duel = {.sweep = sweep, .a = a, .b = b, .random = (sweep->options.seed + 1) * 0x9e3779b97f4a7c15u | 1};
+    struct duel duel = {.sweep = sweep, .a = a, .b = b};
+    duel.rounds = (struct rounds){
+        .arms = ARMS, .rounds = rounds, .regime = sweep->measuring.regime, .seed = sweep->options.seed, .stop = stop};
     struct error why;
     name_row(a, b, name, sizeof name);
-    int result = fight(&duel, rounds, stop, &why);
+    int result = fight(&duel, &why);
     if (result < 0) {
         struct compare_missing *missing = compare_add_missing(compare, name, why.text);
         if (missing) missing->worse = true;
         result = missing ? 0 : error_set(error, "out of memory");
     } else if (!result) {
         struct compare_row *row = compare_add_row(compare, name);
-        result = row ? compare_rounds(duel.us[ARM_A], duel.us[ARM_AGAIN], duel.us[ARM_B], rounds, compare->margin, row,
-                                      error)
+        result = row ? compare_rounds(duel.us, duel.us + ARM_AGAIN * rounds, duel.us + ARM_B * rounds, rounds,
+                                      compare->margin, row, error)
                      : error_set(error, "out of memory");
     }
     end(&duel);

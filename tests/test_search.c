@@ -123,6 +123,115 @@ static void expect_config(const struct trial *trial, int a, int b, int c) {
                  trial->config.value[2], a, b, c);
 }
 
+/* What a final answers: each arm's time, times what drifts by `drift` a round, and what it does wrong. */
+struct stage {
+    struct oracle oracle;
+    double us[FINALISTS + 2];
+    double drift; /* a round */
+    int finals, arms, stop;
+    enum trial_status status;
+    struct config seen[FINALISTS + 2];
+};
+
+static int ask_stage(void *context, const struct kernel *k, const struct problem *p, const struct config *c,
+                     struct trial_result *result) {
+    return ask(&((struct stage *)context)->oracle, k, p, c, result);
+}
+
+static int play(void *context, const struct problem *problem, const struct trial *const *arms, int count,
+                struct trial_result *result) {
+    struct stage *stage = context;
+    assert_int_equal(problem->op, OP_MARLIN_GEMM);
+    assert_true(arms[0] == arms[1] && arms[0]->is_default);
+    stage->finals++;
+    stage->arms = count;
+    if (stage->stop) return stage->stop;
+    *result = (struct trial_result){.status = stage->status, .seconds = 3};
+    if (stage->status != TRIAL_OK) return 0;
+    result->samples = count * FINAL_ROUNDS;
+    result->sample_us = calloc((size_t)result->samples, sizeof *result->sample_us);
+    for (int arm = 0; arm < count; arm++) {
+        stage->seen[arm] = arms[arm]->config;
+        for (int r = 0; r < FINAL_ROUNDS; r++)
+            result->sample_us[arm * FINAL_ROUNDS + r] = (float)(stage->us[arm] * (1 + stage->drift * r));
+    }
+    return 0;
+}
+
+static struct search make_stage(const struct kernel *const *kernels, struct stage *stage, int trials) {
+    struct search search = make(kernels, &stage->oracle, trials);
+    search.trial = ask_stage;
+    search.final = play;
+    search.context = stage;
+    return search;
+}
+
+static void test_the_final_decides(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct stage stage = {.oracle = {.time = surface}, .us = {120, 121, 80}, .drift = 0.3};
+    struct search search = make_stage(kernels, &stage, 160);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(stage.finals, 1);
+    assert_int_equal(stage.arms, 3); /* nothing is as fast as the optimum */
+    assert_int_equal(result.finals.count, 1);
+    expect_config(&result.trials[result.best], 5, 7, 2);
+    assert_true(search_best_us(&result) == 80 * (float)1.9 && search_default_us(&result) > search_best_us(&result));
+    assert_true(result.finals.ratio[0] > 0.65 && result.finals.ratio[0] < 0.67); /* the drift is none of it */
+    search_result_free(&result);
+    /* A trial that was lucky. */
+    stage.us[2] = 121;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.best, result.baseline);
+    assert_true(result.ties >= 1 && search_best_us(&result) == search_default_us(&result));
+    search_result_free(&result);
+    /* Ahead by less than the default is from itself. */
+    stage.us[1] = 100, stage.us[2] = 108;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.best, result.baseline);
+    search_result_free(&result);
+}
+
+static void test_the_best_of_several_finalists(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct stage stage = {.oracle = {.time = surface, .noise = 0.3}, .us = {120, 120, 90, 80, 100}};
+    struct search search = make_stage(kernels, &stage, 100);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(stage.arms, FINALISTS + 2);
+    for (int f = 1; f < FINALISTS; f++)
+        assert_true(result.trials[result.finals.trial[f - 1]].result.us <=
+                    result.trials[result.finals.trial[f]].result.us);
+    assert_int_equal(result.best, result.finals.trial[1]);
+    assert_memory_equal(&result.trials[result.best].config, &stage.seen[3], sizeof stage.seen[3]);
+    search_result_free(&result);
+}
+
+static void test_a_final_that_fails_or_is_stopped(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL}, *sure[] = {&knowing, NULL};
+    struct stage stage = {.oracle = {.time = surface}, .status = TRIAL_RUNTIME};
+    struct search search = make_stage(kernels, &stage, 160);
+    struct search_result result;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.best, result.baseline);
+    assert_true(search_default_us(&result) == result.trials[result.baseline].result.us);
+    search_result_free(&result);
+    stage.stop = 5; /* what the trials say stays */
+    assert_int_equal(search_run(&search, &result, NULL), 5);
+    assert_int_equal(result.finals.count, 0);
+    expect_config(&result.trials[result.best], 5, 7, 2);
+    search_result_free(&result);
+    stage.finals = 0;
+    search.kernels = sure; /* the default is the fastest: no final */
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(stage.finals, 0);
+    assert_int_equal(result.best, result.baseline);
+    search_result_free(&result);
+}
+
 static void test_finds_the_optimum_in_spite_of_the_estimate(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&elsewhere, &misled, NULL};
@@ -410,6 +519,9 @@ static void test_no_kernel(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_finds_the_optimum_in_spite_of_the_estimate),
+        cmocka_unit_test(test_the_final_decides),
+        cmocka_unit_test(test_the_best_of_several_finalists),
+        cmocka_unit_test(test_a_final_that_fails_or_is_stopped),
         cmocka_unit_test(test_announces_what_it_will_try),
         cmocka_unit_test(test_a_good_estimate_needs_one_trial),
         cmocka_unit_test(test_a_hint_comes_behind_the_default),

@@ -189,7 +189,8 @@ static void test_version_1_is_migrated(void **state) {
     put(store, (struct config){{1, 3}}, &result);
     store_close(store);
     execute("UPDATE trials SET id = 41; CREATE TABLE old AS SELECT * FROM trials; DROP TABLE trials;"
-            "ALTER TABLE old RENAME TO trials; ALTER TABLE trials DROP COLUMN epilogue; PRAGMA user_version = 1");
+            "ALTER TABLE old RENAME TO trials; ALTER TABLE trials DROP COLUMN epilogue; DROP TABLE finals;"
+            "PRAGMA user_version = 1");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
     assert_true(result.us == 5 && result.samples == 2 && !strcmp(result.stop, "ci") && !strcmp(result.clock, "cupti"));
@@ -198,7 +199,7 @@ static void test_version_1_is_migrated(void **state) {
     store_close(store);
     assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
     assert_int_equal(query("SELECT count(*) FROM trials"), 1);
-    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 1);
+    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 2);
     store_close(open_store());
 }
 
@@ -209,7 +210,8 @@ static void test_version_2_is_migrated(void **state) {
     put(store, (struct config){{1, 3}}, &wrong);
     put(store, (struct config){{2, 3}}, &slow);
     store_close(store);
-    execute("UPDATE trials SET status = 'wrong' WHERE status = 'correctness'; PRAGMA user_version = 2");
+    execute("UPDATE trials SET status = 'wrong' WHERE status = 'correctness'; DROP TABLE finals;"
+            "PRAGMA user_version = 2");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &back));
     assert_int_equal(back.status, TRIAL_CORRECTNESS);
@@ -217,6 +219,53 @@ static void test_version_2_is_migrated(void **state) {
     assert_int_equal(back.status, TRIAL_TIMEOUT);
     store_close(store);
     assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
+}
+
+static void test_version_3_is_migrated(void **state) {
+    (void)state;
+    struct trial_result result = {.us = 5};
+    struct store *store = open_store();
+    put(store, (struct config){{1, 3}}, &result);
+    store_close(store);
+    execute("DROP TABLE finals; PRAGMA user_version = 3");
+    store = open_store();
+    assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
+    store_close(store);
+    assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
+    assert_int_equal(query("SELECT count(*) FROM finals"), 0);
+}
+
+static void test_finals_are_kept_with_their_rounds(void **state) {
+    (void)state;
+    enum { COUNT = 3 };
+    const struct trial first = {.kernel = &kernel, .config = {{1, 3}}}, other = {.kernel = &kernel, .config = {{2, 3}}};
+    const struct trial *arms[COUNT] = {&first, &first, &other}, *swapped[COUNT] = {&other, &other, &first};
+    float us[COUNT * FINAL_ROUNDS];
+    struct trial_result result = {.samples = COUNT * FINAL_ROUNDS, .seconds = 0.5, .throttle = 8, .sample_us = us},
+                        failed = {.status = TRIAL_RUNTIME, .message = "gone", .seconds = 1}, back;
+    bool found = true;
+    for (int i = 0; i < COUNT * FINAL_ROUNDS; i++) us[i] = (float)i;
+    struct store *store = open_store();
+    assert_int_equal(store_find_final(store, &scope, &problem, arms, COUNT, &back, &found, &error), 0);
+    assert_false(found);
+    assert_int_equal(store_put_final(store, &scope, &problem, arms, COUNT, &result, &error), 0);
+    assert_int_equal(store_put_final(store, &scope, &problem, swapped, COUNT, &failed, &error), 0);
+    store_close(store);
+    store = open_store();
+    assert_int_equal(store_find_final(store, &scope, &problem, arms, COUNT, &back, &found, &error), 0);
+    assert_true(found && back.status == TRIAL_OK && back.samples == COUNT * FINAL_ROUNDS);
+    assert_true(back.seconds == 0.5 && back.throttle == 8);
+    assert_memory_equal(back.sample_us, us, sizeof us);
+    free(back.sample_us);
+    assert_int_equal(store_find_final(store, &scope, &problem, swapped, COUNT, &back, &found, &error), 0);
+    assert_true(found && back.status == TRIAL_RUNTIME && !back.sample_us);
+    assert_string_equal(back.message, "gone");
+    execute("UPDATE finals SET round_us = x'00' WHERE status = 'ok'");
+    assert_int_equal(store_find_final(store, &scope, &problem, arms, COUNT, &back, &found, &error), -1);
+    assert_non_null(strstr(error.text, "a final has 1 bytes of rounds"));
+    assert_int_equal(store_forget(store, &scope, &problem, &error), 0);
+    assert_int_equal(query("SELECT count(*) FROM finals"), 0);
+    store_close(store);
 }
 
 static void expect_refused(const char *expected) {
@@ -230,7 +279,7 @@ static void test_refuses_other_files(void **state) {
     (void)state;
     store_close(open_store());
     execute("PRAGMA user_version = 7");
-    expect_refused("version 7, this program reads up to 3");
+    expect_refused("version 7, this program reads up to 4");
     assert_int_equal(query("PRAGMA user_version"), 7);
     remove(path);
     execute("CREATE TABLE music (title)");
@@ -324,6 +373,8 @@ int main(void) {
         TEST(test_epilogues_are_apart),
         TEST(test_version_1_is_migrated),
         TEST(test_version_2_is_migrated),
+        TEST(test_version_3_is_migrated),
+        TEST(test_finals_are_kept_with_their_rounds),
         TEST(test_refuses_other_files),
         TEST(test_a_locked_store_says_so),
         TEST(test_several_processes),

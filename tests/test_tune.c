@@ -9,17 +9,20 @@
 #include "kernels/kernel.h"
 #include "tuner/lint.h"
 
-static long stored_trials(void) {
+static long stored(const char *sql) {
     sqlite3 *database;
     sqlite3_stmt *statement = NULL;
     long count = 0;
     if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
-        sqlite3_prepare_v2(database, "SELECT count(*) FROM trials", -1, &statement, NULL) == SQLITE_OK &&
-        sqlite3_step(statement) == SQLITE_ROW)
+        sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
         count = sqlite3_column_int(statement, 0);
     sqlite3_finalize(statement);
     sqlite3_close(database);
     return count;
+}
+
+static long stored_trials(void) {
+    return stored("SELECT count(*) FROM trials");
 }
 
 #define TUNE "tune --shapes 128x128 --device cpu --m 1,4 --trials 2 --out @/tiles.txt"
@@ -39,7 +42,9 @@ static void test_tunes_lints_and_resumes(void **state) {
     tiles_free(&table);
     expect(0, "table lint @/tiles.txt", "0 findings");
     expect(0, "table lint --device cpu @/tiles.txt", "0 findings");
+    long finals = stored("SELECT max(id) FROM finals");
     expect(0, TUNE, "10 trials, 0 of them new");
+    assert_int_equal(stored("SELECT max(id) FROM finals"), finals);
     /* At one m there is no winner before it that would change the path. */
     expect(0, "tune --shapes 128x128 --device cpu --m 1 --trials 3 --out @/tiles.txt", "9 trials, 3 of them new");
     expect(0, TUNE " --fresh", "10 trials, 10 of them new");

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/compare.h"
 #include "kernels/choice.h"
 
 /* Two runs of the same code differ by about this much, whatever the samples of one run say. */
@@ -94,13 +95,16 @@ static bool tried(const struct search_result *result, const struct kernel *kerne
     return false;
 }
 
+static bool wins(const struct search *search, const struct trial *trial) {
+    return trial->result.status == TRIAL_OK && legal(search, trial->kernel, &trial->config);
+}
+
 /* The fastest trial that may win; -1 without one. */
 static int leader(const struct search *search, const struct search_result *result) {
     int best = -1;
     for (int i = 0; i < result->count; i++) {
-        const struct trial *trial = &result->trials[i];
-        if (trial->result.status != TRIAL_OK || !legal(search, trial->kernel, &trial->config)) continue;
-        if (best < 0 || trial->result.us < result->trials[best].result.us) best = i;
+        if (!wins(search, &result->trials[i])) continue;
+        if (best < 0 || result->trials[i].result.us < result->trials[best].result.us) best = i;
     }
     return best;
 }
@@ -243,17 +247,90 @@ static int explore(struct state *state) {
     return 0;
 }
 
+/* --- the verdict --- */
+
+/* The fastest first; only those that are as fast as it is, and faster than the default. */
+static void find_finalists(const struct search *search, const struct search_result *result, struct finals *finals) {
+    const struct trial *trials = result->trials;
+    int first = leader(search, result);
+    if (result->baseline < 0 || !wins(search, &trials[result->baseline])) return;
+    for (int i = 0; i < result->count; i++) {
+        if (!wins(search, &trials[i]) || trials[i].result.us >= trials[result->baseline].result.us) continue;
+        if (trial_faster(&trials[first].result, &trials[i].result)) continue;
+        int at = finals->count < FINALISTS ? finals->count++ : FINALISTS;
+        for (; at > 0 && trials[i].result.us < trials[finals->trial[at - 1]].result.us; at--)
+            if (at < FINALISTS) finals->trial[at] = finals->trial[at - 1];
+        if (at < FINALISTS) finals->trial[at] = i;
+    }
+}
+
+static int judge(struct finals *finals, struct error *error) {
+    const float *us = finals->run.sample_us;
+    if (finals->run.status != TRIAL_OK) return 0;
+    for (int f = 0; f < finals->count; f++) {
+        struct compare_row row = {.name = NULL};
+        if (compare_rounds(us, us + FINAL_ROUNDS, us + (f + 2) * FINAL_ROUNDS, FINAL_ROUNDS, NOISE_FLOOR, &row, error))
+            return -1;
+        finals->us[f] = row.b.us;
+        finals->ratio[f] = row.ratio;
+        finals->faster[f] = row.verdict == VERDICT_FASTER;
+        finals->default_us = row.a.us;
+    }
+    return 0;
+}
+
+static int run_final(struct state *state) {
+    const struct search *search = state->search;
+    struct search_result *result = state->result;
+    const struct trial *arms[FINALISTS + 2];
+    struct finals finals = {.count = 0};
+    if (!search->final) return 0;
+    find_finalists(search, result, &finals);
+    if (!finals.count) return 0;
+    arms[0] = arms[1] = &result->trials[result->baseline];
+    for (int f = 0; f < finals.count; f++) arms[f + 2] = &result->trials[finals.trial[f]];
+    int status = search->final(search->context, &search->problem, arms, finals.count + 2, &finals.run);
+    if (!status) status = judge(&finals, state->error);
+    free(finals.run.sample_us);
+    finals.run.sample_us = NULL;
+    if (!status) result->finals = finals;
+    return status;
+}
+
+/* The finalist that is ahead; without one the default, which also wins where the final failed. */
+static int final_winner(const struct search_result *result) {
+    const struct finals *finals = &result->finals;
+    int best = -1;
+    for (int f = 0; f < finals->count; f++)
+        if (finals->faster[f] && (best < 0 || finals->ratio[f] < finals->ratio[best])) best = f;
+    return best < 0 ? result->baseline : finals->trial[best];
+}
+
 static void choose(const struct search *search, struct search_result *result) {
     result->best = leader(search, result);
     if (result->best < 0) return;
     const struct trial *baseline = result->baseline < 0 ? NULL : &result->trials[result->baseline];
-    if (baseline && baseline->result.status == TRIAL_OK && legal(search, baseline->kernel, &baseline->config) &&
-        !trial_faster(&result->trials[result->best].result, &baseline->result))
+    if (result->finals.count)
+        result->best = final_winner(result);
+    else if (baseline && wins(search, baseline) &&
+             !trial_faster(&result->trials[result->best].result, &baseline->result))
         result->best = result->baseline;
     const struct trial_result *best = &result->trials[result->best].result;
     for (int i = 0; i < result->count; i++)
         result->ties += i != result->best && result->trials[i].result.status == TRIAL_OK &&
                         !trial_faster(best, &result->trials[i].result);
+}
+
+double search_default_us(const struct search_result *result) {
+    if (result->baseline < 0 || result->trials[result->baseline].result.status != TRIAL_OK) return 0;
+    return result->finals.default_us > 0 ? result->finals.default_us : result->trials[result->baseline].result.us;
+}
+
+double search_best_us(const struct search_result *result) {
+    if (result->best == result->baseline) return search_default_us(result);
+    for (int f = 0; f < result->finals.count; f++)
+        if (result->finals.trial[f] == result->best) return result->finals.us[f];
+    return result->trials[result->best].result.us;
 }
 
 int search_run(const struct search *search, struct search_result *result, struct error *error) {
@@ -263,6 +340,7 @@ int search_run(const struct search *search, struct search_result *result, struct
     if (!status && within_limits(&state)) status = run_hint(&state);
     if (!status) status = enumerate(&state);
     if (!status) status = explore(&state);
+    if (!status) status = run_final(&state);
     choose(search, result);
     free(state.space);
     return status;

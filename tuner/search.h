@@ -39,6 +39,19 @@ struct trial {
     struct trial_result result;
 };
 
+/* Those that may replace the default are measured by turns with it: the default, the default again, then the fastest
+ * trials that do not lie beyond the noise from the first. */
+enum { FINALISTS = 3, FINAL_ROUNDS = 7 };
+struct finals {
+    int count;               /* of finalists; 0: none was needed, or the search was stopped before */
+    int trial[FINALISTS];    /* which they are */
+    struct trial_result run; /* its status, message, seconds and throttle; us and what follows are not set */
+    double us[FINALISTS];    /* medians of the rounds */
+    double ratio[FINALISTS]; /* to the default's, median of the rounds */
+    bool faster[FINALISTS];  /* beyond the noise */
+    double default_us;
+};
+
 struct search {
     const struct device *device;
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
@@ -53,6 +66,9 @@ struct search {
     /* Told what will probably be tried before long, the soonest first; may be NULL. */
     void (*expect)(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config);
+    /* Measures `count` arms by turns, as supervisor_rounds does; not 0 ends the search. NULL: trials alone decide. */
+    int (*final)(void *context, const struct problem *problem, const struct trial *const *arms, int count,
+                 struct trial_result *result);
     void *context;
 };
 
@@ -62,6 +78,7 @@ struct search_result {
     int best;     /* index of the winner; -1 if nothing worked */
     int baseline; /* index of the built-in default; -1 if there is none, or none yet */
     int ties;     /* other trials within the noise of the winner */
+    struct finals finals;
 };
 
 /* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
@@ -72,6 +89,10 @@ struct search_result {
  * no trials if no configuration of any is legal, and `error` says why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 void search_result_free(struct search_result *result);
+/* Microseconds of the winner, which must be there, and of the default (0 if it did not work): by turns where there was
+ * a final, else of their trials. */
+double search_best_us(const struct search_result *result);
+double search_default_us(const struct search_result *result);
 
 /* True if a's time lies below b's beyond the noise: the middle 60% of samples or the medians' 95% intervals
  * do not touch, and the medians differ by more than 1%. */

@@ -9,7 +9,7 @@ enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
 
 struct store {
     sqlite3 *database;
-    sqlite3_stmt *find, *put, *forget;
+    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals;
     char path[512];
 };
 
@@ -35,13 +35,28 @@ struct store {
     " message, us, p20_us, p80_us, min_us, low_us, high_us, error, samples, sample_us, \"order\", seconds, stop,"      \
     " clock, software, uuid, sm_mhz, memory_mhz, celsius, watts, throttle, finished"
 
-static const char schema[] = TRIALS_TABLE;
+/* Trials against each other by turns: "KERNEL CONFIGURATION" a line for each arm, the medians of its rounds. */
+#define FINALS_TABLE                                                                                                   \
+    "CREATE TABLE finals ("                                                                                            \
+    " id INTEGER PRIMARY KEY,"                                                                                         \
+    " device TEXT NOT NULL, architecture TEXT NOT NULL, kernels TEXT NOT NULL, regime TEXT NOT NULL,"                  \
+    " op TEXT NOT NULL, k INTEGER NOT NULL, n INTEGER NOT NULL, \"group\" INTEGER NOT NULL,"                           \
+    " zeros INTEGER NOT NULL, m INTEGER NOT NULL, epilogue TEXT NOT NULL, arms TEXT NOT NULL,"                         \
+    " status TEXT NOT NULL, message TEXT NOT NULL, seconds REAL NOT NULL, throttle INTEGER,"                           \
+    " round_us BLOB," /* float32, one arm behind the other */                                                          \
+    " software TEXT, uuid TEXT, finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),"                      \
+    " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue, arms)"                   \
+    ") STRICT;"
+
+static const char schema[] = TRIALS_TABLE FINALS_TABLE;
 static const char from_version_1[] = "ALTER TABLE trials RENAME TO trials_1;" TRIALS_TABLE
                                      "INSERT INTO trials (" VERSION_1 ") SELECT " VERSION_1 " FROM trials_1;"
                                      "DROP TABLE trials_1; PRAGMA user_version = 2;";
 /* Version 2 called the status of a wrong result by another name. */
 static const char from_version_2[] =
     "UPDATE trials SET status = 'correctness' WHERE status = 'wrong'; PRAGMA user_version = 3;";
+
+static const char from_version_3[] = FINALS_TABLE "PRAGMA user_version = 4;";
 
 /* ?1 ... ?11, as bind_problem numbers them. */
 #define WHERE_PROBLEM                                                                                                  \
@@ -61,6 +76,14 @@ static const char put_sql[] =
     " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
 
 static const char forget_sql[] = "DELETE FROM trials" WHERE_PROBLEM;
+
+static const char find_final_sql[] =
+    "SELECT status, message, seconds, throttle, round_us FROM finals" WHERE_PROBLEM " AND arms = ?12";
+static const char put_final_sql[] =
+    "INSERT OR REPLACE INTO finals (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue,"
+    " arms, status, message, seconds, throttle, round_us, software, uuid)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+static const char forget_finals_sql[] = "DELETE FROM finals" WHERE_PROBLEM;
 
 static int fail(const struct store *store, struct error *error) {
     int code = sqlite3_errcode(store->database);
@@ -110,17 +133,23 @@ static int check_or_create(struct store *store, struct error *error) {
                          "name another store with --store",
                          store->path, version, STORE_VERSION);
     if (version <= 1 && execute(store, from_version_1, error)) return -1;
-    return version <= 2 ? execute(store, from_version_2, error) : 0;
+    if (version <= 2 && execute(store, from_version_2, error)) return -1;
+    return version <= 3 ? execute(store, from_version_3, error) : 0;
 }
 
 static int set_up(struct store *store, struct error *error) {
     sqlite3_busy_timeout(store->database, BUSY_MILLISECONDS);
     if (execute(store, "BEGIN IMMEDIATE", error) || check_or_create(store, error)) return -1;
     if (execute(store, "COMMIT; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", error)) return -1;
-    if (sqlite3_prepare_v2(store->database, find_sql, -1, &store->find, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(store->database, put_sql, -1, &store->put, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(store->database, forget_sql, -1, &store->forget, NULL) != SQLITE_OK)
-        return fail(store, error);
+    const struct {
+        const char *sql;
+        sqlite3_stmt **statement;
+    } statements[] = {{find_sql, &store->find},           {put_sql, &store->put},
+                      {forget_sql, &store->forget},       {find_final_sql, &store->find_final},
+                      {put_final_sql, &store->put_final}, {forget_finals_sql, &store->forget_finals}};
+    for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
+        if (sqlite3_prepare_v2(store->database, statements[i].sql, -1, statements[i].statement, NULL) != SQLITE_OK)
+            return fail(store, error);
     return 0;
 }
 
@@ -145,6 +174,9 @@ void store_close(struct store *store) {
     sqlite3_finalize(store->find);
     sqlite3_finalize(store->put);
     sqlite3_finalize(store->forget);
+    sqlite3_finalize(store->find_final);
+    sqlite3_finalize(store->put_final);
+    sqlite3_finalize(store->forget_finals);
     sqlite3_close(store->database);
     free(store);
 }
@@ -178,15 +210,22 @@ static void copy_column(sqlite3_stmt *statement, int column, char *to, size_t si
     snprintf(to, size, "%s", text ? (const char *)text : "");
 }
 
-static int read_result(const struct store *store, sqlite3_stmt *row, struct trial_result *result, struct error *error) {
-    char status[16];
-    copy_column(row, 0, status, sizeof status);
+/* Column 0. */
+static int read_status(const struct store *store, sqlite3_stmt *row, enum trial_status *status, struct error *error) {
+    char text[16];
+    copy_column(row, 0, text, sizeof text);
     int code = 0;
-    while (code < TRIAL_STATUSES && strcmp(status, trial_status_name((enum trial_status)code))) code++;
-    if (code == TRIAL_STATUSES)
-        return error_set(error, "%s: a trial has the unknown status '%s'; run again with --fresh", store->path, status);
+    while (code < TRIAL_STATUSES && strcmp(text, trial_status_name((enum trial_status)code))) code++;
+    *status = (enum trial_status)code;
+    if (code < TRIAL_STATUSES) return 0;
+    return error_set(error, "%s: a trial has the unknown status '%s'; run again with --fresh", store->path, text);
+}
+
+static int read_result(const struct store *store, sqlite3_stmt *row, struct trial_result *result, struct error *error) {
+    enum trial_status status;
+    if (read_status(store, row, &status, error)) return -1;
     *result = (struct trial_result){
-        .status = (enum trial_status)code,
+        .status = status,
         .us = sqlite3_column_double(row, 2),
         .p20_us = sqlite3_column_double(row, 3),
         .p80_us = sqlite3_column_double(row, 4),
@@ -257,5 +296,66 @@ int store_put(struct store *store, const struct store_scope *scope, const struct
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error) {
     bind_problem(store->forget, scope, problem);
-    return run_once(store, store->forget, error);
+    bind_problem(store->forget_finals, scope, problem);
+    return run_once(store, store->forget, error) || run_once(store, store->forget_finals, error) ? -1 : 0;
+}
+
+/* --- finals --- */
+
+static void bind_arms(sqlite3_stmt *statement, const struct trial *const *arms, int count) {
+    char text[(FINALISTS + 2) * (64 + MAX_CONFIG_TEXT + 2)] = "", name[64], config[MAX_CONFIG_TEXT];
+    size_t used = 0;
+    for (int i = 0; i < count; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s %s\n", kernel_full_name(arms[i]->kernel, name),
+                                 config_text(arms[i]->kernel, &arms[i]->config, config));
+    bind_text(statement, 12, text);
+}
+
+/* All rounds of all arms, or none: a shorter blob is none of ours. */
+static int read_final(const struct store *store, sqlite3_stmt *row, int count, struct trial_result *result,
+                      struct error *error) {
+    size_t bytes = (size_t)count * FINAL_ROUNDS * sizeof(float), stored = (size_t)sqlite3_column_bytes(row, 4);
+    *result = (struct trial_result){.seconds = sqlite3_column_double(row, 2),
+                                    .throttle = (unsigned long long)sqlite3_column_int64(row, 3)};
+    copy_column(row, 1, result->message, sizeof result->message);
+    if (read_status(store, row, &result->status, error)) return -1;
+    if (result->status != TRIAL_OK) return 0;
+    if (stored != bytes)
+        return error_set(error, "%s: a final has %zu bytes of rounds and not %zu; run again with --fresh", store->path,
+                         stored, bytes);
+    result->sample_us = malloc(bytes);
+    if (!result->sample_us) return error_set(error, "out of memory");
+    memcpy(result->sample_us, sqlite3_column_blob(row, 4), bytes);
+    result->samples = count * FINAL_ROUNDS;
+    return 0;
+}
+
+int store_find_final(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                     const struct trial *const *arms, int count, struct trial_result *result, bool *found,
+                     struct error *error) {
+    sqlite3_stmt *row = store->find_final;
+    bind_problem(row, scope, problem);
+    bind_arms(row, arms, count);
+    int code = sqlite3_step(row);
+    *found = code == SQLITE_ROW;
+    int status = *found ? read_final(store, row, count, result, error) : code == SQLITE_DONE ? 0 : fail(store, error);
+    sqlite3_reset(row);
+    return status;
+}
+
+int store_put_final(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                    const struct trial *const *arms, int count, const struct trial_result *result,
+                    struct error *error) {
+    sqlite3_stmt *row = store->put_final;
+    bind_problem(row, scope, problem);
+    bind_arms(row, arms, count);
+    bind_text(row, 13, trial_status_name(result->status));
+    bind_text(row, 14, result->message);
+    sqlite3_bind_double(row, 15, result->seconds);
+    sqlite3_bind_int64(row, 16, (sqlite3_int64)result->throttle);
+    if (result->sample_us)
+        sqlite3_bind_blob(row, 17, result->sample_us, result->samples * (int)sizeof(float), SQLITE_TRANSIENT);
+    bind_text(row, 18, scope->software);
+    bind_text(row, 19, scope->uuid);
+    return run_once(store, row, error);
 }

@@ -5,7 +5,7 @@
 
 #include "tuner/search.h"
 
-enum { STORE_VERSION = 3 };
+enum { STORE_VERSION = 4 };
 
 struct store;
 
@@ -31,7 +31,13 @@ int store_find(struct store *store, const struct store_scope *scope, const struc
 int store_put(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
               const struct problem *problem, const struct config *config, int order, const struct trial_result *result,
               struct error *error);
-/* Removes every trial of the problem in this scope. */
+/* The same for a final, whose result is kept with its samples; its key is the problem and the arms in their order. */
+int store_find_final(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                     const struct trial *const *arms, int count, struct trial_result *result, bool *found,
+                     struct error *error);
+int store_put_final(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                    const struct trial *const *arms, int count, const struct trial_result *result, struct error *error);
+/* Removes every trial and final of the problem in this scope. */
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);
 

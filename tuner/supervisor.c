@@ -140,12 +140,12 @@ int supervisor_open(struct supervisor *s, const char *device, struct error *erro
 
 /* --- one trial --- */
 
-static double limit(const struct supervisor *s, const struct problem *problem, enum worker_stage stage) {
+static double limit(const struct supervisor *s, const struct worker_request *request, enum worker_stage stage) {
     if (stage == WORKER_DATA) return data_limit_s;
-    if (stage == WORKER_COMPILE) return compile_limit_s;
-    if (s->limit_s > 0) return s->limit_s;
+    if (stage == WORKER_COMPILE) return request->arms * compile_limit_s;
+    if (s->limit_s > 0) return request->arms * s->limit_s;
     double slow = s->device.backend == BACKEND_CPU ? slow_cpu_flops : slow_gpu_flops;
-    return run_limit_s + run_limit_calls * problem_flops(problem) / slow;
+    return request->arms * (run_limit_s + run_limit_calls * problem_flops(&request->problem) / slow);
 }
 
 /* Follows the worker from stage to stage; `stage` is the one that it did not pass, or the last. */
@@ -153,7 +153,7 @@ static enum outcome follow(struct supervisor *s, const struct worker_request *re
     *stage = WORKER_DATA;
     if (send(s->socket, request, sizeof *request, MSG_NOSIGNAL) != (ssize_t)sizeof *request) return GONE;
     for (;;) {
-        enum outcome outcome = await(s, limit(s, &request->problem, *stage));
+        enum outcome outcome = await(s, limit(s, request, *stage));
         if (outcome != ANSWERED || s->answer.error.text[0] || s->answer.stage == WORKER_RESULT) return outcome;
         *stage = s->answer.stage + 1;
     }
@@ -189,7 +189,7 @@ static int blame(struct supervisor *s, const struct worker_request *request, enu
     char text[96];
     how_it_ended(s, text);
     if (outcome == SILENT) {
-        snprintf(text, sizeof text, "no answer within %.3g s of %s", limit(s, &request->problem, stage),
+        snprintf(text, sizeof text, "no answer within %.3g s of %s", limit(s, request, stage),
                  stage == WORKER_COMPILE ? "compiling" : "running");
         result->status = TRIAL_TIMEOUT;
     } else if (killed_from_outside(s)) {
@@ -203,26 +203,47 @@ static int blame(struct supervisor *s, const struct worker_request *request, enu
     return 0;
 }
 
-int supervisor_trial(struct supervisor *s, const struct kernel *kernel, const struct problem *problem,
-                     const struct config *config, enum regime regime, struct trial_result *result,
-                     struct error *error) {
-    struct worker_request request = {.problem = *problem, .config = *config, .regime = regime};
+/* Request to result, with new workers where that takes some. */
+static int ask(struct supervisor *s, const struct worker_request *request, struct trial_result *result,
+               struct error *error) {
     enum worker_stage stage;
     enum outcome outcome;
     double start = progress_now();
     int status;
-    while (s->kernels[request.kernel] != kernel) request.kernel++;
     *result = (struct trial_result){.status = TRIAL_OK};
     for (int attempt = 1;; attempt++) {
         if (!s->worker && start_worker(s, s->device.id, error)) return -1;
-        outcome = follow(s, &request, &stage);
+        outcome = follow(s, request, &stage);
         if (outcome != ANSWERED) end_worker(s);
         if (outcome != GONE || !killed_from_outside(s) || attempt == ATTEMPTS) break;
     }
     if (outcome == ANSWERED)
         status = take_answer(s, result, error);
     else
-        status = blame(s, &request, stage, outcome, result, error);
+        status = blame(s, request, stage, outcome, result, error);
     result->seconds = progress_now() - start;
     return status;
+}
+
+static void add_arm(const struct supervisor *s, struct worker_request *request, const struct kernel *kernel,
+                    const struct config *config) {
+    int place = 0;
+    while (s->kernels[place] != kernel) place++;
+    request->arm[request->arms].kernel = place;
+    request->arm[request->arms++].config = *config;
+}
+
+int supervisor_trial(struct supervisor *s, const struct kernel *kernel, const struct problem *problem,
+                     const struct config *config, enum regime regime, struct trial_result *result,
+                     struct error *error) {
+    struct worker_request request = {.problem = *problem, .regime = regime};
+    add_arm(s, &request, kernel, config);
+    return ask(s, &request, result, error);
+}
+
+int supervisor_rounds(struct supervisor *s, const struct problem *problem, const struct trial *const *arms, int count,
+                      enum regime regime, struct trial_result *result, struct error *error) {
+    struct worker_request request = {.problem = *problem, .regime = regime, .rounds = FINAL_ROUNDS};
+    for (int arm = 0; arm < count; arm++) add_arm(s, &request, arms[arm]->kernel, &arms[arm]->config);
+    return ask(s, &request, result, error);
 }

@@ -153,10 +153,28 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
     return 0;
 }
 
-/* Microseconds of the built-in default; 0 if it is not legal or failed. */
-static double default_us(const struct search_result *result) {
-    if (result->baseline < 0 || result->trials[result->baseline].result.status != TRIAL_OK) return 0;
-    return result->trials[result->baseline].result.us;
+/* A final that fails leaves the default where it is. */
+static int final(void *context, const struct problem *problem, const struct trial *const *arms, int count,
+                 struct trial_result *result) {
+    struct tune *tune = context;
+    bool found = false;
+    char text[128];
+    if (*tune->interrupted) return STOP_INTERRUPTED;
+    if (store_find_final(tune->store, &tune->scope, problem, arms, count, result, &found, &tune->error)) return -1;
+    if (!found) {
+        int status = supervisor_rounds(tune->supervisor, problem, arms, count, tune->regime, result, &tune->error);
+        if (status < 0) return -1;
+        if (status) {
+            result->status = TRIAL_CONSTRAINT;
+            snprintf(result->message, sizeof result->message, "%s", tune->error.text);
+        }
+        if (store_put_final(tune->store, &tune->scope, problem, arms, count, result, &tune->error)) return -1;
+    }
+    tune->spent_s += result->seconds;
+    if (result->status != TRIAL_OK)
+        progress_line(tune->progress, "%s: by turns with the default: %s: %s; the default stays",
+                      problem_text(problem, text), trial_status_name(result->status), result->message);
+    return 0;
 }
 
 static void report(const struct tune *tune, const struct tune_item *item) {
@@ -173,10 +191,11 @@ static void report(const struct tune *tune, const struct tune_item *item) {
     const struct trial *best = &result->trials[result->best];
     kernel_full_name(best->kernel, name);
     config_text(best->kernel, &best->config, config);
-    char was[32] = "failed";
-    if (default_us(result) > 0) snprintf(was, sizeof was, "%.2f us", default_us(result));
+    char was[48] = "failed";
+    const char *tie = result->best == result->baseline && result->ties ? ", a tie" : "";
+    if (search_default_us(result) > 0) snprintf(was, sizeof was, "%.2f us%s", search_default_us(result), tie);
     progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %s, %d trials: %s %s", number, tune->count, problem,
-                  best->result.us, was, result->count, name, config);
+                  search_best_us(result), was, result->count, name, config);
 }
 
 /* The winner of the problem before, if only its m differs. */
@@ -207,6 +226,7 @@ static int search_item(struct tune *tune, struct tune_item *item) {
         .trials = tune->trials,
         .trial = trial,
         .expect = expect,
+        .final = final,
         .context = tune,
     };
     /* Every problem that is left has the same share, so what one leaves over flows on to the others. */
@@ -256,10 +276,10 @@ static struct tile_row make_row(const struct tune_item *item, int m_low) {
         .group = p->group,
         .m_low = m_low,
         .m_high = p->m,
-        .us = best->result.us,
-        .gbs = gigabytes_per_second(p, best->result.us),
+        .us = search_best_us(result),
+        .gbs = gigabytes_per_second(p, search_best_us(result)),
         .tie = result->ties,
-        .default_us = default_us(result),
+        .default_us = search_default_us(result),
     };
     snprintf(row.op, sizeof row.op, "%s", op_name(p->op));
     kernel_full_name(best->kernel, row.kernel);
@@ -336,6 +356,7 @@ static bool same_regime(const char *a, const char *b) {
 static bool row_impaired(const struct search_result *result) {
     return result->best >= 0 &&
            (nvml_impairment(result->trials[result->best].result.throttle) ||
+            nvml_impairment(result->finals.run.throttle) ||
             (result->baseline >= 0 && nvml_impairment(result->trials[result->baseline].result.throttle)));
 }
 
@@ -408,8 +429,8 @@ double tune_speedup(const struct tune *tune) {
     int count = 0;
     for (int i = 0; i < tune->count; i++) {
         const struct search_result *r = &tune->items[i].result;
-        if (r->best < 0 || !(default_us(r) > 0)) continue;
-        sum += log(default_us(r) / r->trials[r->best].result.us);
+        if (r->best < 0 || !(search_default_us(r) > 0)) continue;
+        sum += log(search_default_us(r) / search_best_us(r));
         count++;
     }
     return count ? exp(sum / count) : 1;

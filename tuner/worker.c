@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "bench/rounds.h"
+
 enum { SEED = 1 };
 
 struct worker {
@@ -46,24 +48,48 @@ static void keep(struct worker_answer *answer, const struct measurement *measure
     memcpy(answer->sample_us, measurement->sample_us, (size_t)measurement->samples * sizeof *answer->sample_us);
 }
 
-/* Correct first: what is wrong is never timed. */
-static void verify_and_measure(struct worker *worker, const struct plan *plan, enum regime regime) {
-    struct error why = {""};
+static void measure_one(struct worker *worker, const struct plan *plan, enum regime regime, struct error *why) {
     struct measurement measurement = {0};
-    struct trial_result *result = &worker->answer.result;
     struct measure_options options = measure_quick;
     options.regime = regime;
     options.max_samples = WORKER_SAMPLES;
-    if (instance_fit(worker->instance, plan, &why)) {
-        failed(result, TRIAL_CONSTRAINT, &why);
-    } else if (instance_verify(worker->instance, plan, &result->error, &why)) {
-        failed(result, strncmp(why.text, "wrong", 5) ? TRIAL_RUNTIME : TRIAL_CORRECTNESS, &why);
-    } else if (measure(worker->instance, plan, &options, &measurement, &why)) {
-        failed(result, TRIAL_RUNTIME, &why);
+    if (measure(worker->instance, plan, &options, &measurement, why)) {
+        failed(&worker->answer.result, TRIAL_RUNTIME, why);
     } else {
         keep(&worker->answer, &measurement);
         measurement_free(&measurement);
     }
+}
+
+static void measure_by_turns(struct worker *worker, const struct worker_request *request, struct plan *const *plans,
+                             struct error *why) {
+    struct worker_answer *answer = &worker->answer;
+    struct rounds rounds = {.instance = worker->instance,
+                            .arms = request->arms,
+                            .rounds = request->rounds,
+                            .regime = request->regime,
+                            .seed = SEED};
+    memcpy(rounds.plans, plans, (size_t)request->arms * sizeof *plans);
+    if (rounds_run(&rounds, answer->sample_us, &answer->result.throttle, why))
+        failed(&answer->result, TRIAL_RUNTIME, why);
+    else
+        answer->result.samples = request->arms * request->rounds;
+}
+
+/* Correct first: what is wrong is never timed. */
+static void verify_and_measure(struct worker *worker, const struct worker_request *request, struct plan *const *plans) {
+    struct error why = {""};
+    struct trial_result *result = &worker->answer.result;
+    for (int arm = 0; arm < request->arms && result->status == TRIAL_OK; arm++)
+        if (instance_fit(worker->instance, plans[arm], &why))
+            failed(result, TRIAL_CONSTRAINT, &why);
+        else if (instance_verify(worker->instance, plans[arm], &result->error, &why))
+            failed(result, strncmp(why.text, "wrong", 5) ? TRIAL_RUNTIME : TRIAL_CORRECTNESS, &why);
+    if (result->status != TRIAL_OK) return;
+    if (request->arms == 1)
+        measure_one(worker, plans[0], request->regime, &why);
+    else
+        measure_by_turns(worker, request, plans, &why);
 }
 
 static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
@@ -75,25 +101,31 @@ static int fit_instance(struct worker *worker, const struct problem *problem, st
     return instance_reference(worker->instance, error);
 }
 
-static void trial(struct worker *worker, const struct worker_request *request) {
-    const struct kernel *kernel = worker->kernels[request->kernel];
-    struct worker_answer *answer = &worker->answer;
-    struct plan *plan = NULL;
+static void make_plan(struct worker *worker, const struct worker_request *request, int arm, struct plan **plan) {
+    const struct kernel *kernel = worker->kernels[request->arm[arm].kernel];
+    const struct config *config = &request->arm[arm].config;
     struct error why = {""};
+    if (config_legal(worker->device, kernel, &request->problem, config, &why))
+        failed(&worker->answer.result, TRIAL_CONSTRAINT, &why);
+    else if (plan_create(worker->device, kernel, &request->problem, config, plan, &why))
+        failed(&worker->answer.result, TRIAL_COMPILE, &why);
+}
+
+static void trial(struct worker *worker, const struct worker_request *request) {
+    struct worker_answer *answer = &worker->answer;
+    struct plan *plans[WORKER_ARMS] = {NULL};
     answer->result = (struct trial_result){.status = TRIAL_OK};
     answer->error.text[0] = 0;
     int lacking = fit_instance(worker, &request->problem, &answer->error);
     send_answer(worker, WORKER_DATA);
     if (lacking) return;
-    if (config_legal(worker->device, kernel, &request->problem, &request->config, &why)) {
-        failed(&answer->result, TRIAL_CONSTRAINT, &why);
-    } else if (plan_create(worker->device, kernel, &request->problem, &request->config, &plan, &why)) {
-        failed(&answer->result, TRIAL_COMPILE, &why);
-    } else {
+    for (int arm = 0; arm < request->arms && answer->result.status == TRIAL_OK; arm++)
+        make_plan(worker, request, arm, &plans[arm]);
+    if (answer->result.status == TRIAL_OK) {
         send_answer(worker, WORKER_COMPILE);
-        verify_and_measure(worker, plan, request->regime);
+        verify_and_measure(worker, request, plans);
     }
-    plan_destroy(plan);
+    for (int arm = 0; arm < request->arms; arm++) plan_destroy(plans[arm]);
     send_answer(worker, WORKER_RESULT);
 }
 

@@ -9,21 +9,24 @@
 /* The hidden subcommand, followed by the device; the socket is standard input. */
 #define WORKER_COMMAND "worker"
 
-enum { WORKER_SOCKET = 0, WORKER_SAMPLES = 2000 };
+enum { WORKER_SOCKET = 0, WORKER_SAMPLES = 2000, WORKER_ARMS = FINALISTS + 2 };
 
-/* Both ends are the same program: a record is the struct itself. */
+/* Both ends are the same program: a record is the struct itself. One arm is a trial; several are measured by turns. */
 struct worker_request {
-    int kernel; /* its place in the list that both ends have */
     struct problem problem;
-    struct config config;
     enum regime regime;
+    int arms, rounds; /* rounds of several arms */
+    struct {
+        int kernel; /* its place in the list that both ends have */
+        struct config config;
+    } arm[WORKER_ARMS];
 };
 
 /* What a worker goes through: once, then for each request. It answers as soon as it has passed a stage. */
 enum worker_stage {
     WORKER_OPEN,    /* the device */
     WORKER_DATA,    /* operands and reference, unless they are those of the trial before */
-    WORKER_COMPILE, /* passed over where the trial ends before */
+    WORKER_COMPILE, /* of all arms; passed over where the trial ends before */
     WORKER_RESULT,
 };
 
@@ -32,7 +35,7 @@ struct worker_answer {
     struct error error;              /* why opening or the data failed; "" if it did not */
     struct device device;            /* of WORKER_OPEN; a description, without functions */
     struct trial_result result;      /* of WORKER_RESULT; seconds are not set, sample_us is NULL */
-    float sample_us[WORKER_SAMPLES]; /* result.samples of them are sent */
+    float sample_us[WORKER_SAMPLES]; /* result.samples of them are sent; of rounds each arm's medians */
 };
 
 /* Serves until the supervisor closes its end. -1 if standard input is no such socket. */
