@@ -8,6 +8,7 @@
 #include "bench/cbench.h"
 #include "bench/context.h"
 #include "bench/cupti.h"
+#include "bench/markdown.h"
 #include "bench/probe.h"
 #include "bench/resume.h"
 #include "bench/rows.h"
@@ -21,7 +22,7 @@ static const char program[] = "tilebook sweep";
 
 struct options {
     struct selection selection;
-    const char *csv, *report, *misses;
+    const char *csv, *report, *markdown, *misses;
     const char *peers[MAX_PEERS];
     int peer_count;
     double budget_s; /* 0: none */
@@ -29,7 +30,7 @@ struct options {
     bool resume;
 };
 
-enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES, KEY_RESUME };
+enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES, KEY_RESUME, KEY_MARKDOWN };
 
 static const struct argp_option option_list[] = {
     {"chain", KEY_CHAIN, "LAYERS", 0,
@@ -47,6 +48,7 @@ static const struct argp_option option_list[] = {
     {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
     {"report", KEY_REPORT, "FILE", 0,
      "Append a row a point to this CSV; on a GPU with what reading the same weights takes and with cuBLASLt's time", 0},
+    {"markdown", KEY_MARKDOWN, "FILE", 0, "Write a table for pull requests", 0},
     {"misses", KEY_MISSES, "FILE", 0,
      "Append the shapes and M that --table has no row for; tilebook tune --from-misses tunes them", 0},
     {"resume", KEY_RESUME, NULL, 0,
@@ -87,12 +89,12 @@ static void check_chain(const struct options *options, struct argp_state *state)
     const struct sweep_options *sweep = &options->selection.sweep;
     if (sweep->chain && options->peer_count)
         argp_error(state, "--peer does not go with --chain: a chain takes one kernel for all of a model's GEMMs");
-    if (sweep->chain && (sweep->config_count || options->csv || options->report || options->selection.regime ||
-                         sweep->epilogue || sweep->model_epilogues))
+    if (sweep->chain && (sweep->config_count || options->csv || options->report || options->markdown ||
+                         options->selection.regime || sweep->epilogue || sweep->model_epilogues))
         argp_error(state,
                    "--chain takes its configurations from --table or the defaults, its epilogues from the model, "
-                   "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv and "
-                   "--report do not go with it");
+                   "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv, "
+                   "--report and --markdown do not go with it");
 }
 
 static void check_resume(const struct options *options, struct argp_state *state) {
@@ -127,6 +129,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_REPORT:
         options->report = argument;
         break;
+    case KEY_MARKDOWN:
+        options->markdown = argument;
+        break;
     case KEY_MISSES:
         options->misses = argument;
         break;
@@ -158,6 +163,7 @@ struct command_line {
     int out_index;     /* of --benchmark_out in google_argv; 0: not given */
     const char *out;   /* its file, or NULL */
     bool json;         /* that file is JSON */
+    bool resumes;      /* there is such a file to go on with */
     char google[4200]; /* --benchmark_out=FILE as Google Benchmark gets it instead */
 };
 
@@ -293,6 +299,7 @@ static int open_files(struct sweep *sweep, const struct options *options, const 
                       const struct resume *resume, struct error *error) {
     if (options->report && !line->list && rows_open(options->report, &sweep->report, error)) return -1;
     if (options->csv && open_file(options->csv, &sweep->csv, error)) return -1;
+    if (options->markdown && !line->list && open_file(options->markdown, &sweep->markdown, error)) return -1;
     return open_samples(sweep, line, resume, error);
 }
 
@@ -305,25 +312,26 @@ static bool close_file(FILE *file) {
 /* Whatever was begun must be complete. */
 static int close_files(struct sweep *sweep, const struct command_line *line, struct resume *resume, int ran,
                        struct error *error) {
-    bool csv = close_file(sweep->csv), samples = close_file(sweep->samples);
+    bool csv = close_file(sweep->csv), samples = close_file(sweep->samples), markdown = close_file(sweep->markdown);
     bool report = close_file(sweep->report) || sweep->report_failed;
     const char *written = line->out ? strchr(line->google, '=') + 1 : NULL;
     if (ran && !line->list && line->json && written && !json_is_complete(written))
         return error_set(error, "%s could not be written; is the disk full?", written);
     if (resume && resume_finish(resume, error)) return -1;
-    if (!csv && !samples && !report) return 0;
+    if (!csv && !samples && !report && !markdown) return 0;
     return error_set(error, "the %s could not be written; is the disk full?",
-                     csv       ? "CSV file"
-                     : samples ? "file of the samples"
-                               : "report");
+                     csv        ? "CSV file"
+                     : samples  ? "file of the samples"
+                     : markdown ? "markdown table"
+                                : "report");
 }
 
 /* The file that this sweep goes on with, and its points that are not to run again. NULL if it begins one. */
-static int open_resume(struct sweep *sweep, const struct options *options, const struct command_line *line,
-                       struct resume **resume, struct error *error) {
+static int open_resume(struct sweep *sweep, const struct command_line *line, struct resume **resume,
+                       struct error *error) {
     struct context context;
     *resume = NULL;
-    if (!options->resume || line->list || access(line->out, F_OK)) return 0;
+    if (!line->resumes) return 0;
     context_of(sweep, &context);
     if (resume_open(line->out, resume, error) || resume_check(*resume, &context, error) ||
         resume_ceilings(*resume, &sweep->ceilings, error))
@@ -360,6 +368,24 @@ static int begin(struct sweep *sweep, const struct options *options, const struc
     return resume ? 0 : run_ceilings(sweep, error);
 }
 
+/* The head of the table and what is measured already. */
+static void begin_markdown(const struct sweep *sweep, const struct resume *resume) {
+    struct context context;
+    if (!sweep->markdown) return;
+    context_of(sweep, &context);
+    markdown_begin(sweep->markdown, &context, sweep_has_beside(sweep));
+    for (int i = 0; i < sweep->count; i++) {
+        const char *name = sweep->points[i].name;
+        if (!sweep->points[i].measured || !cbench_selects(name)) continue;
+        sweep_tabulate(&sweep->points[i], &(struct row){.us = resume_counter(resume, name, "us"),
+                                                        .p20_us = resume_counter(resume, name, "p20_us"),
+                                                        .p80_us = resume_counter(resume, name, "p80_us"),
+                                                        .floor_us = resume_counter(resume, name, "floor_us"),
+                                                        .cublas_us = resume_counter(resume, name, "cublas_us"),
+                                                        .throttled = resume_counter(resume, name, "throttled") > 0});
+    }
+}
+
 static int run_points(struct sweep *sweep, const struct options *options, struct command_line *line,
                       struct resume *resume) {
     const volatile sig_atomic_t *interrupted = catch_interrupt();
@@ -371,6 +397,7 @@ static int run_points(struct sweep *sweep, const struct options *options, struct
     if (open_files(sweep, options, line, resume, &error)) return fail(1, error.text);
     if (!line->list && begin(sweep, options, resume, measured, &error)) return fail(1, error.text);
     if (options->budget_s > 0) sweep->deadline = progress_now() + options->budget_s;
+    begin_markdown(sweep, resume);
     progress_start(&sweep->progress, stderr);
     add_context(sweep);
     sweep_register(sweep);
@@ -387,7 +414,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     sweep->measuring.regime = options->selection.regime;
     sweep->repeated = line->repetitions > 1;
     sweep->words = stderr;
-    int failed = open_resume(sweep, options, line, &resume, &error);
+    int failed = open_resume(sweep, line, &resume, &error);
     int code = failed ? fail(1, error.text) : run_points(sweep, options, line, resume);
     resume_free(resume);
     return code;
@@ -493,7 +520,7 @@ static int run_arguments(struct options *options, struct command_line *line) {
 /* Where Google Benchmark writes: beside a file that is gone on with; nowhere if it only lists, for it would empty the
  * file. A part that stays of an earlier sweep does not belong to a new one. */
 static int choose_out(const struct options *options, struct command_line *line, struct error *error) {
-    bool begun = line->out && line->json && !access(line->out, F_OK);
+    struct stat found;
     if (options->resume && (!line->out || !line->json))
         return error_set(error, "--resume needs the JSON file that it goes on with: --benchmark_out=FILE");
     if (!line->out) return 0;
@@ -504,7 +531,8 @@ static int choose_out(const struct options *options, struct command_line *line, 
     char **argument = &line->google_argv[line->out_index];
     if (line->list) {
         memmove(argument, argument + 1, (size_t)(line->google_argc-- - line->out_index) * sizeof *argument);
-    } else if (options->resume && begun) {
+    } else if (options->resume && !stat(line->out, &found) && found.st_size > 0) {
+        line->resumes = true;
         *argument = line->google;
     } else {
         if (line->json) unlink(line->google + strlen("--benchmark_out="));

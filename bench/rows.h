@@ -14,6 +14,7 @@ struct row {
     const struct problem *problem;
     double us, p20_us, p80_us;
     double floor_us, cublas_us; /* 0: no value, an empty field */
+    bool throttled;             /* measured on an impaired card; no field of the report */
 };
 
 /* Opens a report to append rows; a new or empty one gets the header. -1 if the file is anything but a report whose last

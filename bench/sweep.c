@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bench/cbench.h"
+#include "bench/markdown.h"
 #include "bench/rows.h"
 #include "bench/samples.h"
 
@@ -300,25 +301,54 @@ static struct beside measure_beside(const struct sweep_point *point) {
     return beside;
 }
 
-static void write_report(const struct sweep_point *point, const struct measurement *m, const struct beside *beside) {
+static void write_report(const struct sweep_point *point, const struct measurement *m, struct row *row) {
     struct sweep *sweep = point->sweep;
-    char regime[64], kernel[64], config[MAX_CONFIG_TEXT];
+    char regime[64];
     struct error error;
     if (!sweep->report || sweep->report_failed) return;
     snprintf(regime, sizeof regime, "%s %s %s", sweep->options.cold ? "cold" : "warm",
              sweep->device->backend == BACKEND_CUDA ? regime_name(m->regime) : "call", m->clock);
-    struct row row = {.layer = point->layer,
-                      .regime = regime,
-                      .kernel = kernel_full_name(point->kernel, kernel),
-                      .config = config_text(point->kernel, &point->config, config),
-                      .problem = &point->problem,
-                      .us = m->median_us,
+    row->regime = regime;
+    sweep->report_failed = rows_put(sweep->report, row, &error);
+    if (sweep->report_failed) fprintf(sweep->words, "warning: %s\n", error.text);
+}
+
+/* The texts of a row. */
+struct row_text {
+    char kernel[64], config[MAX_CONFIG_TEXT];
+};
+
+static void name_row(const struct sweep_point *point, struct row *row, struct row_text *text) {
+    row->layer = point->layer;
+    row->problem = &point->problem;
+    row->kernel = kernel_full_name(point->kernel, text->kernel);
+    row->config = config_text(point->kernel, &point->config, text->config);
+}
+
+bool sweep_has_beside(const struct sweep *sweep) {
+    return sweep->report && sweep->device->backend == BACKEND_CUDA;
+}
+
+void sweep_tabulate(const struct sweep_point *point, const struct row *figures) {
+    const struct sweep *sweep = point->sweep;
+    struct row row = *figures;
+    struct row_text text;
+    if (!sweep->markdown) return;
+    name_row(point, &row, &text);
+    markdown_put(sweep->markdown, &row, &sweep->ceilings, sweep_has_beside(sweep));
+}
+
+static void write_rows(const struct sweep_point *point, const struct measurement *m, const struct beside *beside) {
+    struct row_text text;
+    struct row row = {.us = m->median_us,
                       .p20_us = m->p20_us,
                       .p80_us = m->p80_us,
                       .floor_us = beside->floor_us,
-                      .cublas_us = beside->cublas_us};
-    sweep->report_failed = rows_put(sweep->report, &row, &error);
-    if (sweep->report_failed) fprintf(sweep->words, "warning: %s\n", error.text);
+                      .cublas_us = beside->cublas_us,
+                      .throttled = nvml_impairment(m->throttle) != 0};
+    name_row(point, &row, &text);
+    write_report(point, m, &row);
+    sweep_tabulate(point, &row);
 }
 
 void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more) {
@@ -400,7 +430,7 @@ void sweep_report(struct cbench_state *state, struct sweep_point *point, const s
     sweep_label(state, m, "");
     cbench_set_iteration_time(state, m->median_us / 1e6);
     write_csv(point->sweep->csv, point, m, relative_error);
-    write_report(point, m, &beside);
+    write_rows(point, m, &beside);
     if (point->sweep->samples) samples_put(point->sweep->samples, point->name, m);
 }
 
@@ -444,6 +474,7 @@ static void run_point(struct cbench_state *state, void *data) {
         if (run_plan(point, &m, &relative_error, &error)) {
             point->sweep->failures++;
             write_csv(point->sweep->csv, point, &(struct measurement){.stop = "", .clock = ""}, relative_error);
+            sweep_tabulate(point, &(struct row){.us = 0});
             cbench_skip_with_error(state, error.text);
             break;
         }

@@ -52,6 +52,7 @@ struct sweep {
     struct progress progress; /* likewise */
     FILE *csv;                /* likewise; NULL for none */
     FILE *report;             /* likewise, of rows_open: then points get their yardsticks too */
+    FILE *markdown;           /* likewise, of markdown_begin */
     FILE *samples;            /* likewise, of samples_begin */
     FILE *words;              /* likewise; for warnings */
     bool repeated;            /* likewise; Google Benchmark will aggregate repetitions */
@@ -80,6 +81,11 @@ void sweep_register(struct sweep *sweep);
 struct cbench_state;
 void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
                   double relative_error);
+/* A line in the markdown: the point's names and these figures; without us it failed. */
+struct row;
+void sweep_tabulate(const struct sweep_point *point, const struct row *figures);
+/* Whether rows get the figures beside them: a report was asked for, and it is a GPU. */
+bool sweep_has_beside(const struct sweep *sweep);
 /* What every row's label begins with, then `more`. */
 void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more);
 /* Says on sweep->words that the card is impaired. */

@@ -11,6 +11,7 @@
 #include <jansson.h>
 
 #include "bench/cbench.h"
+#include "bench/markdown.h"
 #include "bench/rows.h"
 #include "bench/sweep.h"
 
@@ -275,7 +276,7 @@ static void rows_hold_what_is_beside_them(void **state) {
     (void)state;
     const struct problem problem = {OP_MARLIN_GEMM, 8, 5120, 13824, 128, true, EPILOGUE_RESIDUAL};
     const struct row row = {"down", "cold stream cupti", "marlin_gemm/x", "a=1 b=2", &problem, 14.25, 14, 15.5, 12.96,
-                            52.125};
+                            52.125, false};
     char path[128];
     FILE *file;
     struct error error;
@@ -289,6 +290,59 @@ static void rows_hold_what_is_beside_them(void **state) {
     free(text);
     assert_int_equal(rows_open("/dev/full", &file, &error), -1);
     assert_non_null(strstr(error.text, "/dev/full"));
+}
+
+static void markdown_of_a_sweep(void **state) {
+    (void)state;
+    char command[512];
+    snprintf(command, sizeof command,
+             QUICK "--op fp16_gemm --shapes 128x64 --m 1,2 --epilogue bias --markdown %s/table.md", directory);
+    struct output output = run(command);
+    assert_int_equal(output.code, 0);
+    char *text = read_text("table.md");
+    assert_int_equal(count_lines(text), 6);
+    assert_non_null(strstr(text, ", clock monotonic; ceilings measured here: "));
+    assert_non_null(strstr(text, "\n| fp16_gemm/cpu | 128x64, bias | 2 | tile_m="));
+    assert_null(strstr(text, "read floor"));
+    free(text);
+    release(&output);
+    snprintf(command, sizeof command, QUICK "--op fp16_gemm --shapes 128x64 --m 1 --markdown %s/no/table.md",
+             directory);
+    check_fails(command, 1, "no/table.md");
+}
+
+static void markdown_holds_what_is_beside(void **state) {
+    (void)state;
+    const struct problem problem = {OP_MARLIN_GEMM, 8, 5120, 13824, 128, true, EPILOGUE_RESIDUAL};
+    const struct ceilings ceilings = {3000, 3000, 800, {0}};
+    struct context context = {.count = 1};
+    struct row row = {"down", "", "marlin_gemm/x", "a=1 b=2", &problem, 16, 15, 17.5, 12.8, 50, true};
+    char path[128];
+    snprintf(path, sizeof path, "%s/beside.md", directory);
+    context.entries[0].key = "cupti";
+    strcpy(context.entries[0].value, "not attached");
+    FILE *file = fopen(path, "w");
+    markdown_begin(file, &context, true);
+    markdown_put(file, &row, &ceilings, true);
+    row.floor_us = row.cublas_us = row.throttled = 0;
+    markdown_put(file, &row, &ceilings, true);
+    row.us = 0;
+    markdown_put(file, &row, &ceilings, true);
+    fclose(file);
+    char *text = read_text("beside.md"), *line = strstr(text, "| kernel");
+    assert_non_null(strstr(text, ", clock events; "));
+    for (int columns, rows = 0; line && *line; line = strchr(line, '\n') + 1, rows++) {
+        columns = 0;
+        for (char *c = line; *c != '\n'; c++) columns += *c == '|';
+        assert_int_equal(columns, 13);
+        assert_true(rows < 5);
+    }
+    assert_non_null(strstr(text, "| marlin_gemm/x | down 13824x5120, group 128, zeros, residual | 8 | a=1 b=2 | 16.00 "
+                                 "(throttled) | 15.00..17.50 | "));
+    assert_non_null(strstr(text, " % | 1.25 | 3.12 |\n"));
+    assert_non_null(strstr(text, " % | | |\n"));
+    assert_non_null(strstr(text, "| failed | | | | | | | |\n"));
+    free(text);
 }
 
 /* Refused before anything is measured, and left as they were. */
@@ -585,6 +639,8 @@ int main(void) {
         cmocka_unit_test(csv_rows),
         cmocka_unit_test(report_is_appended_to),
         cmocka_unit_test(rows_hold_what_is_beside_them),
+        cmocka_unit_test(markdown_of_a_sweep),
+        cmocka_unit_test(markdown_holds_what_is_beside),
         cmocka_unit_test(other_files_are_no_report),
         cmocka_unit_test(wrong_usage),
         cmocka_unit_test(failures),
