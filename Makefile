@@ -50,6 +50,7 @@ OBJECTS := $(SOURCES:%.c=$(OBJ)/%.o) $(OBJ)/bench/cbench.o $(OBJ)/embedded.o
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
 GPU_TESTS := $(if $(CUDA),$(patsubst tests/gpu/%.c,$(OUT)/tests/gpu/%,$(wildcard tests/gpu/test_*.c)))
 PEERS := $(patsubst tests/peer/%.c,$(OUT)/tests/peer/%.so,$(filter-out %/cublas.c,$(wildcard tests/peer/*.c)))
+FAKES := $(patsubst tests/%.c,$(OUT)/tests/%,$(if $(CUDA),$(wildcard tests/fake/*.c)))
 GPU_PEER := $(if $(CUDA),$(if $(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(OUT)/tests/gpu/cublas.so))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 # $(call say,WHAT) before a command prints WHAT in its place, unless V=1 or make -s.
@@ -110,6 +111,13 @@ PEER_FLAGS = -std=c11 $(WARNINGS) -O2 -shared -fPIC -I kernels/peer
 $(PEERS): $(OUT)/tests/peer/%.so: tests/peer/%.c kernels/peer/tilebook_peer.h $(OBJ)/flags
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) $(PEER_FLAGS) $< -o $@
+
+# In the place of NVIDIA's: loaded first, they are what the program finds by these names.
+$(OUT)/tests/test_clock: | $(FAKES)
+
+$(FAKES): $(OUT)/tests/%: tests/%.c tests/fake/fake.h $(OBJ)/flags
+	@mkdir -p $(@D)
+	$(call say,CC $<)$(CC) -std=c11 $(WARNINGS) -O2 -shared -fPIC -I. $(if $(CUDA),-isystem $(CUDA_HOME)/include) -Wl,-soname,$(@F) $< -o $@
 
 $(GPU_PEER): tests/peer/cublas.c kernels/peer/tilebook_peer.h $(OBJ)/flags
 	@mkdir -p $(@D)

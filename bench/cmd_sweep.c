@@ -14,6 +14,7 @@
 #include "bench/rows.h"
 #include "bench/samples.h"
 #include "bench/selection.h"
+#include "bench/states.h"
 #include "bench/commands.h"
 
 static const char program[] = "tilebook sweep";
@@ -280,18 +281,27 @@ static int open_file(const char *path, FILE **file, struct error *error) {
     return *file ? 0 : error_set(error, "%s: %s", path, strerror(errno));
 }
 
-/* All samples lie beside Google Benchmark's file, if that is a JSON file and no device or pipe. */
+/* Opens FILE with this suffix, and the header in it; or goes on with it. */
+static int open_beside(const struct command_line *line, const struct resume *resume, const char *suffix,
+                       const char *header, FILE **file, struct error *error) {
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s%s", line->out, suffix) >= sizeof path)
+        return error_set(error, "the name of the file is too long: %s%s", line->out, suffix);
+    if (resume) return resume_lines(resume, path, header, file, error);
+    if (open_file(path, file, error)) return -1;
+    fprintf(*file, "%s\n", header);
+    return 0;
+}
+
+/* Samples and states lie beside Google Benchmark's file, if that is a JSON file and no device or pipe. */
 static int open_samples(struct sweep *sweep, const struct command_line *line, const struct resume *resume,
                         struct error *error) {
-    char path[4096];
     struct stat found;
     if (!line->out || !line->json || line->list) return 0;
     if (!stat(line->out, &found) && !S_ISREG(found.st_mode)) return 0;
-    if (samples_path(line->out, path, sizeof path, error)) return -1;
-    if (resume) return resume_lines(resume, path, SAMPLES_HEADER, &sweep->samples, error);
-    if (open_file(path, &sweep->samples, error)) return -1;
-    samples_begin(sweep->samples);
-    return 0;
+    if (open_beside(line, resume, SAMPLES_SUFFIX, SAMPLES_HEADER, &sweep->samples, error)) return -1;
+    if (sweep->device->backend != BACKEND_CUDA) return 0;
+    return open_beside(line, resume, STATES_SUFFIX, STATES_HEADER, &sweep->states, error);
 }
 
 /* The report first: it can refuse, the other files are begun anew. */
@@ -312,16 +322,18 @@ static bool close_file(FILE *file) {
 /* Whatever was begun must be complete. */
 static int close_files(struct sweep *sweep, const struct command_line *line, struct resume *resume, int ran,
                        struct error *error) {
-    bool csv = close_file(sweep->csv), samples = close_file(sweep->samples), markdown = close_file(sweep->markdown);
+    bool csv = close_file(sweep->csv), markdown = close_file(sweep->markdown);
+    bool samples = close_file(sweep->samples), states = close_file(sweep->states);
     bool report = close_file(sweep->report) || sweep->report_failed;
     const char *written = line->out ? strchr(line->google, '=') + 1 : NULL;
     if (ran && !line->list && line->json && written && !json_is_complete(written))
         return error_set(error, "%s could not be written; is the disk full?", written);
     if (resume && resume_finish(resume, error)) return -1;
-    if (!csv && !samples && !report && !markdown) return 0;
+    if (!csv && !samples && !states && !report && !markdown) return 0;
     return error_set(error, "the %s could not be written; is the disk full?",
                      csv        ? "CSV file"
                      : samples  ? "file of the samples"
+                     : states   ? "file of the card's states"
                      : markdown ? "markdown table"
                                 : "report");
 }

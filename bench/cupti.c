@@ -130,10 +130,12 @@ int cupti_log_samples(struct cupti_log *log, uint64_t first, int count, struct c
 
 static struct {
     __typeof__(cuptiSubscribe) *subscribe;
+    __typeof__(cuptiUnsubscribe) *unsubscribe;
     __typeof__(cuptiGetVersion) *version;
     __typeof__(cuptiGetResultString) *result_string;
     __typeof__(cuptiActivityRegisterCallbacks) *register_callbacks;
     __typeof__(cuptiActivityEnable) *enable;
+    __typeof__(cuptiActivityDisable) *disable;
     __typeof__(cuptiActivityFlushAll) *flush;
     __typeof__(cuptiActivityGetNextRecord) *next_record;
     __typeof__(cuptiActivityGetNumDroppedRecords) *dropped;
@@ -146,10 +148,12 @@ static const struct {
     void *pointer;
 } symbols[] = {
     {"cuptiSubscribe", &api.subscribe},
+    {"cuptiUnsubscribe", &api.unsubscribe},
     {"cuptiGetVersion", &api.version},
     {"cuptiGetResultString", &api.result_string},
     {"cuptiActivityRegisterCallbacks", &api.register_callbacks},
     {"cuptiActivityEnable", &api.enable},
+    {"cuptiActivityDisable", &api.disable},
     {"cuptiActivityFlushAll", &api.flush},
     {"cuptiActivityGetNextRecord", &api.next_record},
     {"cuptiActivityGetNumDroppedRecords", &api.dropped},
@@ -225,17 +229,28 @@ static int load(struct error *error) {
     return 0;
 }
 
-static int attach(struct error *error) {
+static int enable_records(struct error *error) {
     static const CUpti_ActivityKind kinds[] = {CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION, CUPTI_ACTIVITY_KIND_RUNTIME,
                                                CUPTI_ACTIVITY_KIND_DRIVER, CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL};
+    if (check(api.register_callbacks(buffer_requested, buffer_completed), "buffers", error)) return -1;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (!check(api.enable(kinds[i]), "enabling activity records", error)) continue;
+        while (i) api.disable(kinds[--i]);
+        return -1;
+    }
+    return 0;
+}
+
+static int attach(struct error *error) {
     CUpti_SubscriberHandle subscriber;
     uint32_t number = 0;
     if (load(error)) return -1;
     /* Nothing is called back through this: holding the one subscription shows whether another tool has it. */
     if (check(api.subscribe(&subscriber, no_callback, NULL), "attaching", error)) return -1;
-    if (check(api.register_callbacks(buffer_requested, buffer_completed), "buffers", error)) return -1;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (check(api.enable(kinds[i]), "enabling activity records", error)) return -1;
+    if (enable_records(error)) {
+        api.unsubscribe(subscriber);
+        return -1;
+    }
     api.version(&number);
     /* 130001 is 13.0; before 13 the number counted releases on its own: 24. */
     if (number >= 10000)

@@ -33,6 +33,7 @@ static const double warmup_patience = 5;     /* times the least warm-up */
 static const double noise_shrink = 0.95;     /* independent samples would give 0.71 */
 static const double monotonic_least_us = 20; /* a sample covers at least this much: the clock's own cost is 0.05 */
 static const double events_least_us = 200;   /* the same for events, whose resolution is 0.5 */
+static const double states_apart = 0.1;      /* seconds; NVML's own figures are hardly newer */
 
 static double now(void) {
     struct timespec time;
@@ -219,6 +220,7 @@ int measure_with(measure_sampler *take, void *context, const struct measure_opti
 
 void measurement_free(struct measurement *measurement) {
     free(measurement->sample_us);
+    free(measurement->states);
     *measurement = (struct measurement){.samples = 0};
 }
 
@@ -235,7 +237,33 @@ struct timer {
     int kernels;                      /* CUPTI: of the first sample; 0 before */
     uint64_t names;                   /* and their names */
     unsigned long long throttle;
+    struct measure_state *states;
+    int state_count;
+    double next_state; /* on the clock of now() */
 };
+
+/* Memory that is not there costs a state and no measurement. */
+static void keep_state(struct timer *timer, const struct gpu_state *card) {
+    int count = timer->state_count;
+    struct timespec time;
+    if (!(count & (count - 1))) {
+        struct measure_state *more = reallocarray(timer->states, count ? 2 * (size_t)count : 1, sizeof *timer->states);
+        if (!more) return;
+        timer->states = more;
+    }
+    clock_gettime(CLOCK_REALTIME, &time);
+    timer->states[timer->state_count++] =
+        (struct measure_state){(double)time.tv_sec + (double)time.tv_nsec / 1e9, *card};
+}
+
+/* Looks at the card between two batches. */
+static void look(struct timer *timer) {
+    struct gpu_state card = nvml_state(timer->device);
+    timer->throttle |= card.throttle;
+    if (!card.sm_mhz || now() < timer->next_state) return;
+    timer->next_state = now() + states_apart;
+    keep_state(timer, &card);
+}
 
 static int call(struct timer *timer, struct error *error) {
     struct instance *instance = timer->instance;
@@ -281,7 +309,7 @@ static int take_events(void *context, int count, struct measure_sample *samples,
         float us = (float)(microseconds / timer->calls);
         samples[i] = (struct measure_sample){us, us, us};
     }
-    timer->throttle |= nvml_state(timer->device).throttle;
+    look(timer);
     return 0;
 }
 
@@ -322,7 +350,7 @@ static int take_cupti(void *context, int count, struct measure_sample *samples, 
         result = measure_share(&records[i], timer->calls, timer->by_span, &samples[i], error);
         samples[i].event_us = (float)(microseconds / count / timer->calls);
     }
-    timer->throttle |= nvml_state(timer->device).throttle;
+    look(timer);
     free(records);
     return result;
 }
@@ -354,8 +382,13 @@ static int find_calls(struct timer *timer, struct error *error) {
 static int measure_timer(struct timer *timer, enum regime regime, const struct measure_options *options,
                          struct measurement *measurement, struct error *error) {
     const char *clock;
-    if (measure_with(choose_clock(timer->device, &clock), timer, options, measurement, error)) return -1;
+    if (measure_with(choose_clock(timer->device, &clock), timer, options, measurement, error)) {
+        free(timer->states);
+        return -1;
+    }
     struct gpu_state state = nvml_state(timer->device);
+    measurement->states = timer->states;
+    measurement->state_count = timer->state_count;
     measurement->clock = clock;
     measurement->calls = timer->calls;
     measurement->regime = regime;

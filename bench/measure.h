@@ -27,6 +27,12 @@ struct measure_options {
 /* For sweeps: thorough. For searches: quick. Both in the stream. */
 extern const struct measure_options measure_thorough, measure_quick;
 
+/* The card at a moment of a measurement. */
+struct measure_state {
+    double unix_s;
+    struct gpu_state card;
+};
+
 struct measurement {
     double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels; pdl: span_us */
     double low_us, high_us;                   /* 95% interval of the median */
@@ -41,6 +47,9 @@ struct measurement {
     double watts;
     unsigned long long throttle; /* NVML's reasons, or-ed over the samples */
     float *sample_us;            /* `samples` of them, in order */
+    struct measure_state
+        *states; /* from the warm-up to the last sample, a tenth of a second apart; none without NVML */
+    int state_count;
 };
 
 /* Times plan on the instance: copies in rotation when it is cold, inside graphs too. Fits the workspace; does not

@@ -10,10 +10,6 @@ int samples_path(const char *json, char *path, size_t size, struct error *error)
     return error_set(error, "the name of the file is too long: %s" SAMPLES_SUFFIX, json);
 }
 
-void samples_begin(FILE *file) {
-    fputs(SAMPLES_HEADER "\n", file);
-}
-
 void samples_put(FILE *file, const char *name, const struct measurement *m) {
     fprintf(file, "%s %s %d %d", name, m->clock, m->calls, m->samples);
     for (int i = 0; i < m->samples; i++) fprintf(file, " %lld", llround(m->sample_us[i] * 1e3 * m->calls));

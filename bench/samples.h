@@ -27,8 +27,7 @@ struct samples {
 
 /* The name of the file that belongs to the JSON file `json`; -1 if it does not fit into `size` bytes. */
 int samples_path(const char *json, char *path, size_t size, struct error *error);
-/* Both leave errors to ferror. The name and the clock have no spaces. */
-void samples_begin(FILE *file);
+/* Errors are left to ferror. The name and the clock have no spaces. */
 void samples_put(FILE *file, const char *name, const struct measurement *measurement);
 /* All or nothing. Errors name the line. For samples_free, also after an error. */
 int samples_read(const char *path, struct samples *samples, struct error *error);

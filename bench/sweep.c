@@ -8,6 +8,7 @@
 #include "bench/markdown.h"
 #include "bench/rows.h"
 #include "bench/samples.h"
+#include "bench/states.h"
 
 /* --- choosing kernels --- */
 
@@ -432,6 +433,7 @@ void sweep_report(struct cbench_state *state, struct sweep_point *point, const s
     write_csv(point->sweep->csv, point, m, relative_error);
     write_rows(point, m, &beside);
     if (point->sweep->samples) samples_put(point->sweep->samples, point->name, m);
+    if (point->sweep->states) states_put(point->sweep->states, point->name, m);
 }
 
 /* --- progress --- */

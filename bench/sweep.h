@@ -53,7 +53,8 @@ struct sweep {
     FILE *csv;                /* likewise; NULL for none */
     FILE *report;             /* likewise, of rows_open: then points get their yardsticks too */
     FILE *markdown;           /* likewise, of markdown_begin */
-    FILE *samples;            /* likewise, of samples_begin */
+    FILE *samples;            /* likewise, behind SAMPLES_HEADER */
+    FILE *states;             /* likewise, behind STATES_HEADER */
     FILE *words;              /* likewise; for warnings */
     bool repeated;            /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;

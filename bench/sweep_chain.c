@@ -6,6 +6,7 @@
 #include "bench/cbench.h"
 #include "bench/chain.h"
 #include "bench/samples.h"
+#include "bench/states.h"
 #include "bench/sweep.h"
 
 struct chain_point {
@@ -176,6 +177,7 @@ static void run_chain(struct cbench_state *state, void *data) {
         sweep_label(state, &m, kernels);
         cbench_set_iteration_time(state, m.median_us / 1e6);
         if (sweep->samples) samples_put(sweep->samples, point->name, &m);
+        if (sweep->states) states_put(sweep->states, point->name, &m);
         measurement_free(&m);
     }
     sweep_ran(sweep);

@@ -1,0 +1,35 @@
+/* Libraries in the place of NVIDIA's, which tests load first: what the program opens by name later is what is there
+ * already. `fake` in each of them says how it behaves and what it saw. */
+#ifndef TILEBOOK_TESTS_FAKE_H
+#define TILEBOOK_TESTS_FAKE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Each launch has two kernels: 10 us, and 5 us that start 2 us later. What is wrong with the records of the fourth: */
+enum fake_fault {
+    FAULT_NONE,
+    FAULT_MISSING, /* the second kernel's is not there */
+    FAULT_UNTAGGED,
+    FAULT_ZERO,  /* no end */
+    FAULT_OTHER, /* another name */
+    FAULT_LATE   /* they come one flush too late */
+};
+
+struct fake_cupti {
+    bool held;      /* by another tool: nobody can subscribe */
+    int refuses;    /* the kind of activity that cannot be enabled; 0: none */
+    bool reversed;  /* the last record comes first, one to a buffer */
+    uint64_t drops; /* records that the first flush says were dropped */
+    enum fake_fault fault;
+    int subscribed, enabled; /* now */
+    int launches, flushes;
+    void (*launch)(void); /* what the device calls */
+};
+
+struct fake_nvml {
+    int calls;
+    int slow_from; /* from this call on 1200 MHz in hardware slowdown instead of 1980 MHz; 0: never */
+};
+
+#endif
