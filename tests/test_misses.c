@@ -88,7 +88,8 @@ static void test_decoder_to_table(void **state) {
     (void)state;
     struct tile_table before, table;
     char message[TILES_MESSAGE];
-    expect(0, "tune --model " MODEL " --device cpu --op marlin_gemm --m 1,2 --trials 1 --out @/t.txt", "8 problems");
+    expect(0, "tune --coarse --model " MODEL " --device cpu --op marlin_gemm --m 1,2 --trials 1 --out @/t.txt",
+           "8 problems");
     assert_int_equal(tiles_read(in_folder("t.txt"), &before, message), 0);
     expect(0, DECODE, "5 of the shapes and M are not in a table, 5 new ones|the last row, for m up to 2|no row in the");
     assert_int_equal(count_lines(contents("misses"), " 5    above\n"), 4);
@@ -118,7 +119,8 @@ static void test_sweep_to_table(void **state) {
     (void)state;
     struct tile_table table;
     char message[TILES_MESSAGE];
-    expect(0, "tune --shapes 128x128 --device cpu --op marlin_gemm --m 1,8 --trials 1 --out @/t.txt", "2 problems");
+    expect(0, "tune --coarse --shapes 128x128 --device cpu --op marlin_gemm --m 1,8 --trials 1 --out @/t.txt",
+           "2 problems");
     assert_int_equal(tiles_read(in_folder("t.txt"), &table, message), 0);
     strcpy(table.rows[table.count - 1].configuration, "no_such=1");
     assert_int_equal(tiles_write(in_folder("t.txt"), &table, message), 0);

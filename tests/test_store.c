@@ -189,7 +189,8 @@ static void test_version_1_is_migrated(void **state) {
     put(store, (struct config){{1, 3}}, &result);
     store_close(store);
     execute("UPDATE trials SET id = 41; CREATE TABLE old AS SELECT * FROM trials; DROP TABLE trials;"
-            "ALTER TABLE old RENAME TO trials; ALTER TABLE trials DROP COLUMN epilogue; DROP TABLE finals;"
+            "ALTER TABLE old RENAME TO trials; ALTER TABLE trials DROP COLUMN epilogue; DROP TABLE finals; DROP TABLE "
+            "regrets;"
             "PRAGMA user_version = 1");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
@@ -199,7 +200,7 @@ static void test_version_1_is_migrated(void **state) {
     store_close(store);
     assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
     assert_int_equal(query("SELECT count(*) FROM trials"), 1);
-    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 2);
+    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 3);
     store_close(open_store());
 }
 
@@ -210,7 +211,7 @@ static void test_version_2_is_migrated(void **state) {
     put(store, (struct config){{1, 3}}, &wrong);
     put(store, (struct config){{2, 3}}, &slow);
     store_close(store);
-    execute("UPDATE trials SET status = 'wrong' WHERE status = 'correctness'; DROP TABLE finals;"
+    execute("UPDATE trials SET status = 'wrong' WHERE status = 'correctness'; DROP TABLE finals; DROP TABLE regrets;"
             "PRAGMA user_version = 2");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &back));
@@ -227,12 +228,32 @@ static void test_version_3_is_migrated(void **state) {
     struct store *store = open_store();
     put(store, (struct config){{1, 3}}, &result);
     store_close(store);
-    execute("DROP TABLE finals; PRAGMA user_version = 3");
+    execute("DROP TABLE finals; DROP TABLE regrets; PRAGMA user_version = 3");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
     store_close(store);
     assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
     assert_int_equal(query("SELECT count(*) FROM finals"), 0);
+}
+
+static void test_version_4_is_migrated(void **state) {
+    (void)state;
+    struct trial_result result = {.us = 5};
+    const struct trial row = {.kernel = &kernel, .config = {{1, 3}}}, best = {.kernel = &kernel, .config = {{2, 3}}};
+    struct store *store = open_store();
+    put(store, (struct config){{1, 3}}, &result);
+    store_close(store);
+    execute("DROP TABLE regrets; PRAGMA user_version = 4");
+    store = open_store();
+    assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(store_put_regret(store, &scope, &problem, &row, &best, 0.02, &error), 0);
+    assert_int_equal(query("SELECT count(*) FROM regrets WHERE regret = 0.02 AND configuration != best_configuration"),
+                     1);
+    assert_int_equal(store_forget(store, &scope, &problem, &error), 0);
+    assert_int_equal(query("SELECT count(*) FROM regrets"), 0);
+    store_close(store);
+    assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
 }
 
 static void test_finals_are_kept_with_their_rounds(void **state) {
@@ -279,7 +300,7 @@ static void test_refuses_other_files(void **state) {
     (void)state;
     store_close(open_store());
     execute("PRAGMA user_version = 7");
-    expect_refused("version 7, this program reads up to 4");
+    expect_refused("version 7, this program reads up to 5");
     assert_int_equal(query("PRAGMA user_version"), 7);
     remove(path);
     execute("CREATE TABLE music (title)");
@@ -374,6 +395,7 @@ int main(void) {
         TEST(test_version_1_is_migrated),
         TEST(test_version_2_is_migrated),
         TEST(test_version_3_is_migrated),
+        TEST(test_version_4_is_migrated),
         TEST(test_finals_are_kept_with_their_rounds),
         TEST(test_refuses_other_files),
         TEST(test_a_locked_store_says_so),

@@ -25,7 +25,7 @@ static long stored_trials(void) {
     return stored("SELECT count(*) FROM trials");
 }
 
-#define TUNE "tune --shapes 128x128 --device cpu --m 1,4 --trials 2 --out @/tiles.txt"
+#define TUNE "tune --coarse --shapes 128x128 --device cpu --m 1,4 --trials 2 --out @/tiles.txt"
 
 static void test_tunes_lints_and_resumes(void **state) {
     (void)state;
@@ -46,7 +46,8 @@ static void test_tunes_lints_and_resumes(void **state) {
     expect(0, TUNE, "10 trials, 0 of them new");
     assert_int_equal(stored("SELECT max(id) FROM finals"), finals);
     /* At one m there is no winner before it that would change the path. */
-    expect(0, "tune --shapes 128x128 --device cpu --m 1 --trials 3 --out @/tiles.txt", "9 trials, 3 of them new");
+    expect(0, "tune --coarse --shapes 128x128 --device cpu --m 1 --trials 3 --out @/tiles.txt",
+           "9 trials, 3 of them new");
     expect(0, TUNE " --fresh", "10 trials, 10 of them new");
 }
 
@@ -83,7 +84,8 @@ static void test_throttled_cards_are_named(void **state) {
     assert_string_equal(regime(), "cold, calls, monotonic, throttled");
     expect(1, "table lint @/tiles.txt", "measured on a throttled card; tune again");
     /* The rows of other shapes stay, and so does what is said of them. */
-    expect(0, "tune --shapes 128x192 --device cpu --m 1 --op fp16_gemm --trials 1 --out @/tiles.txt", " rows in");
+    expect(0, "tune --coarse --shapes 128x192 --device cpu --m 1 --op fp16_gemm --trials 1 --out @/tiles.txt",
+           " rows in");
     assert_string_equal(regime(), "cold, calls, monotonic, throttled");
     remove(in_folder("tiles.txt"));
     expect(0, TUNE " --fresh", "10 of them new");
@@ -93,7 +95,8 @@ static void test_throttled_cards_are_named(void **state) {
 
 static void test_budget_and_trials_file(void **state) {
     (void)state;
-    static const char tune[] = "tune --shapes 128x128 --device cpu --m 1 --budget 1s --op fp16_gemm --out @/tiles.txt";
+    static const char tune[] =
+        "tune --coarse --shapes 128x128 --device cpu --m 1 --budget 1s --op fp16_gemm --out @/tiles.txt";
     expect(0, tune, "1 problems");
     expect(0, tune, " 0 of them new");
     FILE *file = fopen(in_folder("trials.csv"), "r");
@@ -113,8 +116,10 @@ static void test_budget_and_trials_file(void **state) {
 
 static void test_rows_of_other_shapes_stay(void **state) {
     (void)state;
-    expect(0, "tune --shapes 128x128,256x128 --device cpu --m 1 --trials 1 --op fp16_gemm --out @/tiles.txt", "2 rows");
-    expect(0, "tune --shapes 128x128 --device cpu --m 1,8 --trials 1 --op fp16_gemm --out @/tiles.txt", "rows in");
+    expect(0, "tune --coarse --shapes 128x128,256x128 --device cpu --m 1 --trials 1 --op fp16_gemm --out @/tiles.txt",
+           "2 rows");
+    expect(0, "tune --coarse --shapes 128x128 --device cpu --m 1,8 --trials 1 --op fp16_gemm --out @/tiles.txt",
+           "rows in");
     struct tile_table table;
     char message[TILES_MESSAGE];
     assert_int_equal(tiles_read(in_folder("tiles.txt"), &table, message), 0);
@@ -132,7 +137,7 @@ static int tune_and_signal(int signal, const char *m) {
         snprintf(out, sizeof out, "%s", in_folder("tiles.txt"));
         if (!freopen(in_folder("log"), "w", stderr)) _exit(99);
         execl(program ? program : "build/tilebook", "tilebook", "tune", "--shapes", "128x128", "--device", "cpu", "--m",
-              m, "--op", "fp16_gemm", "--trials", "12", "--out", out, (char *)NULL);
+              m, "--coarse", "--op", "fp16_gemm", "--trials", "12", "--out", out, (char *)NULL);
         _exit(99);
     }
     int status = 0;
@@ -151,7 +156,8 @@ static void test_kill_then_resume(void **state) {
     assert_true(stored >= 2 && stored < 24);
     assert_int_not_equal(access(in_folder("tiles.txt"), F_OK), 0);
     snprintf(expected, sizeof expected, "24 trials, %ld of them new", 24 - stored);
-    expect(0, "tune --shapes 128x128 --device cpu --m 1,4 --op fp16_gemm --trials 12 --out @/tiles.txt", expected);
+    expect(0, "tune --coarse --shapes 128x128 --device cpu --m 1,4 --op fp16_gemm --trials 12 --out @/tiles.txt",
+           expected);
     expect(0, "table lint @/tiles.txt", "0 findings");
 }
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "bench/commands.h"
-#include "tuner/tune.h"
+#include "tuner/ranges.h"
 
 enum { PATH = 512, GPU_TRIALS = 32, CPU_TRIALS = 16, HEAD_M = 256 };
 
@@ -28,6 +28,7 @@ enum {
     OPTION_FRESH,
     OPTION_REGIME,
     OPTION_FROM_MISSES,
+    OPTION_COARSE,
     OPTION_LIMIT
 };
 
@@ -48,9 +49,11 @@ static const struct argp_option options[] = {
      "calls of the problem)",
      1},
     {"m", OPTION_M, "LIST", 0,
-     "M to measure at: 1,16,256, 1:8192:x2 or 1:64:+8; a row reaches down to the M before it "
+     "M to search at: 1,16,256, 1:8192:x2 or 1:64:+8; borders of rows are then placed between them "
      "(default: 1 to 8192 by twos on a GPU, 1,4,16,64 on a CPU; lm_head stops at 256)",
      2},
+    {"coarse", OPTION_COARSE, NULL, 0,
+     "leave the borders of rows at the M that are measured, and do not test rows at others", 2},
     {"op", OPTION_OP, "LIST", 0, "only these of awq_dequant,marlin_gemm,fp16_gemm", 2},
     {"group", OPTION_GROUP, "G", 0, "rows that share a scale: 32, 64, 128 or all (default: the model's, else 128)", 2},
     {"regime", OPTION_REGIME, "R", 0,
@@ -80,7 +83,7 @@ struct choices {
     struct misses misses;
     int *m, m_count;
     int group, trials;
-    bool have_group, have_op, ops[OP_COUNT], fresh;
+    bool have_group, have_op, ops[OP_COUNT], fresh, coarse;
     enum regime regime;
     double budget_s, limit_s;
 };
@@ -158,6 +161,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_FRESH:
         c->fresh = true;
+        return 0;
+    case OPTION_COARSE:
+        c->coarse = true;
         return 0;
     case OPTION_REGIME:
         if (regime_parse(text, &c->regime, &error)) argp_error(state, "--regime: %s", error.text);
@@ -263,6 +269,12 @@ static void summarize(const struct tune *tune, const struct paths *paths, size_t
     fprintf(stderr,
             "\n%.2fx the speed of the built-in defaults (geometric mean)\n%zu rows in %s, trials in %s and %s\n",
             tune_speedup(tune), rows, paths->table, paths->csv, paths->store);
+    struct ranges_summary ranges = ranges_summarize(tune);
+    char problem[128];
+    if (ranges.tested)
+        fprintf(stderr, "held-out M: %d rows tested, %d split, the others lose at most %.1f%%%s%s\n", ranges.tested,
+                ranges.split, 100 * ranges.worst, ranges.at ? ", at " : "",
+                ranges.at ? problem_text(&ranges.at->problem, problem) : "");
     const struct nvml_watch *watch = &tune->watch;
     char reasons[NVML_REASONS];
     if (watch->impaired)
@@ -297,15 +309,8 @@ static int pending(const struct tune *tune) {
     return count;
 }
 
-static int forget(struct tune *tune, struct error *error) {
-    for (int i = 0; i < tune->count; i++)
-        if (store_forget(tune->store, &tune->scope, &tune->items[i].problem, error)) return -1;
-    return 0;
-}
-
 /* Searches and writes. Returns the exit code, or -1 and the error. */
-static int search_and_write(struct tune *tune, const struct choices *c, const struct paths *paths,
-                            struct error *error) {
+static int search_and_write(struct tune *tune, const struct paths *paths, struct error *error) {
     struct tile_table before;
     int status = -1;
     if (check_output(paths, tune->device, &before, error)) return -1;
@@ -315,7 +320,7 @@ static int search_and_write(struct tune *tune, const struct choices *c, const st
         tiles_free(&before);
         return -1;
     }
-    if (store_open(paths->store, &tune->store, error) || (c->fresh && forget(tune, error))) {
+    if (store_open(paths->store, &tune->store, error)) {
         tiles_free(&before);
         return -1;
     }
@@ -339,6 +344,8 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
     if (regime_check(c->regime, tune->device, error)) return -1;
     tune->budget_s = c->budget_s;
     tune->trials = c->trials;
+    tune->forget = c->fresh;
+    tune->refine = !c->coarse && !c->misses_file;
     if (!c->trials && !(c->budget_s > 0)) tune->trials = gpu ? GPU_TRIALS : CPU_TRIALS;
     if (c->misses_file) return tune_plan_misses(tune, &c->misses, error);
     if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
@@ -362,7 +369,7 @@ static int run_on(struct supervisor *supervisor, struct choices *c, struct error
         fprintf(stderr, "tilebook: %s\n", error->text);
         status = 2;
     } else if (!find_paths(c, device, &paths, error)) {
-        status = search_and_write(&tune, c, &paths, error);
+        status = search_and_write(&tune, &paths, error);
     }
     store_close(tune.store);
     tune_free(&tune);

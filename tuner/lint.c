@@ -94,7 +94,7 @@ static void check_row(struct lint *lint, const struct tile_row *row) {
         finding(lint, "%s: %s; see `tilebook kernels %s`", text, why.text, row->op);
     else if (lint->device)
         check_legal(lint, row, kernel, &problem, &config);
-    if (row->default_us > 0 && row->us > row->default_us)
+    if (row->default_us > 0 && row->us > row->default_us && !row->tie)
         finding(lint, "%s: %.2f us is slower than the default's %.2f us; run `tilebook tune --shapes %ldx%ld --fresh`",
                 text, row->us, row->default_us, row->k, row->n);
 }

@@ -88,11 +88,16 @@ static int enumerate(struct state *state) {
     return 0;
 }
 
+/* The index of the trial; -1 if it was not made. */
+static int find_trial(const struct search_result *result, const struct kernel *kernel, const struct config *config) {
+    int i = result->count - 1;
+    while (i >= 0 && (result->trials[i].kernel != kernel || memcmp(&result->trials[i].config, config, sizeof *config)))
+        i--;
+    return i;
+}
+
 static bool tried(const struct search_result *result, const struct kernel *kernel, const struct config *config) {
-    for (int i = 0; i < result->count; i++)
-        if (result->trials[i].kernel == kernel && !memcmp(&result->trials[i].config, config, sizeof *config))
-            return true;
-    return false;
+    return find_trial(result, kernel, config) >= 0;
 }
 
 static bool wins(const struct search *search, const struct trial *trial) {
@@ -140,7 +145,7 @@ static int run_baselines(struct state *state) {
     int status = 0;
     if (!choice_default(search->device, search->kernels, &search->problem, &choice, state->error)) {
         status = run_trial(state, choice.kernel, &choice.config, true);
-        if (!status) state->result->baseline = 0;
+        if (!status) state->result->baseline = state->result->incumbent = 0;
     }
     for (int i = 0; search->kernels[i] && !status; i++) {
         const struct kernel *kernel = search->kernels[i];
@@ -161,6 +166,20 @@ static int run_hint(struct state *state) {
     const struct trial *hint = search->hint;
     if (!hint || !relevant(search, hint->kernel) || !legal(search, hint->kernel, &hint->config)) return 0;
     return run_trial(state, hint->kernel, &hint->config, false);
+}
+
+/* In the place of a search. */
+static int run_known(struct state *state) {
+    const struct search *search = state->search;
+    for (int i = 0; i < search->known_count; i++) {
+        const struct trial *known = &search->known[i];
+        if (!relevant(search, known->kernel) || !legal(search, known->kernel, &known->config)) continue;
+        int status = run_trial(state, known->kernel, &known->config, false);
+        if (status) return status;
+    }
+    int first = find_trial(state->result, search->known->kernel, &search->known->config);
+    if (first >= 0) state->result->incumbent = first;
+    return 0;
 }
 
 static bool within_limits(const struct state *state) {
@@ -249,13 +268,13 @@ static int explore(struct state *state) {
 
 /* --- the verdict --- */
 
-/* The fastest first; only those that are as fast as it is, and faster than the default. */
+/* The fastest first; only those that are as fast as it is, and faster than the incumbent. */
 static void find_finalists(const struct search *search, const struct search_result *result, struct finals *finals) {
     const struct trial *trials = result->trials;
     int first = leader(search, result);
-    if (result->baseline < 0 || !wins(search, &trials[result->baseline])) return;
+    if (result->incumbent < 0 || !wins(search, &trials[result->incumbent])) return;
     for (int i = 0; i < result->count; i++) {
-        if (!wins(search, &trials[i]) || trials[i].result.us >= trials[result->baseline].result.us) continue;
+        if (!wins(search, &trials[i]) || trials[i].result.us >= trials[result->incumbent].result.us) continue;
         if (trial_faster(&trials[first].result, &trials[i].result)) continue;
         int at = finals->count < FINALISTS ? finals->count++ : FINALISTS;
         for (; at > 0 && trials[i].result.us < trials[finals->trial[at - 1]].result.us; at--)
@@ -274,7 +293,7 @@ static int judge(struct finals *finals, struct error *error) {
         finals->us[f] = row.b.us;
         finals->ratio[f] = row.ratio;
         finals->faster[f] = row.verdict == VERDICT_FASTER;
-        finals->default_us = row.a.us;
+        finals->incumbent_us = row.a.us;
     }
     return 0;
 }
@@ -287,7 +306,7 @@ static int run_final(struct state *state) {
     if (!search->final) return 0;
     find_finalists(search, result, &finals);
     if (!finals.count) return 0;
-    arms[0] = arms[1] = &result->trials[result->baseline];
+    arms[0] = arms[1] = &result->trials[result->incumbent];
     for (int f = 0; f < finals.count; f++) arms[f + 2] = &result->trials[finals.trial[f]];
     int status = search->final(search->context, &search->problem, arms, finals.count + 2, &finals.run);
     if (!status) status = judge(&finals, state->error);
@@ -297,49 +316,66 @@ static int run_final(struct state *state) {
     return status;
 }
 
-/* The finalist that is ahead; without one the default, which also wins where the final failed. */
+/* The finalist that is ahead; without one the incumbent, which also wins where the final failed. */
 static int final_winner(const struct search_result *result) {
     const struct finals *finals = &result->finals;
     int best = -1;
     for (int f = 0; f < finals->count; f++)
         if (finals->faster[f] && (best < 0 || finals->ratio[f] < finals->ratio[best])) best = f;
-    return best < 0 ? result->baseline : finals->trial[best];
+    return best < 0 ? result->incumbent : finals->trial[best];
 }
 
 static void choose(const struct search *search, struct search_result *result) {
     result->best = leader(search, result);
     if (result->best < 0) return;
-    const struct trial *baseline = result->baseline < 0 ? NULL : &result->trials[result->baseline];
+    const struct trial *incumbent = result->incumbent < 0 ? NULL : &result->trials[result->incumbent];
     if (result->finals.count)
         result->best = final_winner(result);
-    else if (baseline && wins(search, baseline) &&
-             !trial_faster(&result->trials[result->best].result, &baseline->result))
-        result->best = result->baseline;
+    else if (incumbent && wins(search, incumbent) &&
+             !trial_faster(&result->trials[result->best].result, &incumbent->result))
+        result->best = result->incumbent;
     const struct trial_result *best = &result->trials[result->best].result;
     for (int i = 0; i < result->count; i++)
         result->ties += i != result->best && result->trials[i].result.status == TRIAL_OK &&
                         !trial_faster(best, &result->trials[i].result);
 }
 
+/* Of a trial that worked. */
+static double time_of(const struct search_result *result, int trial) {
+    const struct finals *finals = &result->finals;
+    for (int f = 0; f < finals->count && finals->run.status == TRIAL_OK; f++)
+        if (finals->trial[f] == trial) return finals->us[f];
+    return trial == result->incumbent && finals->incumbent_us > 0 ? finals->incumbent_us
+                                                                  : result->trials[trial].result.us;
+}
+
 double search_default_us(const struct search_result *result) {
     if (result->baseline < 0 || result->trials[result->baseline].result.status != TRIAL_OK) return 0;
-    return result->finals.default_us > 0 ? result->finals.default_us : result->trials[result->baseline].result.us;
+    return time_of(result, result->baseline);
 }
 
 double search_best_us(const struct search_result *result) {
-    if (result->best == result->baseline) return search_default_us(result);
-    for (int f = 0; f < result->finals.count; f++)
-        if (result->finals.trial[f] == result->best) return result->finals.us[f];
-    return result->trials[result->best].result.us;
+    return time_of(result, result->best);
+}
+
+double search_regret(const struct search_result *result) {
+    double least = 1;
+    for (int f = 0; f < result->finals.count && result->finals.run.status == TRIAL_OK; f++)
+        if (result->finals.faster[f] && result->finals.ratio[f] < least) least = result->finals.ratio[f];
+    return 1 / least - 1;
 }
 
 int search_run(const struct search *search, struct search_result *result, struct error *error) {
-    *result = (struct search_result){.best = -1, .baseline = -1};
+    *result = (struct search_result){.best = -1, .baseline = -1, .incumbent = -1};
     struct state state = {.search = search, .result = result, .error = error, .expected_leader = -1};
     int status = run_baselines(&state);
-    if (!status && within_limits(&state)) status = run_hint(&state);
-    if (!status) status = enumerate(&state);
-    if (!status) status = explore(&state);
+    if (!status && search->known) {
+        status = run_known(&state);
+    } else if (!status) {
+        if (within_limits(&state)) status = run_hint(&state);
+        if (!status) status = enumerate(&state);
+        if (!status) status = explore(&state);
+    }
     if (!status) status = run_final(&state);
     choose(search, result);
     free(state.space);
@@ -349,5 +385,5 @@ int search_run(const struct search *search, struct search_result *result, struct
 void search_result_free(struct search_result *result) {
     for (int i = 0; i < result->count; i++) free(result->trials[i].result.sample_us);
     free(result->trials);
-    *result = (struct search_result){.best = -1, .baseline = -1};
+    *result = (struct search_result){.best = -1, .baseline = -1, .incumbent = -1};
 }

@@ -39,17 +39,17 @@ struct trial {
     struct trial_result result;
 };
 
-/* Those that may replace the default are measured by turns with it: the default, the default again, then the fastest
- * trials that do not lie beyond the noise from the first. */
+/* Those that may replace the incumbent are measured by turns with it: the incumbent, the incumbent again, then the
+ * fastest trials that do not lie beyond the noise from the first. */
 enum { FINALISTS = 3, FINAL_ROUNDS = 7 };
 struct finals {
     int count;               /* of finalists; 0: none was needed, or the search was stopped before */
     int trial[FINALISTS];    /* which they are */
     struct trial_result run; /* its status, message, seconds and throttle; us and what follows are not set */
     double us[FINALISTS];    /* medians of the rounds */
-    double ratio[FINALISTS]; /* to the default's, median of the rounds */
+    double ratio[FINALISTS]; /* to the incumbent's, median of the rounds */
     bool faster[FINALISTS];  /* beyond the noise */
-    double default_us;
+    double incumbent_us;
 };
 
 struct search {
@@ -57,9 +57,12 @@ struct search {
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
     struct problem problem;
     const struct trial *hint; /* the winner of a problem like this one, to be tried early; NULL without */
-    int m_low;                /* the winner must be legal from here up to problem.m */
-    int trials;               /* at most; 0 for no limit */
-    double seconds;           /* no trial starts when the costs add up to this; 0 for no limit */
+    const struct trial
+        *known; /* not NULL: nothing is searched, these alone are tried, and the first is the incumbent */
+    int known_count;
+    int m_low;      /* the winner must be legal from here up to problem.m */
+    int trials;     /* at most; 0 for no limit */
+    double seconds; /* no trial starts when the costs add up to this; 0 for no limit */
     /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
     int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result);
@@ -75,9 +78,10 @@ struct search {
 struct search_result {
     struct trial *trials; /* in the order they ran */
     int count, capacity;
-    int best;     /* index of the winner; -1 if nothing worked */
-    int baseline; /* index of the built-in default; -1 if there is none, or none yet */
-    int ties;     /* other trials within the noise of the winner */
+    int best;      /* index of the winner; -1 if nothing worked */
+    int baseline;  /* index of the built-in default; -1 if there is none, or none yet */
+    int incumbent; /* what only a faster one replaces, beyond the noise: the default, or the first known; -1 likewise */
+    int ties;      /* other trials within the noise of the winner */
     struct finals finals;
 };
 
@@ -89,10 +93,12 @@ struct search_result {
  * no trials if no configuration of any is legal, and `error` says why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 void search_result_free(struct search_result *result);
-/* Microseconds of the winner, which must be there, and of the default (0 if it did not work): by turns where there was
- * a final, else of their trials. */
+/* Microseconds of the winner, which must be there, and of the default (0 if it did not work): by turns where they were
+ * in the final, else of their trials. */
 double search_best_us(const struct search_result *result);
 double search_default_us(const struct search_result *result);
+/* What the incumbent loses to the best, as a share of that: by turns, and 0 unless it is beyond the noise. */
+double search_regret(const struct search_result *result);
 
 /* True if a's time lies below b's beyond the noise: the middle 60% of samples or the medians' 95% intervals
  * do not touch, and the medians differ by more than 1%. */

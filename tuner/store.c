@@ -9,7 +9,7 @@ enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
 
 struct store {
     sqlite3 *database;
-    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals;
+    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret;
     char path[512];
 };
 
@@ -48,7 +48,19 @@ struct store {
     " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue, arms)"                   \
     ") STRICT;"
 
-static const char schema[] = TRIALS_TABLE FINALS_TABLE;
+#define REGRETS_TABLE                                                                                                  \
+    "CREATE TABLE regrets ("                                                                                           \
+    " id INTEGER PRIMARY KEY,"                                                                                         \
+    " device TEXT NOT NULL, architecture TEXT NOT NULL, kernels TEXT NOT NULL, regime TEXT NOT NULL,"                  \
+    " op TEXT NOT NULL, k INTEGER NOT NULL, n INTEGER NOT NULL, \"group\" INTEGER NOT NULL,"                           \
+    " zeros INTEGER NOT NULL, m INTEGER NOT NULL, epilogue TEXT NOT NULL,"                                             \
+    " kernel TEXT NOT NULL, configuration TEXT NOT NULL," /* the row's */                                              \
+    " best_kernel TEXT NOT NULL, best_configuration TEXT NOT NULL, regret REAL NOT NULL,"                              \
+    " finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),"                                                \
+    " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue)"                         \
+    ") STRICT;"
+
+static const char schema[] = TRIALS_TABLE FINALS_TABLE REGRETS_TABLE;
 static const char from_version_1[] = "ALTER TABLE trials RENAME TO trials_1;" TRIALS_TABLE
                                      "INSERT INTO trials (" VERSION_1 ") SELECT " VERSION_1 " FROM trials_1;"
                                      "DROP TABLE trials_1; PRAGMA user_version = 2;";
@@ -57,6 +69,7 @@ static const char from_version_2[] =
     "UPDATE trials SET status = 'correctness' WHERE status = 'wrong'; PRAGMA user_version = 3;";
 
 static const char from_version_3[] = FINALS_TABLE "PRAGMA user_version = 4;";
+static const char from_version_4[] = REGRETS_TABLE "PRAGMA user_version = 5;";
 
 /* ?1 ... ?11, as bind_problem numbers them. */
 #define WHERE_PROBLEM                                                                                                  \
@@ -84,6 +97,12 @@ static const char put_final_sql[] =
     " arms, status, message, seconds, throttle, round_us, software, uuid)"
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 static const char forget_finals_sql[] = "DELETE FROM finals" WHERE_PROBLEM;
+
+static const char put_regret_sql[] =
+    "INSERT OR REPLACE INTO regrets (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue,"
+    " kernel, configuration, best_kernel, best_configuration, regret)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+static const char forget_regret_sql[] = "DELETE FROM regrets" WHERE_PROBLEM;
 
 static int fail(const struct store *store, struct error *error) {
     int code = sqlite3_errcode(store->database);
@@ -134,7 +153,8 @@ static int check_or_create(struct store *store, struct error *error) {
                          store->path, version, STORE_VERSION);
     if (version <= 1 && execute(store, from_version_1, error)) return -1;
     if (version <= 2 && execute(store, from_version_2, error)) return -1;
-    return version <= 3 ? execute(store, from_version_3, error) : 0;
+    if (version <= 3 && execute(store, from_version_3, error)) return -1;
+    return version <= 4 ? execute(store, from_version_4, error) : 0;
 }
 
 static int set_up(struct store *store, struct error *error) {
@@ -144,9 +164,14 @@ static int set_up(struct store *store, struct error *error) {
     const struct {
         const char *sql;
         sqlite3_stmt **statement;
-    } statements[] = {{find_sql, &store->find},           {put_sql, &store->put},
-                      {forget_sql, &store->forget},       {find_final_sql, &store->find_final},
-                      {put_final_sql, &store->put_final}, {forget_finals_sql, &store->forget_finals}};
+    } statements[] = {{find_sql, &store->find},
+                      {put_sql, &store->put},
+                      {forget_sql, &store->forget},
+                      {find_final_sql, &store->find_final},
+                      {put_final_sql, &store->put_final},
+                      {forget_finals_sql, &store->forget_finals},
+                      {put_regret_sql, &store->put_regret},
+                      {forget_regret_sql, &store->forget_regret}};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
         if (sqlite3_prepare_v2(store->database, statements[i].sql, -1, statements[i].statement, NULL) != SQLITE_OK)
             return fail(store, error);
@@ -177,6 +202,8 @@ void store_close(struct store *store) {
     sqlite3_finalize(store->find_final);
     sqlite3_finalize(store->put_final);
     sqlite3_finalize(store->forget_finals);
+    sqlite3_finalize(store->put_regret);
+    sqlite3_finalize(store->forget_regret);
     sqlite3_close(store->database);
     free(store);
 }
@@ -295,9 +322,12 @@ int store_put(struct store *store, const struct store_scope *scope, const struct
 
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error) {
-    bind_problem(store->forget, scope, problem);
-    bind_problem(store->forget_finals, scope, problem);
-    return run_once(store, store->forget, error) || run_once(store, store->forget_finals, error) ? -1 : 0;
+    sqlite3_stmt *const statements[] = {store->forget, store->forget_finals, store->forget_regret};
+    for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
+        bind_problem(statements[i], scope, problem);
+        if (run_once(store, statements[i], error)) return -1;
+    }
+    return 0;
 }
 
 /* --- finals --- */
@@ -358,4 +388,22 @@ int store_put_final(struct store *store, const struct store_scope *scope, const 
     bind_text(row, 18, scope->software);
     bind_text(row, 19, scope->uuid);
     return run_once(store, row, error);
+}
+
+/* --- regrets --- */
+
+static void bind_trial(sqlite3_stmt *statement, int at, const struct trial *trial) {
+    char name[64], config[MAX_CONFIG_TEXT];
+    bind_text(statement, at, kernel_full_name(trial->kernel, name));
+    bind_text(statement, at + 1, config_text(trial->kernel, &trial->config, config));
+}
+
+int store_put_regret(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                     const struct trial *row, const struct trial *best, double regret, struct error *error) {
+    sqlite3_stmt *statement = store->put_regret;
+    bind_problem(statement, scope, problem);
+    bind_trial(statement, 12, row);
+    bind_trial(statement, 14, best);
+    sqlite3_bind_double(statement, 16, regret);
+    return run_once(store, statement, error);
 }

@@ -5,7 +5,7 @@
 
 #include "tuner/search.h"
 
-enum { STORE_VERSION = 4 };
+enum { STORE_VERSION = 5 };
 
 struct store;
 
@@ -37,7 +37,10 @@ int store_find_final(struct store *store, const struct store_scope *scope, const
                      struct error *error);
 int store_put_final(struct store *store, const struct store_scope *scope, const struct problem *problem,
                     const struct trial *const *arms, int count, const struct trial_result *result, struct error *error);
-/* Removes every trial and final of the problem in this scope. */
+/* What a table's row loses at an m that it was not made for, and to whom; in place of what was known of the problem. */
+int store_put_regret(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                     const struct trial *row, const struct trial *best, double regret, struct error *error);
+/* Removes all that is stored of the problem in this scope. */
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);
 

@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "tuner/ahead.h"
+#include "tuner/ranges.h"
 
-/* What a trial's callback returns beside 0 and -1. */
-enum { STOP_INTERRUPTED = 1, STOP_SKIPPED };
+static const double refining_share = 0.25; /* of the budget, for borders and held-out m */
 
 /* --- which problems --- */
 
@@ -121,7 +121,7 @@ static int measure_fresh(struct tune *tune, const struct kernel *kernel, const s
     if (status < 0) return -1;
     if (status) {
         snprintf(tune->items[tune->current].skipped, sizeof tune->items->skipped, "%s", tune->error.text);
-        return STOP_SKIPPED;
+        return TUNE_SKIPPED;
     }
     tune->fresh++;
     tell_quarantined(tune, kernel, problem, config, result);
@@ -142,7 +142,7 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
                  struct trial_result *result) {
     struct tune *tune = context;
     bool found = false;
-    if (*tune->interrupted) return STOP_INTERRUPTED;
+    if (*tune->interrupted) return TUNE_INTERRUPTED;
     show(tune);
     if (store_find(tune->store, &tune->scope, kernel, problem, config, result, &found, &tune->error)) return -1;
     int status = found ? 0 : measure_fresh(tune, kernel, problem, config, result);
@@ -159,7 +159,7 @@ static int final(void *context, const struct problem *problem, const struct tria
     struct tune *tune = context;
     bool found = false;
     char text[128];
-    if (*tune->interrupted) return STOP_INTERRUPTED;
+    if (*tune->interrupted) return TUNE_INTERRUPTED;
     if (store_find_final(tune->store, &tune->scope, problem, arms, count, result, &found, &tune->error)) return -1;
     if (!found) {
         int status = supervisor_rounds(tune->supervisor, problem, arms, count, tune->regime, result, &tune->error);
@@ -216,6 +216,13 @@ static void expect(void *context, const struct kernel *kernel, const struct prob
     if (tune->ahead && tune->fresh > tune->fresh_before) ahead_add(tune->ahead, kernel, problem, config);
 }
 
+static int run_search(struct tune *tune, const struct search *search, struct tune_item *item) {
+    tune->order = 0;
+    tune->best_us = 0;
+    if (tune->forget && store_forget(tune->store, &tune->scope, &item->problem, &tune->error)) return -1;
+    return search_run(search, &item->result, &tune->error);
+}
+
 static int search_item(struct tune *tune, struct tune_item *item) {
     struct search search = {
         .device = tune->device,
@@ -231,17 +238,53 @@ static int search_item(struct tune *tune, struct tune_item *item) {
     };
     /* Every problem that is left has the same share, so what one leaves over flows on to the others. */
     if (tune->budget_s > 0) {
-        search.seconds = (tune->budget_s - tune->spent_s) / (tune->count - tune->current);
+        double budget_s = tune->budget_s * (tune->refine ? 1 - refining_share : 1);
+        search.seconds = (budget_s - tune->spent_s) / (tune->count - tune->current);
         if (search.seconds <= 0) search.seconds = 1e-9;
     }
-    tune->order = 0;
-    tune->best_us = 0;
     tune->fresh_before = tune->fresh;
-    int status = search_run(&search, &item->result, &tune->error);
+    int status = run_search(tune, &search, item);
     if (tune->ahead) ahead_clear(tune->ahead);
     if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
-    if (status == 0 || status == STOP_SKIPPED) report(tune, item);
-    return status == STOP_SKIPPED ? 0 : status;
+    if (status == 0 || status == TUNE_SKIPPED) report(tune, item);
+    return status == TUNE_SKIPPED ? 0 : status;
+}
+
+bool tune_neighbours(const struct tune_item *a, const struct tune_item *b) {
+    const struct problem *p = &a->problem, *q = &b->problem;
+    return p->op == q->op && p->k == q->k && p->n == q->n && p->group == q->group;
+}
+
+/* The row of the item behind it begins above it from now on. */
+int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int known_count) {
+    struct tune_item *items = realloc(tune->items, (size_t)(tune->count + 1) * sizeof *items);
+    if (!items) return error_set(&tune->error, "out of memory");
+    tune->items = items;
+    memmove(items + at + 1, items + at, (size_t)(tune->count++ - at) * sizeof *items);
+    struct tune_item *item = &items[at];
+    *item = (struct tune_item){.problem = item->problem, .m_low = item->m_low};
+    item->problem.m = m;
+    struct search search = {
+        .device = tune->device,
+        .kernels = tune->supervisor->kernels,
+        .problem = item->problem,
+        .known = known,
+        .known_count = known_count,
+        .m_low = item->m_low,
+        .trial = trial,
+        .final = final,
+        .context = tune,
+    };
+    tune->current = at;
+    int status = run_search(tune, &search, item);
+    if (!status && item->result.best < 0) status = TUNE_SKIPPED;
+    if (!status) {
+        items[at + 1].m_low = m + 1;
+        return 0;
+    }
+    search_result_free(&item->result);
+    memmove(items + at, items + at + 1, (size_t)(--tune->count - at) * sizeof *items);
+    return status;
 }
 
 int tune_run(struct tune *tune, struct error *error) {
@@ -252,10 +295,10 @@ int tune_run(struct tune *tune, struct error *error) {
         tune->ahead = ahead_create(tune->device, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
+    if (!status && tune->refine) status = ranges_refine(tune);
     progress_end(tune->progress);
     ahead_destroy(tune->ahead);
-    if (status == STOP_INTERRUPTED) return TUNE_INTERRUPTED;
-    if (!status) return TUNE_DONE;
+    if (status >= 0) return status;
     *error = tune->error;
     return -1;
 }

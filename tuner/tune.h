@@ -19,6 +19,8 @@ struct tune_item {
     int m_low;
     struct search_result result;
     char skipped[256]; /* why nothing could be tried; "" else */
+    bool held_out;     /* an m to test a row at */
+    double regret;     /* what that row lost there, as a share of the best known time */
 };
 
 struct tune {
@@ -29,10 +31,12 @@ struct tune {
     struct progress *progress;
     struct tune_item *items;
     int count;
-    int trials;                               /* limit of one problem; 0 for none */
-    enum regime regime;                       /* as scope.regime says it */
-    double budget_s;                          /* of all, stored trials included; 0 for none */
-    bool patch;                               /* the items mend a table and do not replace its rows */
+    int trials;         /* limit of one problem; 0 for none */
+    bool refine;        /* place borders between the items' m, and test rows at others (ranges.h) */
+    bool forget;        /* what is stored of a problem, before it is searched */
+    enum regime regime; /* as scope.regime says it */
+    double budget_s;    /* of all, stored trials included; 0 for none */
+    bool patch;         /* the items mend a table and do not replace its rows */
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
 
     /* filled by tune_run */
@@ -63,7 +67,15 @@ int tune_plan(struct tune *tune, const struct tune_plan *plan, struct error *err
  * epilogues, one of them is tuned: a row serves all. */
 int tune_plan_misses(struct tune *tune, const struct misses *misses, struct error *error);
 
-enum { TUNE_DONE, TUNE_INTERRUPTED };
+enum { TUNE_DONE, TUNE_INTERRUPTED, TUNE_SKIPPED };
+
+/* For ranges.c: one more item before items[at], of the same op and shape and with another m, whose candidates are
+ * known. 0 and it is there, with a winner; else it is not: TUNE_INTERRUPTED, TUNE_SKIPPED (nothing works at this m),
+ * -1. */
+int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int known_count);
+/* Whether a and b are in the same rows' (op, k, n, group). */
+bool tune_neighbours(const struct tune_item *a, const struct tune_item *b);
+
 /* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
 int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
