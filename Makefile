@@ -41,7 +41,7 @@ LDFLAGS += $(filter -fsanitize=%,$(subst $(comma)fuzzer-no-link,,$(FLAGS_$(confi
 LIBS := $(DEPS)/libbenchmark.a -l:libsqlite3.a -l:libjansson.a -l:libpcre2-8.a -l:libutf8proc.a -lstdc++ -lpthread -ldl -lm
 comma := ,
 
-DEVICE_SOURCES := $(sort $(wildcard kernels/*/*.cu kernels/*/*.cuh bench/*.cu bench/decoder/*.cu))
+DEVICE_SOURCES := $(sort $(wildcard kernels/*/*.cu kernels/*/*.cuh bench/*.cu bench/decoder/*.cu bench/decoder/*.cuh))
 # What a tile table was measured with; the reference and the repacking do not change a kernel's time.
 TIMED_SOURCES := $(filter-out kernels/formats/% kernels/cuda/reference.%,$(filter kernels/%,$(DEVICE_SOURCES)))
 CPU_SOURCES := $(sort $(wildcard kernels/cpu/*.[ch]))

@@ -95,6 +95,14 @@ size_t device_memory_free(struct device *device) {
     return device->functions->memory_free(device);
 }
 
+void *device_alloc_host(struct device *device, size_t bytes, struct error *error) {
+    return device->functions->alloc_host(device, bytes, error);
+}
+
+void device_free_host(struct device *device, void *memory) {
+    if (memory) device->functions->free_host(device, memory);
+}
+
 int device_write(struct device *device, void *to, const void *from_host, size_t bytes, struct error *error) {
     return bytes ? device->functions->write(device, to, from_host, bytes, error) : 0;
 }
@@ -145,9 +153,13 @@ int device_mark(struct device *device, int which, struct error *error) {
     return device->functions->mark(device, which, error);
 }
 
+int device_elapsed(struct device *device, int from, int to, double *microseconds, struct error *error) {
+    if (!device->functions->elapsed) return error_set(error, "device %s has no events", device->id);
+    return device->functions->elapsed(device, from, to, microseconds, error);
+}
+
 int device_marked(struct device *device, double *microseconds, struct error *error) {
-    if (!device->functions->marked) return error_set(error, "device %s has no events", device->id);
-    return device->functions->marked(device, microseconds, error);
+    return device_elapsed(device, 0, 1, microseconds, error);
 }
 
 int device_graph_record(struct device *device, device_enqueue *enqueue, void *context, struct device_graph **graph,

@@ -53,6 +53,8 @@ struct device_functions {
     void *(*alloc)(struct device *, size_t bytes, struct error *);
     void (*free)(struct device *, void *memory);
     size_t (*memory_free)(struct device *);
+    void *(*alloc_host)(struct device *, size_t bytes, struct error *);
+    void (*free_host)(struct device *, void *memory);
     int (*write)(struct device *, void *to, const void *from_host, size_t bytes, struct error *);
     int (*read)(struct device *, void *to_host, const void *from, size_t bytes, struct error *);
     int (*copy)(struct device *, void *to, const void *from, size_t bytes, struct error *);
@@ -64,7 +66,7 @@ struct device_functions {
     int (*launch)(struct device *, const struct device_function *, const struct device_grid *, const void *arguments,
                   struct error *);
     int (*mark)(struct device *, int which, struct error *);
-    int (*marked)(struct device *, double *microseconds, struct error *);
+    int (*elapsed)(struct device *, int from, int to, double *microseconds, struct error *);
     int (*graph_record)(struct device *, device_enqueue *, void *context, struct device_graph **, struct error *);
     int (*graph_launch)(struct device *, const struct device_graph *, struct error *);
     void (*graph_destroy)(struct device *, struct device_graph *);
@@ -87,6 +89,11 @@ void *device_alloc(struct device *device, size_t bytes, struct error *error);
 void device_free(struct device *device, void *memory);
 /* Bytes that device_alloc could still give; SIZE_MAX if unknown. */
 size_t device_memory_free(struct device *device);
+/* Memory of the host, 256-byte aligned, that the device's kernels read and write too, at the same address and at the
+ * pace of its bus; what they wrote is there once the host has waited for them. NULL on failure. */
+void *device_alloc_host(struct device *device, size_t bytes, struct error *error);
+/* After waiting for what was enqueued. NULL is nothing. */
+void device_free_host(struct device *device, void *memory);
 
 /* All of these are ordered with the kernels that were run before; write and read wait for their bytes, so that the
  * host's memory is the caller's again. */
@@ -103,7 +110,8 @@ int device_synchronize(struct device *device, struct error *error);
  * function may be launched with `shared_bytes` of dynamic shared memory. */
 int device_function(struct device *device, const char *source, const char *entry, const char *options,
                     size_t shared_bytes, struct device_function **function, struct error *error);
-/* Compiles it into the cubin cache alone, for device_function to find; from any thread, beside one that runs kernels. */
+/* Compiles it into the cubin cache alone, for device_function to find; from any thread, beside one that runs kernels.
+ */
 int device_compile(const struct device *device, const char *source, const char *options, struct error *error);
 /* Enqueues a launch; `arguments` points to the one struct that the entry takes by value. */
 int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
@@ -111,8 +119,11 @@ int device_launch(struct device *device, const struct device_function *function,
 /* Whether kernels that can may start before the one ahead of them has ended (programmatic dependent launch,
  * from compute capability 9.0 on); at first they may not, so that each is timed alone. */
 void device_overlap(struct device *device, bool allowed);
-/* Event 0 or 1 into the queue; then, after waiting for both, the time between them. */
+/* Event 0 .. DEVICE_MARKS - 1 into the queue; then, after waiting for both, the time between two of them. */
+enum { DEVICE_MARKS = 8 };
 int device_mark(struct device *device, int which, struct error *error);
+int device_elapsed(struct device *device, int from, int to, double *microseconds, struct error *error);
+/* From event 0 to event 1. */
 int device_marked(struct device *device, double *microseconds, struct error *error);
 
 /* Calls `enqueue` and records what it enqueues instead of running it; what may overlap then is what may in the graph.

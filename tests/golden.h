@@ -22,7 +22,7 @@
 /* Measured on the CPU: 2e-4 to 7e-4, from fp16 activations. */
 #define GOLDEN_TOLERANCE 2e-3
 
-enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152 };
+enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152, GOLDEN_BATCH = 17 };
 
 /* Prompts of each variant that are checked; a slow tool that watches the suite may set fewer. */
 static size_t golden_prompts = SIZE_MAX;
@@ -48,7 +48,8 @@ static inline void subject_open(struct subject *s, const char *device, const cha
     must(device_open(device, &s->device, &error), &error);
     must(model_config_read(path, &s->config, &error), &error);
     must(checkpoint_open(path, &s->checkpoint, &error), &error);
-    struct model_options options = {.method = method, .context = GOLDEN_IDS, .chunk = chunk, .table = table};
+    struct model_options options = {
+        .method = method, .context = GOLDEN_IDS, .sequences = GOLDEN_BATCH, .chunk = chunk, .table = table};
     must(model_create(s->device, &s->config, s->checkpoint, &options, &s->model, &error), &error);
 }
 
@@ -106,14 +107,95 @@ static inline void golden_check_entry(struct subject *s, const json_t *entry) {
     int prompt[GOLDEN_IDS], greedy[GOLDEN_IDS];
     int count = golden_ids(entry, "prompt_ids", prompt), more = golden_ids(entry, "greedy_ids", greedy);
     struct error error = {""};
-    must(model_forward(s->model, prompt, count, 0, logits, &error), &error);
+    must(model_forward(s->model, 0, prompt, count, 0, logits, &error), &error);
     golden_logits(entry, expected);
     double off = relative_error(logits, expected, GOLDEN_VOCAB);
     if (!(off <= GOLDEN_TOLERANCE)) fail_msg("logits of a prompt of %d tokens are off by %g", count, off);
     for (int i = 0; i < more; i++) {
         if (best(logits) != greedy[i]) fail_msg("token %d after %d: %d, not %d", i, count, best(logits), greedy[i]);
-        must(model_forward(s->model, &greedy[i], 1, count + i, logits, &error), &error);
+        must(model_forward(s->model, 0, &greedy[i], 1, count + i, logits, &error), &error);
     }
+}
+
+/* Sequence i of `count` has the prompt of entry i and goes on from its first token; all greedy tokens are
+ * transformers', each sequence as far as it has some, two steps under way at a time. */
+static inline void golden_check_batch(struct subject *s, const json_t *entries, int count) {
+    int prompt[GOLDEN_IDS], ids[GOLDEN_BATCH] = {0}, positions[GOLDEN_BATCH] = {0}, greedy[GOLDEN_BATCH][GOLDEN_IDS];
+    int more[GOLDEN_BATCH], most = 0, under_way = 0;
+    struct error error = {""};
+    double seconds;
+    for (int i = 0; i < count; i++) {
+        const json_t *entry = json_array_get(entries, (size_t)i % json_array_size(entries));
+        more[i] = golden_ids(entry, "greedy_ids", greedy[i]);
+        positions[i] = golden_ids(entry, "prompt_ids", prompt);
+        ids[i] = greedy[i][0];
+        if (more[i] > most) most = more[i];
+        must(model_forward(s->model, i, prompt, positions[i], 0, NULL, &error), &error);
+    }
+    must(model_begin(s->model, ids, positions, count, &error), &error);
+    for (int step = 1; step < most; step++) {
+        for (; under_way < 2 && step + under_way < most; under_way++) must(model_step(s->model, &error), &error);
+        must(model_take(s->model, ids, &seconds, &error), &error);
+        under_way--;
+        assert_true(seconds > 0);
+        for (int i = 0; i < count; i++)
+            if (step < more[i] && ids[i] != greedy[i][step])
+                fail_msg("batch of %d, sequence %d, token %d: %d, not %d", count, i, step, ids[i], greedy[i][step]);
+    }
+}
+
+static inline void golden_check_steps(const char *device, const char *name, enum method method) {
+    struct subject subject;
+    json_t *root, *entries = golden_entries(name, &root);
+    subject_open(&subject, device, name, method, 512, NULL);
+    golden_check_batch(&subject, entries, 1);
+    if (golden_prompts > 1) {
+        golden_check_batch(&subject, entries, 3);
+        golden_check_batch(&subject, entries, GOLDEN_BATCH);
+        golden_check_batch(&subject, entries, 3);
+    }
+    subject_close(&subject);
+    json_decref(root);
+}
+
+/* A model of random weights with five query heads a key head of 128 elements, as the 14B has them, and its steps behind
+ * a prompt of `count` tokens: each token has, but for rounding, the largest of the logits that one call a token gives.
+ */
+static inline void golden_check_long(const char *device_id, int count) {
+    enum { STEPS = 20 };
+    static float logits[GOLDEN_VOCAB];
+    struct error error = {""};
+    struct device *device;
+    struct model *model;
+    struct model_config config;
+    int *prompt = malloc((size_t)count * sizeof *prompt), ids[STEPS + 1];
+    double seconds;
+    must(device_open(device_id, &device, &error), &error);
+    must(model_config_read(FIXTURES "tiny-qwen2", &config, &error), &error);
+    config.heads = 10, config.kv_heads = 2, config.head_dim = 128, config.hidden = 1280;
+    config.max_position = count + STEPS;
+    struct model_options options = {
+        .method = METHOD_NONE, .context = count + STEPS, .chunk = 512, .synthetic = true, .seed = 1};
+    must(model_create(device, &config, NULL, &options, &model, &error), &error);
+    for (int i = 0; i < count; i++) prompt[i] = i * 7919 % GOLDEN_VOCAB;
+    must(model_forward(model, 0, prompt, count, 0, logits, &error), &error);
+    ids[0] = best(logits);
+    must(model_begin(model, ids, &count, 1, &error), &error);
+    for (int i = 0; i < STEPS; i++) {
+        must(model_step(model, &error), &error);
+        must(model_take(model, &ids[i + 1], &seconds, &error), &error);
+    }
+    assert_int_equal(model_step(model, &error), -1); /* there is no room left */
+    for (int i = 0; i < STEPS; i++) {
+        must(model_forward(model, 0, &ids[i], 1, count + i, logits, &error), &error);
+        float most = logits[best(logits)];
+        if (!(logits[ids[i + 1]] >= most - 2e-3f * fabsf(most)))
+            fail_msg("step %d behind %d tokens chose %d of logit %g, the largest is %g of %d", i, count, ids[i + 1],
+                     logits[ids[i + 1]], most, best(logits));
+    }
+    model_destroy(model);
+    device_close(device);
+    free(prompt);
 }
 
 static inline void golden_check(const char *device, const char *name, enum method method, int chunk,
@@ -207,7 +289,7 @@ static inline void golden_check_table(const char *device) {
     golden_check(device, "tiny-qwen2-awq", METHOD_AWQ, 512, &table);
     golden_check(device, "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
     subject_open(&subject, device, "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
-    must(model_forward(subject.model, &id, 1, 0, NULL, &error), &error);
+    must(model_forward(subject.model, 0, &id, 1, 0, NULL, &error), &error);
     assert_int_equal(golden_plans(subject.model, " tuned", &all), 4);
     assert_int_equal(all, 4);
     subject_close(&subject);

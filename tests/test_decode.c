@@ -6,6 +6,7 @@
 #include "tests/golden.h"
 #include "tests/model_dir.h"
 #ifdef TILEBOOK_CUDA
+#include "bench/decoder/ops.h"
 #include "kernels/cuda/driver.h"
 #endif
 
@@ -35,6 +36,42 @@ static void desc_act_gives_transformers_tokens(void **state) {
     (void)state;
     golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ, 512, NULL);
     golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
+}
+
+static void steps_give_transformers_tokens(void **state) {
+    (void)state;
+    golden_check_steps("cpu", "tiny-qwen2", METHOD_NONE);
+    golden_check_steps("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+    golden_check_steps("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN);
+}
+
+static void steps_choose_what_calls_would(void **state) {
+    (void)state;
+    golden_check_long("cpu", 127);
+}
+
+static void steps_check_their_input(void **state) {
+    (void)state;
+    struct subject subject;
+    struct error error = {""};
+    int ids[2] = {1, GOLDEN_VOCAB}, positions[2] = {GOLDEN_IDS - 1, 0}, taken[GOLDEN_BATCH];
+    double seconds;
+    subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
+    assert_int_equal(model_begin(subject.model, ids, positions, 2, &error), -1);
+    assert_non_null(strstr(error.text, "vocab_size"));
+    assert_int_equal(model_begin(subject.model, ids, positions, GOLDEN_BATCH + 1, &error), -1);
+    assert_non_null(strstr(error.text, "18 sequences"));
+    must(model_begin(subject.model, ids, positions, 1, &error), &error);
+    assert_int_equal(model_take(subject.model, taken, &seconds, &error), -1);
+    assert_non_null(strstr(error.text, "no step waits"));
+    must(model_step(subject.model, &error), &error);
+    assert_int_equal(model_step(subject.model, &error), -1);
+    assert_non_null(strstr(error.text, "context of 512"));
+    must(model_begin(subject.model, ids, positions + 1, 1, &error), &error);
+    for (int i = 0; i < MODEL_STEPS; i++) must(model_step(subject.model, &error), &error);
+    assert_int_equal(model_step(subject.model, &error), -1);
+    assert_non_null(strstr(error.text, "4 steps wait"));
+    subject_close(&subject);
 }
 
 static void chunks_do_not_matter(void **state) {
@@ -68,12 +105,12 @@ static void a_bad_row_falls_back_and_says_so(void **state) {
     golden_table("cpu", path, &table);
     for (size_t i = 0; i < table.count; i++) strcpy(table.rows[i].configuration, "no_such_parameter=1");
     subject_open(&subject, "cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, &table);
-    must(model_forward(subject.model, ids, 1, 0, NULL, &error), &error);
+    must(model_forward(subject.model, 0, ids, 1, 0, NULL, &error), &error);
     assert_int_equal(golden_plans(subject.model, "default: the table's row", &all), 4);
     assert_int_equal(golden_plans(subject.model, "no_such_parameter", &all), 4);
     size_t count = table.count;
     table.count = 0;
-    must(model_forward(subject.model, ids, 3, 0, NULL, &error), &error);
+    must(model_forward(subject.model, 0, ids, 3, 0, NULL, &error), &error);
     assert_int_equal(golden_plans(subject.model, "default: no row", &all), 4);
     assert_int_equal(all, 8);
     table.count = count;
@@ -110,11 +147,11 @@ static void forward_checks_its_input(void **state) {
     struct error error = {""};
     int ids[2] = {0, GOLDEN_VOCAB};
     subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
-    assert_int_equal(model_forward(subject.model, ids, 2, 0, NULL, &error), -1);
+    assert_int_equal(model_forward(subject.model, 0, ids, 2, 0, NULL, &error), -1);
     assert_non_null(strstr(error.text, "vocab_size"));
-    assert_int_equal(model_forward(subject.model, ids, 1, GOLDEN_IDS, NULL, &error), -1);
+    assert_int_equal(model_forward(subject.model, 0, ids, 1, GOLDEN_IDS, NULL, &error), -1);
     assert_non_null(strstr(error.text, "512"));
-    assert_int_equal(model_forward(subject.model, ids, 0, 0, NULL, &error), -1);
+    assert_int_equal(model_forward(subject.model, 0, ids, 0, 0, NULL, &error), -1);
     subject_close(&subject);
 }
 
@@ -133,7 +170,7 @@ static void synthetic_logits(enum method method, unsigned long long seed, float 
     config.symmetric = config.quant == QUANT_GPTQ;
     struct model_options options = {.method = method, .context = 8, .chunk = 8, .synthetic = true, .seed = seed};
     must(model_create(device, &config, NULL, &options, &model, &error), &error);
-    must(model_forward(model, ids, 3, 0, logits, &error), &error);
+    must(model_forward(model, 0, ids, 3, 0, logits, &error), &error);
     model_destroy(model);
     device_close(device);
 }
@@ -157,15 +194,18 @@ static void synthetic_models_are_sane_and_seeded(void **state) {
 #ifdef TILEBOOK_CUDA
 static void device_code_compiles(void **state) {
     (void)state;
-    static const char *const entries[] = {"-DROWS=1 -DHEAD_DIM=64", "-DROWS=4 -DHEAD_DIM=128"};
+    static const char *const sources[] = {"decoder/ops.cu", "decoder/attend.cu"};
     static const char *const architectures[] = {"sm_80", "sm_89", "sm_90a"};
-    for (int i = 0; i < 6; i++) {
-        char options[96];
+    for (int i = 0; i < 12; i++) {
+        char options[2][128];
         struct error error = {""};
         void *cubin = NULL;
         size_t bytes;
-        snprintf(options, sizeof options, "-DBLOCK=256 %s", entries[i % 2]);
-        must(cuda_compile("decoder/ops.cu", options, architectures[i / 2], &cubin, &bytes, &error), &error);
+        int head_dim = i / 2 % 2 ? 64 : 128;
+        snprintf(options[0], sizeof options[0], "-DBLOCK=256 -DROWS=%d -DHEAD_DIM=%d -DPICKS=%d -DRING=%d",
+                 head_dim / 32, head_dim, OPS_PICKS, OPS_RING);
+        ops_attend_options(head_dim, 512 * (size_t)head_dim, options[1], sizeof options[1]);
+        must(cuda_compile(sources[i % 2], options[i % 2], architectures[i / 4], &cubin, &bytes, &error), &error);
         assert_true(bytes > 0);
         free(cubin);
     }
@@ -268,6 +308,26 @@ static void chat_is_a_turn_and_its_end_is_not_printed(void **state) {
     json_decref(root);
 }
 
+/* Steps run ahead of the host: an end of text is found when there are more, and the figures are not theirs. */
+static void logits_are_those_of_the_last_token(void **state) {
+    (void)state;
+    char arguments[256];
+    json_t *objects[2];
+    int count = 400;
+    for (int i = 0; i < 2; i++) {
+        snprintf(arguments, sizeof arguments,
+                 "--device cpu --model " PLAIN " --temperature 0 -n %d --json --chat --prompt 'Recite sonnet 18.'",
+                 count);
+        objects[i] = decode_json(arguments);
+        count = (int)json_array_size(json_object_get(objects[i], "ids"));
+    }
+    assert_in_range(count, 2, 399);
+    assert_true(json_equal(json_object_get(objects[0], "ids"), json_object_get(objects[1], "ids")));
+    assert_string_equal(json_string_value(json_object_get(objects[0], "logits_fnv1a64")),
+                        json_string_value(json_object_get(objects[1], "logits_fnv1a64")));
+    for (int i = 0; i < 2; i++) json_decref(objects[i]);
+}
+
 static void logits_are_written_raw(void **state) {
     (void)state;
     static float logits[GOLDEN_VOCAB + 1], expected[GOLDEN_VOCAB];
@@ -311,7 +371,13 @@ static void models_in_memory_say_synthetic(void **state) {
     json_t *object = decode_json("--device cpu --in-memory -q awq --model " PLAIN " --bench --ctx 24 -n 4 --json");
     assert_int_equal(json_array_size(json_object_get(object, "prompt_ids")), 20);
     assert_int_equal(json_integer_value(json_object_get(object, "decode_steps")), 3);
+    assert_string_equal(json_string_value(json_object_get(object, "clock")), "host clock");
+    json_int_t kv = json_integer_value(json_object_get(json_object_get(object, "memory"), "kv_bytes"));
     assert_true(json_is_true(json_object_get(object, "synthetic_weights")));
+    json_decref(object);
+    object = decode_json("--device cpu --in-memory -q awq --model " PLAIN " --bench --batch 3 --ctx 24 -n 4 --json");
+    assert_int_equal(json_integer_value(json_object_get(object, "batch")), 3);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(object, "memory"), "kv_bytes")), 3 * kv);
     json_decref(object);
 }
 
@@ -356,6 +422,7 @@ static void wrong_usage_exits_2(void **state) {
     REFUSES("--model " PLAIN " --prompt x -n many", 2, "--max-tokens", "many");
     REFUSES("--model " PLAIN " --prompt x --temperature -1", 2, "--temperature");
     REFUSES("--model " PLAIN " --prompt x --top-p 1.5", 2, "--top-p");
+    REFUSES("--model " PLAIN " --prompt x --batch 2", 2, "--batch", "--bench");
     REFUSES("--model " PLAIN " --prompt x --no-such-option", 2, "no-such-option");
 }
 
@@ -369,6 +436,7 @@ static void what_cannot_run_exits_1(void **state) {
     REFUSES("--device cpu --model " PLAIN " --prompt-ids 1,x", 1, "--prompt-ids", "'x'");
     REFUSES("--device cpu --model " PLAIN " --prompt-file /nowhere", 1, "/nowhere");
     REFUSES("--device cpu --model " PLAIN " --prompt x --table /nowhere", 1, "/nowhere");
+    REFUSES("--device cpu --model " PLAIN " --bench --ctx 8 -n 2 --batch 2 --repetition-penalty 2", 1, "greedily");
 }
 
 static void tables_are_checked_and_used(void **state) {
@@ -401,6 +469,9 @@ int main(void) {
         cmocka_unit_test(awq_gives_transformers_tokens),
         cmocka_unit_test(gptq_gives_transformers_tokens),
         cmocka_unit_test(desc_act_gives_transformers_tokens),
+        cmocka_unit_test(steps_give_transformers_tokens),
+        cmocka_unit_test(steps_choose_what_calls_would),
+        cmocka_unit_test(steps_check_their_input),
         cmocka_unit_test(chunks_do_not_matter),
         cmocka_unit_test(a_table_changes_configurations_not_tokens),
         cmocka_unit_test(a_bad_row_falls_back_and_says_so),
@@ -413,6 +484,7 @@ int main(void) {
         cmocka_unit_test(json_has_the_golden_ids_and_the_figures),
         cmocka_unit_test(stdout_has_the_text_alone),
         cmocka_unit_test(chat_is_a_turn_and_its_end_is_not_printed),
+        cmocka_unit_test(logits_are_those_of_the_last_token),
         cmocka_unit_test(logits_are_written_raw),
         cmocka_unit_test(sampling_follows_its_seed),
         cmocka_unit_test(models_in_memory_say_synthetic),

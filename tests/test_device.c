@@ -61,6 +61,13 @@ static void moves_bytes(void **state) {
     assert_int_equal(device_synchronize(device, &error), 0);
     for (int i = 0; i < 100; i++) assert_int_equal(to[i], i >= 10 && i < 60 ? i - 10 : 0xee);
     assert_true(device_memory_free(device) > 0);
+    unsigned char *host = device_alloc_host(device, 100, &error);
+    assert_non_null(host);
+    assert_int_equal((uintptr_t)host % 256, 0);
+    assert_int_equal(device_copy(device, host, a, 100, &error), 0);
+    assert_memory_equal(host, from, 100);
+    device_free_host(device, host);
+    device_free_host(device, NULL);
     device_free(device, a);
     device_free(device, b);
     device_free(device, NULL);

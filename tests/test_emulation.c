@@ -1,7 +1,6 @@
 /* The device code of the CUDA kernels, run on the host (tests/emulation) exactly as their descriptions launch
  * it: right on poisoned output, the same bits whatever the order of warps, blocks and copies, and counters
  * left at zero. */
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,13 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <cmocka.h>
 
 #include "bench/floor.h"
 #include "kernels/reference.h"
-
-typedef long emulate_function(const struct arguments *, const struct device_grid *, bool, unsigned);
+#include "tests/emulation/load.h"
 
 static const struct device h100 = {.backend = BACKEND_CUDA,
                                    .name = "H100",
@@ -39,23 +36,8 @@ static int close_cpu(void **state) {
     return 0;
 }
 
-/* Compiles the launch for the host and loads it. */
 static void *load(const struct launch *launch, const char *options, emulate_function **emulate) {
-    char path[] = "/tmp/tilebook-emulation-XXXXXX", command[1024];
-    int file = mkstemp(path);
-    assert_true(file >= 0);
-    close(file);
-    snprintf(command, sizeof command,
-             "c++ -std=c++17 -O1 -w -shared -fPIC -Itests/emulation -Ikernels -Ibench -DSOURCE='\"%s\"' -DENTRY=%s %s "
-             "tests/emulation/emulate.cc -o %s",
-             launch->source, launch->entry, options, path);
-    int status = system(command);
-    void *library = status ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    unlink(path);
-    if (!library) fail_msg("%s: %s", command, status ? "failed" : dlerror());
-    *emulate = (emulate_function *)dlsym(library, "emulate");
-    assert_non_null(*emulate);
-    return library;
+    return emulation_load(launch->source, launch->entry, "struct arguments", options, emulate);
 }
 
 static void check_output(const struct instance *instance, const char *what) {

@@ -209,7 +209,7 @@ static void run_model(enum method method, float logits[VOCAB]) {
     must(model_config_read(directory, &config, &error), &error);
     must(checkpoint_open(directory, &checkpoint, &error), &error);
     must(model_create(device, &config, checkpoint, &options, &model, &error), &error);
-    must(model_forward(model, ids, TOKENS, 0, logits, &error), &error);
+    must(model_forward(model, 0, ids, TOKENS, 0, logits, &error), &error);
     model_destroy(model);
     checkpoint_close(checkpoint);
     device_close(device);

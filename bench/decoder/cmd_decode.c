@@ -12,13 +12,13 @@
 #include "bench/commands.h"
 #include "bench/misses.h"
 
-enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128, MOST = 1 << 30 };
+enum { BENCH_CONTEXT = 4096, DEFAULT_TOKENS = 128, MOST_BATCH = 1024, MOST = 1 << 30 };
 
 struct decode_options {
     const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits;
     enum method method;
     bool in_memory, chat, ignore_eos, untuned, json, bench;
-    int max_tokens, ctx, top_k;                    /* -1: not given; ctx 0 */
+    int max_tokens, ctx, batch, top_k;             /* -1: not given; ctx 0 */
     double temperature, top_p, repetition_penalty; /* -1: not given */
     unsigned long long seed;
 };
@@ -61,6 +61,7 @@ enum {
     OPTION_JSON,
     OPTION_LOGITS,
     OPTION_BENCH,
+    OPTION_BATCH,
 };
 
 static const struct argp_option option_list[] = {
@@ -99,6 +100,7 @@ static const struct argp_option option_list[] = {
      "Write the logits of the last position that ran, raw fp32 (--max-tokens 1: the prompt's last)", 0},
     {"bench", OPTION_BENCH, 0, 0,
      "Time decoding at the end of a full --ctx, with made-up ids and no end of text; the figures go to stdout", 0},
+    {"batch", OPTION_BATCH, "N", 0, "With --bench: decode N sequences together, each of --ctx tokens (default 1)", 0},
     {0}};
 
 static void check_options(struct argp_state *state, const struct decode_options *o) {
@@ -108,6 +110,7 @@ static void check_options(struct argp_state *state, const struct decode_options 
     if (!o->bench && prompts != 1)
         argp_error(state, "%s: give one of --prompt, --prompt-file, --prompt-ids, or --bench",
                    prompts ? "more than one prompt" : "there is no prompt");
+    if (o->batch > 1 && !o->bench) argp_error(state, "--batch is for --bench; a prompt is one sequence");
     if (o->chat && o->prompt_ids) argp_error(state, "--chat needs a text, not --prompt-ids");
 }
 
@@ -132,6 +135,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_CTX:
         o->ctx = (int)argument_whole(state, "ctx", text, 1, MOST);
+        return 0;
+    case OPTION_BATCH:
+        o->batch = (int)argument_whole(state, "batch", text, 1, MOST_BATCH);
         return 0;
     case OPTION_UNTUNED:
         o->untuned = true;
@@ -199,11 +205,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
 
 /* --- the prompt --- */
 
-/* Ids spread over the vocabulary, the same for every run. */
+/* Ids spread over the vocabulary, the same for every run, for each sequence. */
 static int make_ids(struct session *s, int count, struct error *error) {
-    s->prompt = malloc((size_t)count * sizeof *s->prompt);
+    size_t all = (size_t)s->options->batch * (size_t)count;
+    s->prompt = malloc(all * sizeof *s->prompt);
     if (!s->prompt) return error_set(error, "out of memory");
-    for (int i = 0; i < count; i++) s->prompt[i] = (int)((i * 7919LL + 13) % s->config.vocab);
+    for (size_t i = 0; i < all; i++) s->prompt[i] = (int)((i * 7919 + 13) % (size_t)s->config.vocab);
     s->prompt_count = count;
     return 0;
 }
@@ -314,6 +321,8 @@ static int open_session(struct session *s, struct error *error) {
     struct model_options options = {
         .method = s->method,
         .context = s->context,
+        .sequences = s->options->batch,
+        .choices = s->tokenizer && tokenizer_size(s->tokenizer) < s->config.vocab ? tokenizer_size(s->tokenizer) : 0,
         .chunk = MODEL_CHUNK,
         .table = s->has_table ? &s->table : NULL,
         .synthetic = s->options->in_memory,
@@ -410,6 +419,7 @@ static int run(struct session *s, struct error *error) {
         .sampling = choose_sampling(s),
         .max_tokens = o->max_tokens,
         .context = s->context,
+        .batch = o->batch,
         .ignore_eos = o->ignore_eos || o->bench,
         .warm_up = o->bench,
     };
@@ -438,6 +448,7 @@ int cmd_decode(int argc, char **argv) {
         0};
     static char name[] = "tilebook decode";
     struct decode_options options = {.device = "auto",
+                                     .batch = 1,
                                      .max_tokens = DEFAULT_TOKENS,
                                      .top_k = -1,
                                      .temperature = -1,

@@ -4,6 +4,9 @@
 #include <string.h>
 #include <time.h>
 
+/* Steps that may be under way: one runs while the host reads the token of the one before. */
+enum { AHEAD = 2 };
+
 struct run {
     struct model *model;
     const struct model_config *config;
@@ -11,10 +14,13 @@ struct run {
     const struct generate_options *options;
     const int *prompt;
     int prompt_count;
-    struct sampler *sampler;
     struct stream *stream;
     struct generation *out;
     struct error *error;
+    struct sampler *sampler;
+    int *tokens, *positions; /* (batch): what runs next */
+    bool greedy;
+    int under_way;
 };
 
 static double now(void) {
@@ -23,18 +29,84 @@ static double now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* One forward call and the choice that follows; seconds of both. */
-static int step(struct run *run, const int *ids, int count, int position, double *seconds) {
+/* The sampler's choice from the logits that are there; -1 if there is none. */
+static int choose(struct run *run, int position) {
+    int id = sampler_next(run->sampler, run->out->logits, run->error);
+    return id < 0 ? error_prefix(run->error, "position %d", position) : id;
+}
+
+/* The first sequence comes last, so that its logits stay. */
+static int prefill(struct run *run) {
     double start = now();
     struct generation *out = run->out;
-    if (model_forward(run->model, ids, count, position, out->logits, run->error)) return -1;
-    if (run->options->max_tokens > 0) {
-        int id = sampler_next(run->sampler, out->logits, run->error);
-        if (id < 0) return error_prefix(run->error, "position %d", position + count - 1);
-        out->ids[out->count++] = id;
+    int count = run->prompt_count;
+    for (int i = run->options->batch - 1; i >= 0; i--) {
+        if (model_forward(run->model, i, run->prompt + (size_t)i * (size_t)count, count, 0, out->logits, run->error))
+            return -1;
+        if (run->options->max_tokens > 0 && (run->tokens[i] = choose(run, count - 1)) < 0) return -1;
+        run->positions[i] = count;
     }
-    *seconds = now() - start;
+    if (run->options->max_tokens > 0) out->ids[out->count++] = run->tokens[0];
+    out->prefill_seconds = now() - start;
     return 0;
+}
+
+/* Steps that are still to come unless the text ends: as many as tokens are wanted and the context has room for. */
+static int steps_left(const struct run *run) {
+    int wanted = run->options->max_tokens - run->out->count;
+    int room = run->options->context - run->prompt_count - run->out->count + 1;
+    return wanted < room ? wanted : room;
+}
+
+/* Takes the next token of a run of steps that go on by themselves. */
+static int next_greedy(struct run *run, double *seconds) {
+    struct generation *out = run->out;
+    if (out->count == 1 && model_begin(run->model, run->tokens, run->positions, run->options->batch, run->error))
+        return -1;
+    for (; run->under_way < AHEAD && run->under_way < steps_left(run); run->under_way++)
+        if (model_step(run->model, run->error)) return -1;
+    if (model_take(run->model, run->tokens, seconds, run->error)) return -1;
+    run->under_way--;
+    for (int i = 0; i < run->options->batch; i++)
+        if (run->tokens[i] < 0)
+            return error_set(run->error, "position %d: a logit is not finite", run->prompt_count + out->count - 1);
+    return run->tokens[0];
+}
+
+/* A step up to its logits, and the host's choice. */
+static int next_sampled(struct run *run, double *seconds) {
+    double start = now(), step_seconds;
+    struct generation *out = run->out;
+    int ignored, position = run->prompt_count + out->count - 1;
+    if (model_begin(run->model, &out->ids[out->count - 1], &position, 1, run->error) ||
+        model_step(run->model, run->error) || model_take(run->model, &ignored, &step_seconds, run->error) ||
+        model_logits(run->model, 0, out->logits, run->error))
+        return -1;
+    int id = choose(run, position);
+    *seconds = now() - start;
+    return id;
+}
+
+static int next(struct run *run) {
+    struct generation *out = run->out;
+    double *seconds = &out->step_seconds[out->count - 1];
+    int id = run->greedy ? next_greedy(run, seconds) : next_sampled(run, seconds);
+    if (id < 0) return -1;
+    out->ids[out->count++] = id;
+    return 0;
+}
+
+/* The logits from which the last token was chosen; steps that ran beyond it have left others, then it runs again. */
+static int last_logits(struct run *run) {
+    struct generation *out = run->out;
+    int position = run->prompt_count + out->count - 2, ignored;
+    double seconds;
+    if (!run->greedy || out->count < 2) return 0;
+    if (run->under_way &&
+        (model_begin(run->model, &out->ids[out->count - 2], &position, 1, run->error) ||
+         model_step(run->model, run->error) || model_take(run->model, &ignored, &seconds, run->error)))
+        return -1;
+    return model_logits(run->model, 0, out->logits, run->error);
 }
 
 static bool ends_text(const struct run *run, int id) {
@@ -53,55 +125,81 @@ static void show(struct run *run, int id) {
 /* The last id is never run: nothing would follow from it. */
 static int decode(struct run *run) {
     struct generation *out = run->out;
-    if (step(run, run->prompt, run->prompt_count, 0, &out->prefill_seconds)) return -1;
+    if (prefill(run)) return -1;
     while (out->count) {
-        int *last = &out->ids[out->count - 1], position = run->prompt_count + out->count - 1;
+        int last = out->ids[out->count - 1];
         out->stop = "eos";
-        if (ends_text(run, *last)) break;
-        show(run, *last);
+        if (ends_text(run, last)) break;
+        show(run, last);
         out->stop = "length";
         if (out->count == run->options->max_tokens) break;
         out->stop = "context";
-        if (position == run->options->context) break;
-        if (step(run, last, 1, position, &out->step_seconds[out->count - 1])) return -1;
+        if (run->prompt_count + out->count - 1 == run->options->context) break;
+        if (next(run)) return -1;
     }
+    if (last_logits(run)) return -1;
     if (run->tokenizer) stream_end(run->stream);
     if (!run->stream->failed) return 0;
     return error_set(run->error, "the text could not be written: %s", strerror(run->stream->failed));
 }
 
-/* One chunk and a few single tokens; what they leave in the cache is overwritten. */
+/* One chunk and a few steps; what they leave in the cache is overwritten. */
 static int warm_up(struct run *run) {
-    int count = run->prompt_count < MODEL_CHUNK ? run->prompt_count : MODEL_CHUNK;
-    if (model_forward(run->model, run->prompt, count, 0, run->out->logits, run->error)) return -1;
+    int count = run->prompt_count < MODEL_CHUNK ? run->prompt_count : MODEL_CHUNK, batch = run->options->batch;
+    double seconds;
+    if (model_forward(run->model, 0, run->prompt, count, 0, run->out->logits, run->error)) return -1;
     for (int i = 0; i < 3; i++)
-        if (model_forward(run->model, run->prompt, 1, i % run->prompt_count, run->out->logits, run->error)) return -1;
+        if (model_begin(run->model, run->tokens, run->positions, batch, run->error) ||
+            model_step(run->model, run->error) || model_take(run->model, run->tokens, &seconds, run->error))
+            return -1;
     return 0;
 }
 
-static int prepare(struct run *run) {
+static int allocate(struct run *run) {
     const struct tokenizer *tokenizer = run->tokenizer;
     struct generation *out = run->out;
     int room = run->options->context - run->prompt_count + 1, size = run->config->vocab;
     int most = run->options->max_tokens < room ? run->options->max_tokens : room;
+    size_t batch = (size_t)run->options->batch;
     if (tokenizer && tokenizer_size(tokenizer) < size) size = tokenizer_size(tokenizer);
     run->sampler = sampler_create(&run->options->sampling, size);
+    run->tokens = calloc(batch, sizeof *run->tokens);
+    run->positions = calloc(batch, sizeof *run->positions);
     out->ids = malloc((size_t)(most + 1) * sizeof *out->ids);
     out->step_seconds = malloc((size_t)(most + 1) * sizeof *out->step_seconds);
     out->logits = malloc((size_t)run->config->vocab * sizeof *out->logits);
-    if (!run->sampler || !out->ids || !out->step_seconds || !out->logits) return error_set(run->error, "out of memory");
+    if (run->sampler && run->tokens && run->positions && out->ids && out->step_seconds && out->logits) return 0;
+    return error_set(run->error, "out of memory");
+}
+
+static int prepare(struct run *run) {
+    if (run->options->batch > 1 && !run->greedy)
+        return error_set(run->error, "%d sequences are decoded greedily only: no temperature, no repetition penalty",
+                         run->options->batch);
+    if (allocate(run)) return -1;
     for (int i = 0; i < run->prompt_count; i++) sampler_see(run->sampler, run->prompt[i]);
-    if (model_prepare(run->model, run->prompt_count, run->error) || model_prepare(run->model, 1, run->error)) return -1;
+    if (model_prepare(run->model, run->prompt_count, run->error) ||
+        model_prepare_steps(run->model, run->options->batch, run->error))
+        return -1;
     return run->options->warm_up ? warm_up(run) : 0;
 }
 
 int generate(struct model *model, const struct model_config *config, const struct tokenizer *tokenizer,
              const int *prompt, int prompt_count, const struct generate_options *options, struct stream *stream,
              struct generation *generation, struct error *error) {
-    struct run run = {model, config, tokenizer, options, prompt, prompt_count, NULL, stream, generation, error};
-    *generation = (struct generation){.stop = "length"};
+    const struct sampling *sampling = &options->sampling;
+    struct run run = {model,     config,
+                      tokenizer, options,
+                      prompt,    prompt_count,
+                      stream,    generation,
+                      error,     .greedy = sampling->temperature <= 0 && sampling->repetition_penalty == 1};
+    bool events = run.greedy && model_on_gpu(model);
+    *generation =
+        (struct generation){.stop = "length", .batch = options->batch, .clock = events ? "GPU events" : "host clock"};
     int status = prepare(&run) || decode(&run) ? -1 : 0;
     sampler_destroy(run.sampler);
+    free(run.tokens);
+    free(run.positions);
     if (status) generation_free(generation);
     return status;
 }

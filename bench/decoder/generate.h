@@ -14,21 +14,24 @@ struct generate_options {
     struct sampling sampling;
     int max_tokens;
     int context; /* of the model */
+    int batch;   /* sequences of the model, each with a prompt of its own; beyond 1 only greedily, ignoring eos */
     bool ignore_eos;
     bool warm_up; /* run the model before the clock starts */
 };
 
 struct generation {
-    int *ids; /* the new ones, an end-of-text token included */
-    int count;
-    double prefill_seconds; /* the prompt, and choosing the first token */
-    double *step_seconds;   /* `count - 1`: each further token */
-    float *logits;          /* of the last position that ran; vocab */
+    int *ids; /* the new ones of the first sequence, an end-of-text token included */
+    int count, batch;
+    double prefill_seconds; /* the prompts, and choosing the first tokens */
+    double *step_seconds;   /* `count - 1`: each further token of all sequences */
+    float *logits;          /* of the last position that ran, of the first sequence; vocab */
     const char *stop;       /* "eos", "length", "context" */
+    const char *clock;      /* of the steps: "GPU events" or "host clock" */
 };
 
-/* The prompt must not be empty. The text goes to `stream` unless `tokenizer` is NULL. A failed generation is freed
- * too. */
+/* The prompts, (batch, prompt_count), must not be empty. Greedy steps run ahead of the host, which reads their tokens
+ * later; with sampling or a repetition penalty the host chooses each token. The text goes to `stream` unless
+ * `tokenizer` is NULL. A failed generation is freed too. */
 int generate(struct model *model, const struct model_config *config, const struct tokenizer *tokenizer,
              const int *prompt, int prompt_count, const struct generate_options *options, struct stream *stream,
              struct generation *generation, struct error *error);

@@ -151,20 +151,26 @@ static float element(const struct tensor *tensor, size_t index) {
     return tensor->dtype == DTYPE_BF16 ? bf16_to_float(word) : half_to_float(word);
 }
 
+/* Elements `first`.. of a float tensor as fp16. */
+static int convert_half(struct loader *loader, const struct tensor *tensor, size_t first, size_t count, uint16_t *to) {
+    for (size_t i = 0; i < count; i++) {
+        to[i] = half_from_float(element(tensor, first + i));
+        if ((to[i] & 0x7fff) >= 0x7c00)
+            return error_set(loader->error,
+                             "%s: %s has the value %g at element %zu, beyond fp16's 65504; weights "
+                             "are kept as fp16 here",
+                             tensor->file, tensor->name, element(tensor, first + i), first + i);
+    }
+    return 0;
+}
+
 /* A float tensor as fp16 to device memory. */
 static int write_half(struct loader *loader, const struct tensor *tensor, size_t count, uint16_t *to) {
     struct device *device = loader->weights->device;
     if (tensor->dtype == DTYPE_F16) return device_write(device, to, tensor->data, 2 * count, loader->error);
     for (size_t done = 0; done < count;) {
         size_t slice = count - done < STAGING ? count - done : STAGING;
-        for (size_t i = 0; i < slice; i++) {
-            loader->staging[i] = half_from_float(element(tensor, done + i));
-            if ((loader->staging[i] & 0x7fff) >= 0x7c00)
-                return error_set(loader->error,
-                                 "%s: %s has the value %g at element %zu, beyond fp16's 65504; weights "
-                                 "are kept as fp16 here",
-                                 tensor->file, tensor->name, element(tensor, done + i), done + i);
-        }
+        if (convert_half(loader, tensor, done, slice, loader->staging)) return -1;
         if (device_write(device, to + done, loader->staging, 2 * slice, loader->error)) return -1;
         done += slice;
     }
@@ -436,18 +442,32 @@ static int load_head(struct loader *loader, struct linear *head) {
     return write_half(loader, tensor, (size_t)config->vocab * (size_t)config->hidden, head->weights);
 }
 
-/* The embedding stays on the host: a step needs one row of it a token, and the device its memory. */
-static int load_outside(struct loader *loader) {
+/* A step needs one row of it a token: it stays on the host, where the device reads it, unless the head is the same
+ * matrix. */
+static int load_embedding(struct loader *loader) {
     struct weights *w = loader->weights;
     const struct model_config *config = loader->config;
-    if (loader->checkpoint) {
-        w->embedding = checkpoint_get(loader->checkpoint, "model.embed_tokens.weight", FLOATS, config->vocab,
-                                      config->hidden, loader->error);
-        if (!w->embedding) return -1;
-        w->embedding_bytes = w->embedding->bytes;
+    size_t count = (size_t)config->vocab * (size_t)config->hidden;
+    if (config->tied) {
+        w->embedding = w->head.weights;
+        return 0;
     }
-    w->final_norm = loader->checkpoint ? load_norm(loader, "model.norm.weight") : constant(loader, config->hidden, 1);
-    return w->final_norm ? load_head(loader, &w->head) : -1;
+    w->embedding = w->host_block = device_alloc_host(w->device, 2 * count, loader->error);
+    if (!w->embedding) return error_prefix(loader->error, "embedding");
+    w->embedding_bytes = 2 * count;
+    if (!loader->checkpoint)
+        return reference_fill_half(w->device, w->host_block, count, -1, 1, loader->seed++, loader->error);
+    const struct tensor *tensor = checkpoint_get(loader->checkpoint, "model.embed_tokens.weight", FLOATS, config->vocab,
+                                                 config->hidden, loader->error);
+    return tensor ? convert_half(loader, tensor, 0, count, w->host_block) : -1;
+}
+
+static int load_outside(struct loader *loader) {
+    struct weights *w = loader->weights;
+    w->final_norm =
+        loader->checkpoint ? load_norm(loader, "model.norm.weight") : constant(loader, loader->config->hidden, 1);
+    if (!w->final_norm || load_head(loader, &w->head)) return -1;
+    return load_embedding(loader);
 }
 
 static int load_all(struct loader *loader) {
@@ -481,7 +501,7 @@ int weights_load(struct device *device, const struct model_config *config, const
                  enum method method, unsigned long long seed, struct weights *weights, struct error *error) {
     struct loader loader = {
         .weights = weights, .config = config, .checkpoint = checkpoint, .method = method, .seed = seed, .error = error};
-    *weights = (struct weights){.device = device, .config = config, .seed = seed};
+    *weights = (struct weights){.device = device};
     loader.staging = malloc(STAGING * sizeof *loader.staging);
     if (!loader.staging) return error_set(error, "out of memory");
     int status = checkpoint ? take_raw(&loader) : 0;
@@ -493,24 +513,8 @@ int weights_load(struct device *device, const struct model_config *config, const
 
 void weights_free(struct weights *weights) {
     for (size_t i = 0; i < weights->block_count; i++) device_free(weights->device, weights->blocks[i]);
+    device_free_host(weights->device, weights->host_block);
     free(weights->blocks);
     free(weights->layers);
     *weights = (struct weights){0};
-}
-
-/* Uniform in [-1, 1], from the seed and the element's number alone. */
-static float synthetic_element(uint64_t seed, uint64_t index) {
-    uint64_t z = (seed + index) * 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 32) * 0xd6e8feb86659fd93u;
-    return (float)((double)(z >> 40) * 0x1p-23 - 1);
-}
-
-void weights_embed(const struct weights *weights, const int *ids, int count, uint16_t *rows) {
-    size_t hidden = (size_t)weights->config->hidden;
-    for (int row = 0; row < count; row++)
-        for (size_t i = 0; i < hidden; i++) {
-            size_t index = (size_t)ids[row] * hidden + i;
-            rows[(size_t)row * hidden + i] = half_from_float(
-                weights->embedding ? element(weights->embedding, index) : synthetic_element(weights->seed, index));
-        }
 }

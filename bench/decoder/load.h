@@ -28,27 +28,23 @@ struct layer {
 
 struct weights {
     struct device *device;
-    const struct model_config *config;
     struct layer *layers;
     struct linear head; /* N rounded up to 64, the added rows zero */
     float *final_norm;
-    const struct tensor *embedding; /* stays in the mapped checkpoint; NULL when synthetic */
-    unsigned long long seed;
-    size_t bytes;           /* on the device */
-    size_t embedding_bytes; /* on the host */
+    const uint16_t *embedding; /* (vocab, hidden), which the device can read; the head's if they are tied */
+    size_t bytes;              /* on the device */
+    size_t embedding_bytes;    /* on the host; 0 if tied */
     size_t block_count;
-    void **blocks; /* every device allocation */
+    void **blocks;    /* every device allocation */
+    void *host_block; /* the embedding's memory, or NULL */
 };
 
-/* Fills *weights, from the checkpoint or, without one, at random from the seed. `config` and `checkpoint` must
- * outlive it. Errors: a tensor missing or of another shape or type, a value beyond fp16, a layer whose shape no
- * kernel takes, device memory. weights_free is due after a failure too. */
+/* Fills *weights, from the checkpoint or, without one, at random from the seed. Errors: a tensor missing or of another
+ * shape or type, a value beyond fp16, a layer whose shape no kernel takes, memory. weights_free is due after a failure
+ * too. */
 int weights_load(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
                  enum method method, unsigned long long seed, struct weights *weights, struct error *error);
 void weights_free(struct weights *weights);
-
-/* Rows of the embedding matrix as fp16 (count, hidden), on the host. The ids are below config->vocab. */
-void weights_embed(const struct weights *weights, const int *ids, int count, uint16_t *rows);
 
 /* What one call with m rows of x computes; for OP_AWQ_DEQUANT the dequantisation, which has m = 1 and no epilogue. */
 struct problem linear_problem(const struct linear *linear, int m);

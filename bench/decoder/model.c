@@ -6,19 +6,24 @@
 #include "bench/decoder/load.h"
 #include "bench/decoder/ops.h"
 #include "bench/decoder/plans.h"
+#include "bench/decoder/steps.h"
 #include "kernels/half.h"
 
-/* Activations of one chunk: M rows each, fp16 unless said otherwise. */
+/* Activations of what runs at once: M rows each, fp16 unless said otherwise. */
 struct buffers {
+    int32_t *ids;          /* (M): of a chunk */
     uint16_t *residual;    /* (M, hidden): o and down add to it in place */
     uint16_t *x;           /* (M, hidden or heads * head_dim): what a GEMM reads */
     uint16_t *qkv;         /* (M, (heads + 2 kv_heads) * head_dim) */
     uint16_t *activation;  /* (M, intermediate): silu(gate) * up */
     uint16_t *gathered;    /* (M, largest K); of permuted linears */
     uint16_t *dequantized; /* the largest (N, K); of linears that are dequantised before their GEMM */
-    uint16_t *logits;      /* (1, N of the head) */
+    uint16_t *logits;      /* (sequences, N of the head) */
     float *frequency;      /* (head_dim / 2), fp32 */
-    uint16_t *kv;          /* (layers, 2, kv_heads, context, head_dim) */
+    uint16_t *kv;          /* (layers, 2, sequences, kv_heads, context, head_dim) */
+    float *parts;          /* ops_attend_parts() */
+    unsigned *arrivals;    /* ops_attend_arrivals() */
+    struct ops_pick *picks;
 };
 
 struct model {
@@ -29,7 +34,8 @@ struct model {
     struct ops ops;
     struct plans *plans;
     struct buffers buffers;
-    uint16_t *rows; /* host: embeddings of a chunk */
+    struct steps *steps;
+    int step_count, step_position; /* sequences of the next step, and the furthest position among them */
     uint16_t *host_logits;
     size_t kv_bytes, scratch_bytes;
 };
@@ -58,16 +64,25 @@ static bool survey(const struct model *model, size_t *dequantized) {
 static int take_scratch(struct model *model, struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
-    size_t m = (size_t)model->options.chunk, hidden = (size_t)c->hidden, inner = (size_t)c->intermediate;
+    int sequences = model->options.sequences, rows = model->options.chunk;
+    size_t m = (size_t)(rows > sequences ? rows : sequences), hidden = (size_t)c->hidden,
+           inner = (size_t)c->intermediate;
     size_t q = (size_t)c->heads * (size_t)c->head_dim, kv = (size_t)c->kv_heads * (size_t)c->head_dim;
     size_t widest = q > hidden ? q : hidden, *total = &model->scratch_bytes, dequantized = 0;
     bool permuted = survey(model, &dequantized);
-    if (!(b->residual = take(model, 2 * m * hidden, total, error)) ||
+    size_t arrivals = ops_attend_arrivals(sequences, c->heads, c->kv_heads);
+    size_t parts =
+        ops_attend_parts(model->device, sequences, c->heads, c->kv_heads, model->options.context, c->head_dim);
+    if (!(b->ids = take(model, m * sizeof *b->ids, total, error)) ||
+        !(b->residual = take(model, 2 * m * hidden, total, error)) ||
         !(b->x = take(model, 2 * m * widest, total, error)) ||
         !(b->qkv = take(model, 2 * m * (q + 2 * kv), total, error)) ||
         !(b->activation = take(model, 2 * m * inner, total, error)) ||
-        !(b->logits = take(model, 2 * (size_t)model->weights.head.n, total, error)) ||
-        !(b->frequency = take(model, 2 * (size_t)c->head_dim, total, error)))
+        !(b->logits = take(model, 2 * (size_t)sequences * (size_t)model->weights.head.n, total, error)) ||
+        !(b->frequency = take(model, 2 * (size_t)c->head_dim, total, error)) ||
+        !(b->parts = take(model, parts, total, error)) || !(b->arrivals = take(model, arrivals, total, error)) ||
+        !(b->picks = take(model, (size_t)sequences * OPS_PICKS * sizeof *b->picks, total, error)) ||
+        device_fill(model->device, b->arrivals, 0, arrivals, error))
         return -1;
     if (permuted && !(b->gathered = take(model, 2 * m * (widest > inner ? widest : inner), total, error))) return -1;
     if (dequantized && !(b->dequantized = take(model, 2 * dequantized, total, error))) return -1;
@@ -84,7 +99,7 @@ static int write_frequency(struct model *model, struct error *error) {
     return status;
 }
 
-/* Elements of one layer's keys, or of its values. */
+/* Elements of one sequence's keys, or of its values, in one layer. */
 static size_t cache_elements(const struct model *model) {
     const struct model_config *c = model->config;
     return (size_t)c->kv_heads * (size_t)model->options.context * (size_t)c->head_dim;
@@ -101,16 +116,17 @@ static int set_up(struct model *model, const struct checkpoint *checkpoint, stru
     if (!options->synthetic && !checkpoint) return error_set(error, "neither a checkpoint nor synthetic weights");
     if (ops_open(model->device, c->head_dim, &model->ops, error)) return -1;
     model->plans = plans_create(model->device, options->table);
-    model->rows = malloc((size_t)options->chunk * (size_t)c->hidden * sizeof *model->rows);
-    if (!model->plans || !model->rows) return error_set(error, "out of memory");
+    if (!model->plans) return error_set(error, "out of memory");
     if (weights_load(model->device, c, options->synthetic ? NULL : checkpoint, options->method, options->seed,
                      &model->weights, error))
         return -1;
     model->host_logits = malloc((size_t)model->weights.head.n * sizeof *model->host_logits);
     if (!model->host_logits) return error_set(error, "out of memory");
-    size_t kv = 4 * (size_t)c->layers * cache_elements(model);
+    size_t kv = 4 * (size_t)c->layers * (size_t)options->sequences * cache_elements(model);
     if (!(model->buffers.kv = take(model, kv, &model->kv_bytes, error)))
-        return error_prefix(error, "KV cache of %d tokens (a smaller --ctx needs less)", options->context);
+        return error_prefix(error, "KV cache of %d tokens for %d sequences (a smaller --ctx needs less)",
+                            options->context, options->sequences);
+    if (steps_create(model->device, options->sequences, &model->steps, error)) return -1;
     return take_scratch(model, error) || write_frequency(model, error) ? -1 : 0;
 }
 
@@ -122,6 +138,8 @@ int model_create(struct device *device, const struct model_config *config, const
     *model = (struct model){.device = device, .config = config, .options = *options};
     if (model->options.chunk > options->context) model->options.chunk = options->context;
     if (model->options.chunk < 1) model->options.chunk = 1;
+    if (model->options.sequences < 1) model->options.sequences = 1;
+    if (model->options.choices < 1) model->options.choices = config->vocab;
     if (set_up(model, checkpoint, error)) {
         model_destroy(model);
         return -1;
@@ -133,12 +151,12 @@ int model_create(struct device *device, const struct model_config *config, const
 void model_destroy(struct model *model) {
     if (!model) return;
     struct buffers *b = &model->buffers;
-    void *buffers[] = {b->residual,    b->x,      b->qkv,       b->activation, b->gathered,
-                       b->dequantized, b->logits, b->frequency, b->kv};
+    steps_destroy(model->steps);
+    void *buffers[] = {b->ids,    b->residual,  b->x,  b->qkv,   b->activation, b->gathered, b->dequantized,
+                       b->logits, b->frequency, b->kv, b->parts, b->arrivals,   b->picks};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
     weights_free(&model->weights);
-    free(model->rows);
     free(model->host_logits);
     free(model);
 }
@@ -148,6 +166,17 @@ void model_destroy(struct model *model) {
 /* The fp16_gemm that follows a dequantisation. */
 static struct problem dense_problem(const struct linear *linear, int m) {
     return (struct problem){.op = OP_FP16_GEMM, .m = m, .n = linear->n, .k = linear->k, .epilogue = linear->epilogue};
+}
+
+/* A GEMM whose weights the kernel ahead of it writes: one that started earlier would fetch some before they are there.
+ */
+static int run_alone(struct model *model, const struct problem *problem, struct operands operands,
+                     struct error *error) {
+    bool overlap = model->device->overlap;
+    device_overlap(model->device, false);
+    int status = plans_run(model->plans, problem, operands, error);
+    device_overlap(model->device, overlap);
+    return status;
 }
 
 /* y = x W, then the linear's epilogue: (m, K) x (K, N). A residual is what y holds before. */
@@ -172,7 +201,7 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
     dequant.y = b->dequantized;
     if (plans_run(model->plans, &problem, dequant, error)) return -1;
     problem = dense_problem(linear, m);
-    return plans_run(model->plans, &problem, gemm, error);
+    return run_alone(model, &problem, gemm, error);
 }
 
 /* `rows` rows of the residual from row `first` on, to x. */
@@ -183,58 +212,103 @@ static int norm(struct model *model, const float *weight, int first, int rows, s
     return model->ops.functions->rms_norm(&model->ops, &norm, error);
 }
 
-static int attend(struct model *model, int index, int tokens, int position, struct error *error) {
+/* What runs through the layers at once: `rows` tokens of one sequence from a position on, or, as a step, one token each
+ * of so many sequences. */
+struct pass {
+    int rows;
+    bool step;
+    int sequence, position; /* unless it is a step */
+};
+
+static int attend_chunk(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
+                        struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
-    uint16_t *keys = b->kv + 2 * (size_t)index * cache_elements(model);
-    struct ops_cache cache = {keys,    keys + cache_elements(model), c->kv_heads, model->options.context, c->head_dim,
-                              position};
-    struct ops_rope rope = {cache, b->qkv, b->frequency, tokens, c->heads};
-    struct ops_attention attention = {cache, b->qkv, b->x, tokens, c->heads};
+    size_t first = (size_t)pass->sequence * cache_elements(model);
+    struct ops_cache cache = {keys + first,           values + first, c->kv_heads,
+                              model->options.context, c->head_dim,    pass->position};
+    struct ops_rope rope = {cache, b->qkv, b->frequency, pass->rows, c->heads};
+    struct ops_attention attention = {cache, b->qkv, b->x, pass->rows, c->heads};
     if (model->ops.functions->rope(&model->ops, &rope, error)) return -1;
     return model->ops.functions->attention(&model->ops, &attention, error);
 }
 
-static int run_layer(struct model *model, int index, int tokens, int position, struct error *error) {
+static int attend_step(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
+                       struct error *error) {
+    const struct model_config *c = model->config;
+    struct buffers *b = &model->buffers;
+    int context = model->options.context;
+    struct ops_attend attend = {
+        .keys = keys,
+        .values = values,
+        .qkv = b->qkv,
+        .frequency = b->frequency,
+        .sequences = steps_sequences(model->steps),
+        .parts = b->parts,
+        .arrivals = b->arrivals,
+        .y = b->x,
+        .count = pass->rows,
+        .heads = c->heads,
+        .kv_heads = c->kv_heads,
+        .context = context,
+        .head_dim = c->head_dim,
+        .splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, context),
+    };
+    return model->ops.functions->attend(&model->ops, &attend, error);
+}
+
+static int attend(struct model *model, int index, const struct pass *pass, struct error *error) {
+    size_t all = (size_t)model->options.sequences * cache_elements(model);
+    uint16_t *keys = model->buffers.kv + 2 * (size_t)index * all;
+    return pass->step ? attend_step(model, pass, keys, keys + all, error)
+                      : attend_chunk(model, pass, keys, keys + all, error);
+}
+
+static int run_layer(struct model *model, int index, const struct pass *pass, struct error *error) {
     const struct layer *layer = &model->weights.layers[index];
     const struct linear *linear = layer->linear;
     struct buffers *b = &model->buffers;
-    if (norm(model, layer->input_norm, 0, tokens, error) ||
-        run_linear(model, &linear[LINEAR_QKV], b->x, tokens, b->qkv, error) ||
-        attend(model, index, tokens, position, error) ||
-        run_linear(model, &linear[LINEAR_O], b->x, tokens, b->residual, error) ||
-        norm(model, layer->post_norm, 0, tokens, error) ||
-        run_linear(model, &linear[LINEAR_GATE_UP], b->x, tokens, b->activation, error) ||
-        run_linear(model, &linear[LINEAR_DOWN], b->activation, tokens, b->residual, error))
+    int m = pass->rows;
+    if (norm(model, layer->input_norm, 0, m, error) || run_linear(model, &linear[LINEAR_QKV], b->x, m, b->qkv, error) ||
+        attend(model, index, pass, error) || run_linear(model, &linear[LINEAR_O], b->x, m, b->residual, error) ||
+        norm(model, layer->post_norm, 0, m, error) ||
+        run_linear(model, &linear[LINEAR_GATE_UP], b->x, m, b->activation, error) ||
+        run_linear(model, &linear[LINEAR_DOWN], b->activation, m, b->residual, error))
         return error_prefix(error, "layer %d", index);
     return 0;
 }
 
-static int run_chunk(struct model *model, const int *ids, int tokens, int position, struct error *error) {
-    size_t bytes = (size_t)tokens * (size_t)model->config->hidden * sizeof *model->rows;
-    weights_embed(&model->weights, ids, tokens, model->rows);
-    if (device_write(model->device, model->buffers.residual, model->rows, bytes, error)) return -1;
-    for (int i = 0; i < model->config->layers; i++)
-        if (run_layer(model, i, tokens, position, error)) return -1;
+/* From ids on the device, `stride` apart, to the residual behind the last layer. */
+static int run_layers(struct model *model, const struct pass *pass, const int32_t *ids, int stride,
+                      struct error *error) {
+    const struct model_config *c = model->config;
+    struct ops_embed embed = {model->weights.embedding, ids, model->buffers.residual, pass->rows, c->hidden, stride};
+    if (model->ops.functions->embed(&model->ops, &embed, error)) return -1;
+    for (int i = 0; i < c->layers; i++)
+        if (run_layer(model, i, pass, error)) return -1;
     return 0;
 }
 
-/* Logits of row `last` of the chunk that ran. */
-static int read_logits(struct model *model, int last, float *logits, struct error *error) {
+/* Logits of `rows` rows of the residual from row `first` on. */
+static int run_head(struct model *model, int first, int rows, struct error *error) {
     struct buffers *b = &model->buffers;
-    size_t vocab = (size_t)model->config->vocab;
-    if (norm(model, model->weights.final_norm, last, 1, error) ||
-        run_linear(model, &model->weights.head, b->x, 1, b->logits, error) ||
-        device_read(model->device, model->host_logits, b->logits, 2 * vocab, error))
+    if (norm(model, model->weights.final_norm, first, rows, error) ||
+        run_linear(model, &model->weights.head, b->x, rows, b->logits, error))
         return error_prefix(error, "lm_head");
+    return 0;
+}
+
+int model_logits(struct model *model, int sequence, float *logits, struct error *error) {
+    size_t vocab = (size_t)model->config->vocab;
+    const uint16_t *row = model->buffers.logits + (size_t)sequence * (size_t)model->weights.head.n;
+    if (device_read(model->device, model->host_logits, row, 2 * vocab, error)) return error_prefix(error, "logits");
     for (size_t i = 0; i < vocab; i++) logits[i] = half_to_float(model->host_logits[i]);
     return 0;
 }
 
-static int check_input(const struct model *model, const int *ids, int count, int position, struct error *error) {
-    if (count < 1 || position < 0 || count > model->options.context - position)
-        return error_set(error, "%d tokens at position %d do not fit a context of %d", count, position,
-                         model->options.context);
+/* --- tokens of one sequence --- */
+
+static int check_ids(const struct model *model, const int *ids, int count, struct error *error) {
     for (int i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= model->config->vocab)
             return error_set(error, "token id %d is outside the vocabulary of %d (config.json: vocab_size)", ids[i],
@@ -242,16 +316,90 @@ static int check_input(const struct model *model, const int *ids, int count, int
     return 0;
 }
 
-int model_forward(struct model *model, const int *ids, int count, int position, float *logits, struct error *error) {
-    if (check_input(model, ids, count, position, error)) return -1;
+static int check_position(const struct model *model, int count, int position, struct error *error) {
+    if (count >= 1 && position >= 0 && count <= model->options.context - position) return 0;
+    return error_set(error, "%d tokens at position %d do not fit a context of %d", count, position,
+                     model->options.context);
+}
+
+static int check_sequences(const struct model *model, int count, struct error *error) {
+    if (count >= 1 && count <= model->options.sequences) return 0;
+    return error_set(error, "%d sequences, but the model was made for 1 to %d", count, model->options.sequences);
+}
+
+static int run_chunk(struct model *model, const struct pass *pass, const int *ids, struct error *error) {
+    int32_t *to = model->buffers.ids;
+    if (device_write(model->device, to, ids, (size_t)pass->rows * sizeof *to, error)) return -1;
+    return run_layers(model, pass, to, 1, error);
+}
+
+int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
+                  struct error *error) {
+    if (check_sequences(model, sequence + 1, error) || check_position(model, count, position, error) ||
+        check_ids(model, ids, count, error))
+        return -1;
     for (int done = 0; done < count;) {
-        int tokens = count - done < model->options.chunk ? count - done : model->options.chunk;
-        if (run_chunk(model, ids + done, tokens, position + done, error)) return -1;
-        done += tokens;
-        if (done == count && logits) return read_logits(model, tokens - 1, logits, error);
+        int left = count - done, chunk = model->options.chunk;
+        struct pass pass = {.rows = left < chunk ? left : chunk, .sequence = sequence, .position = position + done};
+        if (run_chunk(model, &pass, ids + done, error)) return -1;
+        done += pass.rows;
+        if (done == count && logits)
+            return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
     }
     return 0;
 }
+
+_Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h");
+
+/* --- steps --- */
+
+/* What a step enqueues, for so many sequences. */
+struct step {
+    struct model *model;
+    int count;
+};
+
+static int enqueue_step(void *context, struct error *error) {
+    const struct step *step = context;
+    struct model *model = step->model;
+    const struct pass pass = {.rows = step->count, .step = true};
+    struct ops_sequence *sequences = steps_sequences(model->steps);
+    const int stride = sizeof *sequences / sizeof sequences->token;
+    struct ops_argmax argmax = {.logits = model->buffers.logits,
+                                .picks = model->buffers.picks,
+                                .sequences = sequences,
+                                .ring = steps_ring(model->steps),
+                                .rows = step->count,
+                                .width = model->weights.head.n,
+                                .limit = model->options.choices};
+    if (run_layers(model, &pass, &sequences->token, stride, error) || run_head(model, 0, step->count, error)) return -1;
+    return model->ops.functions->argmax(&model->ops, &argmax, error);
+}
+
+int model_begin(struct model *model, const int *ids, const int *positions, int count, struct error *error) {
+    if (check_sequences(model, count, error) || check_ids(model, ids, count, error)) return -1;
+    model->step_position = 0;
+    for (int i = 0; i < count; i++) {
+        if (check_position(model, 1, positions[i], error)) return -1;
+        if (positions[i] > model->step_position) model->step_position = positions[i];
+    }
+    model->step_count = count;
+    return steps_begin(model->steps, ids, positions, count, error);
+}
+
+int model_step(struct model *model, struct error *error) {
+    struct step step = {model, model->step_count};
+    if (check_position(model, 1, model->step_position, error) || model_prepare_steps(model, step.count, error))
+        return -1;
+    model->step_position++;
+    return steps_run(model->steps, enqueue_step, &step, error);
+}
+
+int model_take(struct model *model, int *ids, double *seconds, struct error *error) {
+    return steps_take(model->steps, ids, seconds, error);
+}
+
+/* --- preparing --- */
 
 static int prepare_linear(struct model *model, const struct linear *linear, int m, struct error *error) {
     struct problem problem = linear_problem(linear, m), dense = dense_problem(linear, m);
@@ -259,15 +407,32 @@ static int prepare_linear(struct model *model, const struct linear *linear, int 
     return linear->op == OP_AWQ_DEQUANT ? plans_prepare(model->plans, &dense, error) : 0;
 }
 
+static int prepare_layer(struct model *model, int m, struct error *error) {
+    for (int which = 0; which < LAYER_LINEARS; which++)
+        if (prepare_linear(model, &model->weights.layers[0].linear[which], m, error)) return -1;
+    return 0;
+}
+
 int model_prepare(struct model *model, int count, struct error *error) {
     int chunk = model->options.chunk, sizes[] = {count < chunk ? count : chunk, count % chunk};
     for (int i = 0; i < 2; i++)
-        for (int which = 0; sizes[i] && which < LAYER_LINEARS; which++)
-            if (prepare_linear(model, &model->weights.layers[0].linear[which], sizes[i], error)) return -1;
+        if (sizes[i] && prepare_layer(model, sizes[i], error)) return -1;
     return prepare_linear(model, &model->weights.head, 1, error);
 }
 
+int model_prepare_steps(struct model *model, int count, struct error *error) {
+    struct step step = {model, count};
+    if (check_sequences(model, count, error) || prepare_layer(model, count, error) ||
+        prepare_linear(model, &model->weights.head, count, error))
+        return -1;
+    return steps_record(model->steps, count, enqueue_step, &step, plans_memory(model->plans), error);
+}
+
 /* --- telling --- */
+
+bool model_on_gpu(const struct model *model) {
+    return model->device->backend == BACKEND_CUDA;
+}
 
 struct model_memory model_memory(const struct model *model) {
     return (struct model_memory){
@@ -278,7 +443,7 @@ struct model_memory model_memory(const struct model *model) {
     };
 }
 
-double model_bytes_per_token(const struct model *model) {
+double model_bytes_per_step(const struct model *model) {
     double bytes = (double)linear_bytes(&model->weights.head);
     for (int i = 0; i < model->config->layers; i++)
         for (int which = 0; which < LAYER_LINEARS; which++)

@@ -25,7 +25,9 @@ struct model;
 
 struct model_options {
     enum method method;             /* resolved */
-    int context;                    /* tokens of KV cache */
+    int context;                    /* tokens of KV cache, of each sequence */
+    int sequences;                  /* that are decoded together; 0 is 1 */
+    int choices;                    /* ids from here on are never a step's token; 0: any may be */
     int chunk;                      /* most tokens that run through the layers at once */
     const struct tile_table *table; /* NULL: built-in defaults */
     bool synthetic;                 /* weights made on the device from the seed; checkpoint is NULL */
@@ -47,13 +49,30 @@ void model_destroy(struct model *model);
 /* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. */
 int model_prepare(struct model *model, int count, struct error *error);
 
-/* Runs `count` tokens at positions `position`..., appending to the KV cache; logits (host, fp32, vocab) of
- * the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond options.context. */
-int model_forward(struct model *model, const int *ids, int count, int position, float *logits, struct error *error);
+/* Runs `count` tokens at positions `position`... of a sequence, appending to its KV cache; logits (host, fp32, vocab)
+ * of the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond options.context. */
+int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
+                  struct error *error);
 
+/* Decoding, one token a sequence and step, greedily and without the host: model_begin says what the next step runs,
+ * ids[i] at positions[i] of sequence i; each step runs the tokens that the one before it chose, one position on. On a
+ * GPU a step is one graph and model_step returns before it has run: MODEL_STEPS may be under way, to be taken in order.
+ * Errors: those of model_forward; steps beyond what options.context has room for. */
+enum { MODEL_STEPS = 4 };
+int model_begin(struct model *model, const int *ids, const int *positions, int count, struct error *error);
+int model_step(struct model *model, struct error *error);
+/* Waits for the oldest step: the tokens it chose, (count), -1 where a logit was not finite, and the seconds since the
+ * end of the step before it or model_begin, by the GPU's events where it is one. */
+int model_take(struct model *model, int *ids, double *seconds, struct error *error);
+/* Logits (host, fp32, vocab) of one sequence of the last step that was enqueued, after waiting for it. */
+int model_logits(struct model *model, int sequence, float *logits, struct error *error);
+/* Makes all ready that steps of `count` sequences need, their graph too. */
+int model_prepare_steps(struct model *model, int count, struct error *error);
+
+bool model_on_gpu(const struct model *model);
 struct model_memory model_memory(const struct model *model);
-/* Bytes of weights that one decoded token reads. */
-double model_bytes_per_token(const struct model *model);
+/* Bytes of weights that one step reads. */
+double model_bytes_per_step(const struct model *model);
 /* Prints "op k=K n=N m=M kernel configuration tuned|default" for each that ran, one a line, to `stream`; where a
  * table was given but not used, why. */
 void model_print_plans(const struct model *model, FILE *stream);

@@ -1,9 +1,57 @@
 #include "bench/decoder/ops.h"
 
+#include <stdio.h>
+
+/* attend.cu: its warps stream tiles of positions through stages, for up to so many query heads. */
+enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
+
 int ops_open(struct device *device, int head_dim, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
     *ops = (struct ops){.device = device, .functions = cuda ? &ops_cuda : &ops_cpu};
     if (head_dim < 2 || head_dim % 2)
         return error_set(error, "head dimension %d is odd; rotary positions need pairs", head_dim);
     return cuda ? ops_cuda_compile(ops, head_dim, error) : 0;
+}
+
+static int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+/* Key heads of a sequence, each as often as its query heads fill the matrix unit. */
+static int attend_rows(int heads, int kv_heads) {
+    return kv_heads * divide_up(heads / kv_heads, HEADS);
+}
+
+int ops_attend_splits(const struct device *device, int count, int kv_heads, int context) {
+    if (device->backend == BACKEND_CPU) return 1;
+    int wanted = divide_up(BLOCKS_A_PROCESSOR * device->multiprocessors, count * kv_heads);
+    int tiles = divide_up(context, TILE * WARPS), most = tiles < MOST_SPLITS ? tiles : MOST_SPLITS;
+    return wanted < most ? wanted : most;
+}
+
+size_t ops_attend_parts(const struct device *device, int count, int heads, int kv_heads, int context, int head_dim) {
+    int most = 0;
+    for (int i = 1; i <= count; i++) {
+        int parts = i * ops_attend_splits(device, i, kv_heads, context);
+        most = parts > most ? parts : most;
+    }
+    return (size_t)most * (size_t)heads * (size_t)(head_dim + 4) * sizeof(float);
+}
+
+size_t ops_attend_arrivals(int count, int heads, int kv_heads) {
+    return (size_t)count * (size_t)attend_rows(heads, kv_heads) * sizeof(unsigned);
+}
+
+void ops_attend_launch(const struct ops_attend *a, struct device_grid *grid, size_t *shared_bytes) {
+    *grid = (struct device_grid){
+        .blocks = {(unsigned)a->splits, (unsigned)(a->count * attend_rows(a->heads, a->kv_heads)), 1},
+        .threads = 32 * WARPS,
+        .overlaps = true,
+    };
+    *shared_bytes = WARPS * STAGES * (size_t)(2 * TILE * a->head_dim) * sizeof(uint16_t);
+}
+
+void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size) {
+    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DSTAGES=%d -DHEADS=%d -DSHARED_BYTES=%zu", head_dim, WARPS,
+             STAGES, HEADS, shared_bytes);
 }

@@ -1,7 +1,8 @@
 // The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
-// BLOCK: threads of a block; HEAD_DIM: 64 or 128; ROWS: neighbouring tokens that one attention block serves.
+// BLOCK: threads of a block; HEAD_DIM: 64 or 128; ROWS: neighbouring tokens that one attention block serves; PICKS:
+// blocks that share a row's logits; RING: steps of which the host can still read the tokens.
 
-#include "cuda/ptx.cuh"
+#include "decoder/ptx.cuh"
 
 typedef unsigned short half_word;
 
@@ -39,14 +40,33 @@ struct gather_arguments {
     int rows, width;
 };
 
-// A float rounded to an fp16 word.
-__device__ inline half_word half_from_float(float value) {
-    return (half_word)half2_from_floats(value, 0);
-}
+struct embed_arguments {
+    const half_word *table;
+    const int *ids;
+    half_word *y;
+    int rows, width, stride;
+};
+
+struct sequence {
+    int token, position, step;
+};
+
+struct pick {
+    float logit;
+    int id;
+};
+
+struct argmax_arguments {
+    const half_word *logits;
+    struct pick *picks;
+    struct sequence *sequences;
+    int *ring;
+    int rows, width, limit;
+};
 
 // The sum over a warp, in every lane.
 __device__ inline float warp_sum(float value) {
-    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+    for (int step = 16; step; step /= 2) value += other_lane(value, step);
     return value;
 }
 
@@ -61,18 +81,45 @@ __device__ inline float block_sum(float value) {
     return sum;
 }
 
-// One block a row.
-extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(struct rms_norm_arguments a) {
-    size_t start = (size_t)blockIdx.x * a.width;
-    const half_word *x = a.x + start;
+// The sum of squares of a pair.
+__device__ inline float pair_squares(unsigned pair) {
+    float low, high;
+    half2_to_floats(pair, low, high);
+    return low * low + high * high;
+}
+
+// A pair times `scale` and its two weights.
+__device__ inline unsigned pair_scaled(unsigned pair, float scale, const float *weight) {
+    float low, high;
+    half2_to_floats(pair, low, high);
+    return half2_from_floats(low * scale * weight[0], high * scale * weight[1]);
+}
+
+// One block a row, eight elements a thread and turn.
+extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(const __grid_constant__ struct rms_norm_arguments a) {
+    const uint4 *x = (const uint4 *)(a.x + (size_t)blockIdx.x * a.width);
+    uint4 *y = (uint4 *)(a.y + (size_t)blockIdx.x * a.width);
     float squares = 0;
-    for (int i = threadIdx.x; i < a.width; i += BLOCK) {
-        float value = half_to_float(x[i]);
-        squares += value * value;
+    programmatic_launch();
+    if (blockIdx.x == 0 && threadIdx.x == 0) prefetch_cache(a.weight, a.width * 4);
+    programmatic_wait();
+    for (int i = threadIdx.x; i < a.width / 8; i += BLOCK) {
+        const uint4 pairs = x[i];
+        squares += pair_squares(pairs.x) + pair_squares(pairs.y) + pair_squares(pairs.z) + pair_squares(pairs.w);
     }
-    float scale = 1 / sqrtf(block_sum(squares) / a.width + a.epsilon);
-    for (int i = threadIdx.x; i < a.width; i += BLOCK)
-        a.y[start + i] = half_from_float(half_to_float(x[i]) * scale * a.weight[i]);
+    const float scale = 1 / sqrtf(block_sum(squares) / a.width + a.epsilon);
+    for (int i = threadIdx.x; i < a.width / 8; i += BLOCK) {
+        const uint4 pairs = x[i];
+        float weight[8];
+        *(float4 *)&weight[0] = ((const float4 *)a.weight)[2 * i];
+        *(float4 *)&weight[4] = ((const float4 *)a.weight)[2 * i + 1];
+        uint4 scaled;
+        scaled.x = pair_scaled(pairs.x, scale, weight);
+        scaled.y = pair_scaled(pairs.y, scale, weight + 2);
+        scaled.z = pair_scaled(pairs.z, scale, weight + 4);
+        scaled.w = pair_scaled(pairs.w, scale, weight + 6);
+        y[i] = scaled;
+    }
 }
 
 // One block a (head, token), heads counted through q, k and v; one thread a pair.
@@ -80,7 +127,7 @@ extern "C" __global__ void rope(struct rope_arguments a) {
     const struct cache &c = a.cache;
     int head = blockIdx.x, token = blockIdx.y, i = threadIdx.x;
     int position = c.position + token, cached = head - a.heads;
-    half_word *from = a.qkv + ((size_t)token * gridDim.x + head) * HEAD_DIM, *to = from;
+    half_word *from = a.qkv + ((size_t)token * (a.heads + 2 * c.kv_heads) + head) * HEAD_DIM, *to = from;
     float low = half_to_float(from[i]), high = half_to_float(from[i + HEAD_DIM / 2]);
     float cosine = 1, sine = 0;
     if (cached < c.kv_heads) sincosf((float)position * a.frequency[i], &sine, &cosine);
@@ -131,14 +178,14 @@ __device__ inline void accumulate(struct partial &p, float score, const float va
 // Merges the four teams of a warp; every team ends with the whole.
 __device__ inline void merge_teams(struct partial &p) {
     for (int step = TEAM; step < 32; step *= 2) {
-        float most = fmaxf(p.most, __shfl_xor_sync(~0u, p.most, step));
+        float most = fmaxf(p.most, other_lane(p.most, step));
         float keep = exp2f(p.most - most);
         p.most = most;
         p.sum *= keep;
-        p.sum += __shfl_xor_sync(~0u, p.sum, step);
+        p.sum += other_lane(p.sum, step);
         for (int i = 0; i < PER_LANE; i++) {
             p.value[i] *= keep;
-            p.value[i] += __shfl_xor_sync(~0u, p.value[i], step);
+            p.value[i] += other_lane(p.value[i], step);
         }
     }
 }
@@ -153,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_a
 
     float query[ROWS][PER_LANE];
     struct partial part[ROWS];
-    const float scale = 1.4426950408889634f * rsqrtf((float)HEAD_DIM);
+    const float scale = 1.4426950408889634f * (1 / sqrtf((float)HEAD_DIM));
     for (int r = 0; r < ROWS; r++) {
         int token = min(first + r, a.tokens - 1);
         load_lane(a.qkv + token * row + (size_t)head * HEAD_DIM, lane, query[r]);
@@ -176,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_a
         for (int r = 0; r < ROWS; r++) {
             float dot = 0;
             for (int i = 0; i < PER_LANE; i++) dot += query[r][i] * keys[i];
-            for (int step = TEAM / 2; step; step /= 2) dot += __shfl_xor_sync(~0u, dot, step);
+            for (int step = TEAM / 2; step; step /= 2) dot += other_lane(dot, step);
             bool seen = position <= c.position + first + r;
             if (seen) accumulate(part[r], dot, values);
         }
@@ -205,8 +252,87 @@ extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_a
 }
 
 // One thread one column of one row.
-extern "C" __global__ void __launch_bounds__(BLOCK) gather(struct gather_arguments a) {
+extern "C" __global__ void __launch_bounds__(BLOCK) gather(const __grid_constant__ struct gather_arguments a) {
     int i = blockIdx.x * BLOCK + threadIdx.x;
     size_t start = (size_t)blockIdx.y * a.width;
+    programmatic_launch();
+    programmatic_wait();
     if (i < a.width) a.y[start + i] = a.x[start + a.columns[i]];
+}
+
+// One block a row. The table may be the host's memory.
+extern "C" __global__ void __launch_bounds__(BLOCK) embed(const __grid_constant__ struct embed_arguments a) {
+    programmatic_launch();
+    programmatic_wait();
+    const int id = max(a.ids[(size_t)blockIdx.x * a.stride], 0);
+    const uint4 *row = (const uint4 *)(a.table + (size_t)id * a.width);
+    uint4 *y = (uint4 *)(a.y + (size_t)blockIdx.x * a.width);
+    for (int i = threadIdx.x; i < a.width / 8; i += BLOCK) y[i] = row[i];
+}
+
+// The largest logit, in two stages of one warp's and one block's picks: argmax_picks leaves one pick a block in
+// picks (rows, PICKS), argmax_next one a row. A logit that is not finite wins over all others, as id -1.
+
+// Whether `other` goes before `best`: among equals the lower id.
+__device__ inline bool better(struct pick other, struct pick best) {
+    return other.logit > best.logit || (other.logit == best.logit && other.id < best.id);
+}
+
+// The best pick of a warp, in every lane.
+__device__ inline struct pick warp_best(struct pick best) {
+    for (int step = 16; step; step /= 2) {
+        const struct pick other = {other_lane(best.logit, step), other_lane(best.id, step)};
+        if (better(other, best)) best = other;
+    }
+    return best;
+}
+
+// Takes the two logits of ids `id` and the next, those below `limit`.
+__device__ inline void take_pair(struct pick &best, unsigned pair, int id, int limit) {
+    const half_word words[2] = {(half_word)pair, (half_word)(pair >> 16)};
+    for (int i = 0; i < 2 && id + i < limit; i++) {
+        const bool finite = (words[i] & 0x7c00) != 0x7c00;
+        const struct pick other = {finite ? half_to_float(words[i]) : 1e30f, finite ? id + i : -1};
+        if (better(other, best)) best = other;
+    }
+}
+
+// Blocks: x shares out the ids, y is the row.
+extern "C" __global__ void __launch_bounds__(BLOCK) argmax_picks(const __grid_constant__ struct argmax_arguments a) {
+    __shared__ struct pick picks[BLOCK / 32];
+    const uint4 *logits = (const uint4 *)(a.logits + (size_t)blockIdx.y * a.width);
+    struct pick best = {-1e30f, 0x7fffffff};
+    programmatic_launch();
+    programmatic_wait();
+    for (int i = blockIdx.x * BLOCK + threadIdx.x; 8 * i < a.limit; i += PICKS * BLOCK) {
+        const uint4 pairs = logits[i];
+        take_pair(best, pairs.x, 8 * i, a.limit);
+        take_pair(best, pairs.y, 8 * i + 2, a.limit);
+        take_pair(best, pairs.z, 8 * i + 4, a.limit);
+        take_pair(best, pairs.w, 8 * i + 6, a.limit);
+    }
+    best = warp_best(best);
+    if (threadIdx.x % 32 == 0) picks[threadIdx.x / 32] = best;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int i = 1; i < BLOCK / 32; i++)
+        if (better(picks[i], best)) best = picks[i];
+    a.picks[blockIdx.y * PICKS + blockIdx.x] = best;
+}
+
+// One warp a row: its sequence goes on with the chosen token, and the host finds that in the ring.
+extern "C" __global__ void __launch_bounds__(32) argmax_next(const __grid_constant__ struct argmax_arguments a) {
+    struct pick best = {-1e30f, 0x7fffffff};
+    programmatic_wait();
+    for (int i = threadIdx.x; i < PICKS; i += 32) {
+        const struct pick other = a.picks[blockIdx.x * PICKS + i];
+        if (better(other, best)) best = other;
+    }
+    best = warp_best(best);
+    if (threadIdx.x) return;
+    struct sequence *sequence = &a.sequences[blockIdx.x];
+    a.ring[sequence->step % RING * a.rows + blockIdx.x] = best.id;
+    sequence->token = best.id;
+    sequence->position++;
+    sequence->step++;
 }

@@ -49,6 +49,53 @@ struct ops_gather {
     int rows, width;
 };
 
+/* A sequence that is being decoded, as the device keeps it from step to step. */
+struct ops_sequence {
+    int32_t token;    /* that the next step runs; -1 after logits that were not finite */
+    int32_t position; /* of that token */
+    int32_t step;     /* steps since the host wrote this */
+};
+
+/* y[r] = table[ids[r * stride]]; a negative id is 0. */
+struct ops_embed {
+    const uint16_t *table; /* (vocabulary, width); the host's memory, too, if the device reaches it */
+    const int32_t *ids;
+    uint16_t *y; /* (rows, width) */
+    int rows, width, stride;
+};
+
+/* One query a sequence, each at its own position: rotates q and k, writes k and v into the sequence's cache, and
+ * attends to all positions up to its own. q may be overwritten. */
+struct ops_attend {
+    uint16_t *keys, *values; /* (sequences, kv_heads, context, head_dim) */
+    uint16_t *qkv;           /* (sequences, (heads + 2 kv_heads) * head_dim) */
+    const float *frequency;  /* (head_dim / 2) */
+    const struct ops_sequence *sequences;
+    float *parts;       /* ops_attend_parts() */
+    unsigned *arrivals; /* ops_attend_arrivals(), zero before and after */
+    uint16_t *y;        /* (sequences, heads * head_dim) */
+    int count, heads, kv_heads, context, head_dim;
+    int splits; /* ops_attend_splits() */
+};
+
+struct ops_pick {
+    float logit;
+    int32_t id;
+};
+
+/* The largest logit of each row, among equals that of the lowest id, is the next token of its sequence, which moves
+ * on by one position and step; ring[step % OPS_RING, row] tells the host. -1 if a logit is not finite. */
+struct ops_argmax {
+    const uint16_t *logits; /* (rows, width) */
+    struct ops_pick *picks; /* (rows, OPS_PICKS) */
+    struct ops_sequence *sequences;
+    int32_t *ring; /* (OPS_RING, rows), the host's memory */
+    int rows, width;
+    int limit; /* ids from here on are never chosen */
+};
+
+enum { OPS_PICKS = 64, OPS_RING = 4 };
+
 struct ops;
 
 /* Each enqueues its work on the device. */
@@ -57,9 +104,23 @@ struct ops_functions {
     int (*rope)(struct ops *, const struct ops_rope *, struct error *);
     int (*attention)(struct ops *, const struct ops_attention *, struct error *);
     int (*gather)(struct ops *, const struct ops_gather *, struct error *);
+    int (*embed)(struct ops *, const struct ops_embed *, struct error *);
+    int (*attend)(struct ops *, const struct ops_attend *, struct error *);
+    int (*argmax)(struct ops *, const struct ops_argmax *, struct error *);
 };
 
-enum { OPS_RMS_NORM, OPS_ROPE, OPS_ATTENTION, OPS_ATTENTION_TILE, OPS_GATHER, OPS_KERNELS };
+enum {
+    OPS_RMS_NORM,
+    OPS_ROPE,
+    OPS_ATTENTION,
+    OPS_ATTENTION_TILE,
+    OPS_GATHER,
+    OPS_EMBED,
+    OPS_ATTEND,
+    OPS_ARGMAX_PICKS,
+    OPS_ARGMAX_NEXT,
+    OPS_KERNELS
+};
 
 struct ops {
     struct device *device;
@@ -69,6 +130,17 @@ struct ops {
 
 /* Compiles what a GPU needs. Errors: a head_dim that the backend's attention does not take. */
 int ops_open(struct device *device, int head_dim, struct ops *ops, struct error *error);
+
+/* Blocks that share one key head of one sequence: enough to fill the device, but few enough to be summed by one. They
+ * depend on the room of the cache and not on what is in it, so that a recorded step stays right as sequences grow. */
+int ops_attend_splits(const struct device *device, int count, int kv_heads, int context);
+/* Bytes of ops_attend's buffers for up to `count` sequences. */
+size_t ops_attend_parts(const struct device *device, int count, int heads, int kv_heads, int context, int head_dim);
+size_t ops_attend_arrivals(int count, int heads, int kv_heads);
+
+/* How a GPU launches attend, and NVRTC's options for it. */
+void ops_attend_launch(const struct ops_attend *attend, struct device_grid *grid, size_t *shared_bytes);
+void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size);
 
 /* The backends. */
 extern const struct ops_functions ops_cpu, ops_cuda;

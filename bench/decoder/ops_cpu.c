@@ -1,6 +1,7 @@
 /* The layer's small operations in plain C: the oracle of ops.cu, and what a machine without a GPU runs. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench/decoder/ops.h"
 #include "kernels/half.h"
@@ -104,4 +105,52 @@ static int gather(struct ops *ops, const struct ops_gather *a, struct error *err
     return 0;
 }
 
-const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather};
+static int embed(struct ops *ops, const struct ops_embed *a, struct error *error) {
+    (void)ops, (void)error;
+    size_t width = (size_t)a->width;
+    for (int row = 0; row < a->rows; row++) {
+        int id = a->ids[(size_t)row * (size_t)a->stride];
+        memcpy(a->y + (size_t)row * width, a->table + (size_t)(id < 0 ? 0 : id) * width, width * sizeof *a->y);
+    }
+    return 0;
+}
+
+/* One sequence after the other. */
+static int step_attention(struct ops *ops, const struct ops_attend *a, struct error *error) {
+    size_t cache = (size_t)a->kv_heads * (size_t)a->context * (size_t)a->head_dim;
+    size_t row = (size_t)(a->heads + 2 * a->kv_heads) * (size_t)a->head_dim;
+    for (int i = 0; i < a->count; i++) {
+        size_t at = (size_t)i;
+        struct ops_cache c = {a->keys + at * cache, a->values + at * cache,  a->kv_heads, a->context,
+                              a->head_dim,          a->sequences[i].position};
+        struct ops_rope rotated = {c, a->qkv + at * row, a->frequency, 1, a->heads};
+        struct ops_attention attended = {c, rotated.qkv, a->y + at * (size_t)a->heads * (size_t)a->head_dim, 1,
+                                         a->heads};
+        if (rope(ops, &rotated, error) || attention(ops, &attended, error)) return -1;
+    }
+    return 0;
+}
+
+static int32_t largest(const uint16_t *logits, int limit) {
+    int32_t best = 0;
+    for (int32_t id = 0; id < limit; id++) {
+        float logit = half_to_float(logits[id]);
+        if (!isfinite(logit)) return -1;
+        if (logit > half_to_float(logits[best])) best = id;
+    }
+    return best;
+}
+
+static int argmax(struct ops *ops, const struct ops_argmax *a, struct error *error) {
+    (void)ops, (void)error;
+    for (int row = 0; row < a->rows; row++) {
+        struct ops_sequence *sequence = &a->sequences[row];
+        sequence->token = largest(a->logits + (size_t)row * (size_t)a->width, a->limit);
+        a->ring[sequence->step % OPS_RING * a->rows + row] = sequence->token;
+        sequence->position++;
+        sequence->step++;
+    }
+    return 0;
+}
+
+const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather, embed, step_attention, argmax};

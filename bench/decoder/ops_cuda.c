@@ -1,4 +1,4 @@
-/* Launches of ops.cu. Needs no CUDA headers: device.h does the rest. */
+/* Launches of ops.cu and attend.cu. Needs no CUDA headers: device.h does the rest. */
 #include <stdio.h>
 
 #include "bench/decoder/ops.h"
@@ -7,9 +7,21 @@
 enum { BLOCK = 256, TILE = 4 };
 
 static int compile(struct ops *ops, int which, const char *entry, int head_dim, int rows, struct error *error) {
-    char options[96];
-    snprintf(options, sizeof options, "-DBLOCK=%d -DHEAD_DIM=%d -DROWS=%d", BLOCK, head_dim, rows);
+    char options[128];
+    snprintf(options, sizeof options, "-DBLOCK=%d -DHEAD_DIM=%d -DROWS=%d -DPICKS=%d -DRING=%d", BLOCK, head_dim, rows,
+             OPS_PICKS, OPS_RING);
     return device_function(ops->device, "decoder/ops.cu", entry, options, 0, &ops->compiled[which], error);
+}
+
+static int compile_attend(struct ops *ops, int head_dim, struct error *error) {
+    const struct ops_attend attend = {.count = 1, .heads = 1, .kv_heads = 1, .head_dim = head_dim, .splits = 1};
+    struct device_grid grid;
+    size_t shared_bytes;
+    char options[128];
+    ops_attend_launch(&attend, &grid, &shared_bytes);
+    ops_attend_options(head_dim, shared_bytes, options, sizeof options);
+    return device_function(ops->device, "decoder/attend.cu", "attend", options, shared_bytes,
+                           &ops->compiled[OPS_ATTEND], error);
 }
 
 int ops_cuda_compile(struct ops *ops, int head_dim, struct error *error) {
@@ -20,30 +32,53 @@ int ops_cuda_compile(struct ops *ops, int head_dim, struct error *error) {
     if (compile(ops, OPS_ROPE, "rope", head_dim, 1, error)) return -1;
     if (compile(ops, OPS_ATTENTION, "attention", head_dim, 1, error)) return -1;
     if (compile(ops, OPS_ATTENTION_TILE, "attention", head_dim, TILE, error)) return -1;
-    return compile(ops, OPS_GATHER, "gather", head_dim, 1, error);
+    if (compile(ops, OPS_GATHER, "gather", head_dim, 1, error)) return -1;
+    if (compile(ops, OPS_EMBED, "embed", head_dim, 1, error)) return -1;
+    if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", head_dim, 1, error)) return -1;
+    if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", head_dim, 1, error)) return -1;
+    return compile_attend(ops, head_dim, error);
 }
 
-static int launch(struct ops *ops, int which, int x, int y, int block, const void *arguments, struct error *error) {
-    const struct device_grid grid = {.blocks = {(unsigned)x, (unsigned)y, 1}, .threads = (unsigned)block};
+/* `overlaps`: those kernels wait by themselves for the one ahead of them. */
+static int launch(struct ops *ops, int which, int x, int y, int block, bool overlaps, const void *arguments,
+                  struct error *error) {
+    const struct device_grid grid = {
+        .blocks = {(unsigned)x, (unsigned)y, 1}, .threads = (unsigned)block, .overlaps = overlaps};
     return device_launch(ops->device, ops->compiled[which], &grid, arguments, error);
 }
 
 static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error *error) {
-    return launch(ops, OPS_RMS_NORM, a->rows, 1, BLOCK, a, error);
+    return launch(ops, OPS_RMS_NORM, a->rows, 1, BLOCK, true, a, error);
 }
 
 static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) {
-    return launch(ops, OPS_ROPE, a->heads + 2 * a->cache.kv_heads, a->tokens, a->cache.head_dim / 2, a, error);
+    return launch(ops, OPS_ROPE, a->heads + 2 * a->cache.kv_heads, a->tokens, a->cache.head_dim / 2, false, a, error);
 }
 
 /* One token leaves too few rows for tiles: then every (token, head) is a block of its own. */
 static int attention(struct ops *ops, const struct ops_attention *a, struct error *error) {
-    if (a->tokens < TILE) return launch(ops, OPS_ATTENTION, a->heads, a->tokens, BLOCK, a, error);
-    return launch(ops, OPS_ATTENTION_TILE, a->heads, (a->tokens + TILE - 1) / TILE, BLOCK, a, error);
+    if (a->tokens < TILE) return launch(ops, OPS_ATTENTION, a->heads, a->tokens, BLOCK, false, a, error);
+    return launch(ops, OPS_ATTENTION_TILE, a->heads, (a->tokens + TILE - 1) / TILE, BLOCK, false, a, error);
 }
 
 static int gather(struct ops *ops, const struct ops_gather *a, struct error *error) {
-    return launch(ops, OPS_GATHER, (a->width + BLOCK - 1) / BLOCK, a->rows, BLOCK, a, error);
+    return launch(ops, OPS_GATHER, (a->width + BLOCK - 1) / BLOCK, a->rows, BLOCK, true, a, error);
 }
 
-const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather};
+static int embed(struct ops *ops, const struct ops_embed *a, struct error *error) {
+    return launch(ops, OPS_EMBED, a->rows, 1, BLOCK, true, a, error);
+}
+
+static int attend(struct ops *ops, const struct ops_attend *a, struct error *error) {
+    struct device_grid grid;
+    size_t shared_bytes;
+    ops_attend_launch(a, &grid, &shared_bytes);
+    return device_launch(ops->device, ops->compiled[OPS_ATTEND], &grid, a, error);
+}
+
+static int argmax(struct ops *ops, const struct ops_argmax *a, struct error *error) {
+    if (launch(ops, OPS_ARGMAX_PICKS, OPS_PICKS, a->rows, BLOCK, true, a, error)) return -1;
+    return launch(ops, OPS_ARGMAX_NEXT, a->rows, 1, 32, true, a, error);
+}
+
+const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather, embed, attend, argmax};

@@ -86,6 +86,10 @@ int plans_run(struct plans *plans, const struct problem *problem, struct operand
     return plan_run(find(plans, problem), &operands, error);
 }
 
+const void *plans_memory(const struct plans *plans) {
+    return plans->workspace;
+}
+
 size_t plans_workspace(const struct plans *plans) {
     return plans->workspace_bytes;
 }

@@ -18,7 +18,10 @@ void plans_destroy(struct plans *plans);
 int plans_prepare(struct plans *plans, const struct problem *problem, struct error *error);
 /* Runs it; operands.workspace is filled in. */
 int plans_run(struct plans *plans, const struct problem *problem, struct operands operands, struct error *error);
-/* Bytes of the workspace that all plans share. */
+/* The workspace that all plans share, NULL where none needs one: another one, once a plan is prepared that needs more.
+ */
+const void *plans_memory(const struct plans *plans);
+/* Its bytes. */
 size_t plans_workspace(const struct plans *plans);
 /* "op k n m kernel configuration tuned|default", and why a table's row was not used, one plan a line. */
 void plans_print(const struct plans *plans, FILE *stream);

@@ -27,8 +27,8 @@ static void step_figures(const struct report *report, struct figures *figures) {
     for (size_t i = 0; i < count; i++) sum += sorted[i];
     figures->p50_ms = sorted[count / 2] * 1e3;
     figures->p99_ms = sorted[(count * 99 - 1) / 100] * 1e3;
-    figures->tok_s = (double)count / sum;
-    figures->gbs = model_bytes_per_token(report->model) * figures->tok_s / 1e9;
+    figures->tok_s = (double)g->batch * (double)count / sum;
+    figures->gbs = model_bytes_per_step(report->model) * (double)count / sum / 1e9;
     free(sorted);
 }
 
@@ -36,7 +36,7 @@ static struct figures figures_of(const struct report *report) {
     const struct generation *g = report->generation;
     struct figures figures = {.steps = g->count > 1 ? g->count - 1 : 0,
                               .prefill_ms = g->prefill_seconds * 1e3,
-                              .prefill_tok_s = report->prompt_count / g->prefill_seconds};
+                              .prefill_tok_s = g->batch * report->prompt_count / g->prefill_seconds};
     snprintf(figures.hash, sizeof figures.hash, "%016" PRIx64, generation_hash(g, report->config->vocab));
     if (figures.steps) step_figures(report, &figures);
     return figures;
@@ -50,9 +50,9 @@ static void print_memory(const struct report *report, FILE *stream) {
     struct model_memory memory = model_memory(report->model);
     fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%d tokens), scratch %.3f\n",
             gib(memory.weights + memory.kv + memory.scratch), report->device->id, gib(memory.weights), gib(memory.kv),
-            report->context, gib(memory.scratch));
+            report->generation->batch * report->context, gib(memory.scratch));
     if (memory.embedding)
-        fprintf(stream, "         the embedding, %.3f GiB, stays mapped on the host\n", gib(memory.embedding));
+        fprintf(stream, "         the embedding, %.3f GiB, lies in the host's memory\n", gib(memory.embedding));
 }
 
 /* What model_print_plans prints; the caller frees. */
@@ -81,10 +81,12 @@ void report_print(const struct report *report, FILE *stream) {
     const struct generation *g = report->generation;
     fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
             report->synthetic ? ", synthetic weights" : "");
-    fprintf(stream, "prefill  %d tokens, %.1f ms, %.1f tok/s\n", report->prompt_count, f.prefill_ms, f.prefill_tok_s);
+    if (g->batch > 1) fprintf(stream, "batch    %d sequences\n", g->batch);
+    fprintf(stream, "prefill  %d tokens, %.1f ms, %.1f tok/s\n", g->batch * report->prompt_count, f.prefill_ms,
+            f.prefill_tok_s);
     if (f.steps)
-        fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/token (median; p99 %.3f), %.1f GB/s of weights\n",
-                f.steps, f.tok_s, f.p50_ms, f.p99_ms, f.gbs);
+        fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/token (median; p99 %.3f; %s), %.1f GB/s of weights\n",
+                f.steps, f.tok_s, f.p50_ms, f.p99_ms, g->clock, f.gbs);
     fprintf(stream, "stopped  %s, %d tokens\n", g->stop, g->count);
     print_memory(report, stream);
     print_plans(report, stream);
@@ -116,15 +118,16 @@ static json_t *json_memory(const struct report *report) {
 static json_t *json_report(const struct report *report) {
     struct figures f = figures_of(report);
     const struct generation *g = report->generation;
-    return json_pack("{s:o, s:o, s:s%, s:s, s:s, s:s, s:s, s:b, s:i, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:o, s:s, s:o, "
-                     "s:s}",
-                     "prompt_ids", json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count),
-                     "text", report->text, report->text_bytes, "stop", g->stop, "method", method_name(report->method),
-                     "device", report->device->id, "device_name", report->device->name, "synthetic_weights",
-                     report->synthetic, "context", report->context, "prefill_ms", f.prefill_ms, "prefill_tok_s",
-                     f.prefill_tok_s, "decode_steps", f.steps, "tok_s", f.tok_s, "ms_per_token", f.p50_ms,
-                     "ms_per_token_p99", f.p99_ms, "gb_s", f.gbs, "memory", json_memory(report), "tiles", report->table,
-                     "configurations", json_plans(report), "logits_fnv1a64", f.hash);
+    return json_pack(
+        "{s:o, s:o, s:s%, s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:f, s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:o, s:s, "
+        "s:o, s:s}",
+        "prompt_ids", json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count), "text",
+        report->text, report->text_bytes, "stop", g->stop, "method", method_name(report->method), "device",
+        report->device->id, "device_name", report->device->name, "synthetic_weights", report->synthetic, "batch",
+        g->batch, "context", report->context, "prefill_ms", f.prefill_ms, "prefill_tok_s", f.prefill_tok_s,
+        "decode_steps", f.steps, "clock", g->clock, "tok_s", f.tok_s, "ms_per_token", f.p50_ms, "ms_per_token_p99",
+        f.p99_ms, "gb_s", f.gbs, "memory", json_memory(report), "tiles", report->table, "configurations",
+        json_plans(report), "logits_fnv1a64", f.hash);
 }
 
 int report_print_json(const struct report *report, FILE *stream, struct error *error) {

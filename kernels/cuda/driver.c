@@ -35,6 +35,8 @@
     X(event_elapsed, cuEventElapsedTime, "cuEventElapsedTime")                                                         \
     X(memory_alloc, cuMemAlloc, "cuMemAlloc_v2")                                                                       \
     X(memory_release, cuMemFree, "cuMemFree_v2")                                                                       \
+    X(host_alloc, cuMemHostAlloc, "cuMemHostAlloc")                                                                    \
+    X(host_release, cuMemFreeHost, "cuMemFreeHost")                                                                    \
     X(memory_info, cuMemGetInfo, "cuMemGetInfo_v2")                                                                    \
     X(memory_write, cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2")                                                         \
     X(memory_read, cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2")                                                          \
@@ -82,7 +84,7 @@ struct state {
     CUdevice device;
     CUcontext context;
     CUstream stream;
-    CUevent events[2];
+    CUevent events[DEVICE_MARKS];
     bool recording;        /* between begin and end of a capture of the stream */
     pthread_mutex_t mutex; /* of the two lists */
     struct module *modules;
@@ -191,6 +193,24 @@ static void cuda_free(struct device *device, void *memory) {
     if (cuda_enter(device, NULL)) return;
     driver.stream_synchronize(cuda_stream(device));
     driver.memory_release((CUdeviceptr)(uintptr_t)memory);
+}
+
+static void *cuda_alloc_host(struct device *device, size_t bytes, struct error *error) {
+    void *memory = NULL;
+    if (refuse_recording(device, "allocating host memory", error) || cuda_enter(device, error)) return NULL;
+    CUresult result =
+        driver.host_alloc(&memory, bytes ? bytes : 1, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+    if (result == CUDA_SUCCESS) return memory;
+    cuda_check(result, "allocating host memory", error);
+    error_prefix(error, "%s: %zu bytes (%.2f GB) of the host's memory that the GPU can reach", device->id, bytes,
+                 (double)bytes / 1e9);
+    return NULL;
+}
+
+static void cuda_free_host(struct device *device, void *memory) {
+    if (cuda_enter(device, NULL)) return;
+    driver.stream_synchronize(cuda_stream(device));
+    driver.host_release(memory);
 }
 
 static size_t cuda_memory_free(struct device *device) {
@@ -352,14 +372,13 @@ static int cuda_mark(struct device *device, int which, struct error *error) {
     return cuda_check(driver.event_record(state->events[which], state->stream), "recording an event", error);
 }
 
-static int cuda_marked(struct device *device, double *microseconds, struct error *error) {
-    struct state *state = state_of(device);
+static int cuda_elapsed(struct device *device, int from, int to, double *microseconds, struct error *error) {
+    const CUevent first = state_of(device)->events[from], last = state_of(device)->events[to];
     float milliseconds = 0;
     if (refuse_recording(device, "waiting for an event", error) || cuda_enter(device, error)) return -1;
-    for (int i = 0; i < 2; i++)
-        if (cuda_check(driver.event_synchronize(state->events[i]), "waiting for an event", error)) return -1;
-    if (cuda_check(driver.event_elapsed(&milliseconds, state->events[0], state->events[1]), "reading events", error))
-        return -1;
+    if (cuda_check(driver.event_synchronize(first), "waiting for an event", error)) return -1;
+    if (cuda_check(driver.event_synchronize(last), "waiting for an event", error)) return -1;
+    if (cuda_check(driver.event_elapsed(&milliseconds, first, last), "reading events", error)) return -1;
     *microseconds = milliseconds * 1e3;
     return 0;
 }
@@ -425,7 +444,7 @@ static void cuda_close(struct device *device) {
         next = module->next;
         free_module(module);
     }
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < DEVICE_MARKS; i++)
         if (state->events[i]) driver.event_destroy(state->events[i]);
     if (state->stream) driver.stream_destroy(state->stream);
     driver.context_release(state->device);
@@ -438,6 +457,8 @@ static const struct device_functions functions = {
     .alloc = cuda_alloc,
     .free = cuda_free,
     .memory_free = cuda_memory_free,
+    .alloc_host = cuda_alloc_host,
+    .free_host = cuda_free_host,
     .write = cuda_write,
     .read = cuda_read,
     .copy = cuda_copy,
@@ -446,7 +467,7 @@ static const struct device_functions functions = {
     .function = cuda_function,
     .launch = cuda_launch,
     .mark = cuda_mark,
-    .marked = cuda_marked,
+    .elapsed = cuda_elapsed,
     .graph_record = cuda_graph_record,
     .graph_launch = cuda_graph_launch,
     .graph_destroy = cuda_graph_destroy,
@@ -517,11 +538,11 @@ static int create_state(CUdevice handle, struct device *device, struct error *er
     pthread_mutex_init(&state->mutex, NULL);
     device->state = state;
     device->functions = &functions;
-    if (!cuda_enter(device, error) &&
-        !cuda_check(driver.stream_create(&state->stream, CU_STREAM_NON_BLOCKING), "creating a stream", error) &&
-        !cuda_check(driver.event_create(&state->events[0], CU_EVENT_DEFAULT), "creating an event", error) &&
-        !cuda_check(driver.event_create(&state->events[1], CU_EVENT_DEFAULT), "creating an event", error))
-        return 0;
+    int failed = cuda_enter(device, error) ||
+                 cuda_check(driver.stream_create(&state->stream, CU_STREAM_NON_BLOCKING), "creating a stream", error);
+    for (int i = 0; !failed && i < DEVICE_MARKS; i++)
+        failed = cuda_check(driver.event_create(&state->events[i], CU_EVENT_DEFAULT), "creating an event", error);
+    if (!failed) return 0;
     cuda_close(device);
     return -1;
 }

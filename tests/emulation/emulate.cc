@@ -1,6 +1,6 @@
-/* Runs the kernel ENTRY of the file SOURCE on the host. Threads are fibers; each runs until it rests, warps in
- * random order, blocks and clusters too. The blocks of a cluster take turns: the one that runs has its shared
- * memory in `shared_memory`, the others have theirs put by. */
+/* Runs the kernel ENTRY of the file SOURCE, which takes ARGUMENTS, on the host. Threads are fibers; each runs until it
+ * rests, warps in random order, blocks and clusters too. The blocks of a cluster take turns: the one that runs has its
+ * shared memory in `shared_memory`, the others have theirs put by. */
 #ifndef SHARED_BYTES
 #define SHARED_BYTES 0 /* awq_dequant has none but its own */
 #endif
@@ -39,7 +39,7 @@ static std::vector<block> cluster;
 static struct block *running;
 static std::vector<exchange> exchanged;
 static ucontext_t scheduler;
-static struct arguments arguments_of_launch;
+static ARGUMENTS arguments_of_launch;
 static bool barrier_value;
 static unsigned random_state;
 
@@ -267,7 +267,7 @@ struct device_grid {
 };
 
 /* Runs a launch; returns the bank conflicts that ldmatrix met. */
-extern "C" long emulate(const struct arguments *arguments, const struct device_grid *grid, bool late, unsigned seed) {
+extern "C" long emulate(const ARGUMENTS *arguments, const struct device_grid *grid, bool late, unsigned seed) {
     const unsigned size = grid->cluster ? grid->cluster : 1;
     std::vector<index3> firsts;
     arguments_of_launch = *arguments;

@@ -12,7 +12,7 @@
 struct side {
     struct device *device;
     struct ops ops;
-    void *memory[6];
+    void *memory[10];
     int count;
 };
 
@@ -141,6 +141,122 @@ static void attention_agrees_everywhere(void **state) {
     attention_agrees(64, 4, 4, 33, 5);
 }
 
+/* One token each of `count` sequences, whose positions spread up to `position`. */
+static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int position) {
+    struct side sides[2];
+    const void *keys[2], *values[2], *y[2];
+    int context = position + 3;
+    size_t dim = (size_t)head_dim, sequences = (size_t)count, all = (size_t)(heads + 2 * kv_heads) * dim;
+    size_t cached = sequences * (size_t)kv_heads * (size_t)context * dim, outputs = sequences * (size_t)heads * dim;
+    struct ops_sequence *start = malloc(sequences * sizeof *start);
+    for (int i = 0; i < count; i++)
+        start[i] = (struct ops_sequence){0, position - (int)(i * 7919LL % (position + 1)), 0};
+    open_both(sides, head_dim);
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        struct side *s = &sides[i];
+        size_t parts = ops_attend_parts(s->device, count, heads, kv_heads, context, head_dim);
+        size_t arrivals = ops_attend_arrivals(count, heads, kv_heads);
+        struct ops_sequence *at = side_take(s, sequences * sizeof *at);
+        struct ops_attend a = {.keys = side_halves(s, cached, 2, 3),
+                               .values = side_halves(s, cached, 2, 4),
+                               .qkv = side_halves(s, sequences * all, 2, 5),
+                               .frequency = side_floats(s, dim / 2, 1),
+                               .sequences = at,
+                               .parts = side_take(s, parts),
+                               .arrivals = side_take(s, arrivals),
+                               .y = side_take(s, 2 * outputs),
+                               .count = count,
+                               .heads = heads,
+                               .kv_heads = kv_heads,
+                               .context = context,
+                               .head_dim = head_dim,
+                               .splits = ops_attend_splits(s->device, count, kv_heads, context)};
+        must(device_write(s->device, at, start, sequences * sizeof *at, &error), &error);
+        must(device_fill(s->device, a.arrivals, 0, arrivals, &error), &error);
+        /* Again, as the next layer would: the counters must be as before. q is rotated in shared memory on a GPU. */
+        for (int run = 0; run < (i ? 1 : 2); run++) must(s->ops.functions->attend(&s->ops, &a, &error), &error);
+        keys[i] = a.keys, values[i] = a.values, y[i] = a.y;
+    }
+    agree("attend, keys", sides, keys, cached);
+    agree("attend, values", sides, values, cached);
+    agree("attend", sides, y, outputs);
+    for (int i = 0; i < 2; i++) side_close(&sides[i]);
+    free(start);
+}
+
+static void attend_agrees_everywhere(void **state) {
+    (void)state;
+    attend_agrees(128, 40, 8, 1, 0);
+    attend_agrees(128, 40, 8, 1, 511);
+    attend_agrees(128, 40, 8, 1, 16383);
+    attend_agrees(128, 10, 2, 17, 2000);
+    attend_agrees(128, 8, 1, 3, 128);
+    attend_agrees(128, 2, 2, 64, 127);
+    attend_agrees(64, 14, 2, 3, 129);
+    attend_agrees(64, 11, 1, 2, 70);
+}
+
+/* Rows of random logits with the largest at two places; a row with a NaN. */
+static void argmax_agrees(void **state) {
+    (void)state;
+    struct side sides[2];
+    enum { ROWS = 17, WIDTH = 152064, LIMIT = 151665 };
+    struct ops_sequence start[ROWS], found[2][ROWS];
+    int32_t rings[2][OPS_RING * ROWS];
+    open_both(sides, 128);
+    for (int i = 0; i < ROWS; i++) start[i] = (struct ops_sequence){0, i, 5};
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        struct side *s = &sides[i];
+        const uint16_t large = half_from_float(100), nan = 0x7e00;
+        uint16_t *logits = side_halves(s, ROWS * WIDTH, 8, 1);
+        struct ops_sequence *sequences = side_take(s, sizeof start);
+        int32_t *ring = device_alloc_host(s->device, sizeof rings[i], &error);
+        struct ops_argmax a = {logits, side_take(s, ROWS * OPS_PICKS * sizeof *a.picks), sequences, ring, ROWS, WIDTH,
+                               LIMIT};
+        assert_non_null(ring);
+        must(device_write(s->device, sequences, start, sizeof start, &error), &error);
+        for (int row = 0; row < ROWS; row++) {
+            uint16_t *at = logits + (size_t)row * WIDTH;
+            must(device_write(s->device, at + 8999 * row, &large, 2, &error), &error);
+            must(device_write(s->device, at + LIMIT - 1, &large, 2, &error), &error);
+            must(device_write(s->device, at + LIMIT, row % 2 ? &large : &nan, 2, &error), &error);
+        }
+        must(device_write(s->device, logits + 3 * WIDTH + 77, &nan, 2, &error), &error);
+        must(s->ops.functions->argmax(&s->ops, &a, &error), &error);
+        must(device_read(s->device, found[i], sequences, sizeof start, &error), &error);
+        memcpy(rings[i], ring, sizeof rings[i]);
+        device_free_host(s->device, ring);
+    }
+    for (int row = 0; row < ROWS; row++) {
+        assert_int_equal(found[0][row].token, row == 3 ? -1 : 8999 * row);
+        assert_int_equal(rings[0][5 % OPS_RING * ROWS + row], found[0][row].token);
+    }
+    assert_memory_equal(found[0], found[1], sizeof found[0]);
+    for (int i = 0; i < 2; i++) side_close(&sides[i]);
+}
+
+static void embeddings_agree(void **state) {
+    (void)state;
+    struct side sides[2];
+    enum { ROWS = 5, WIDTH = 5120, IDS = 100 };
+    const int32_t ids[3 * ROWS] = {0, 9, 9, 99, 9, 9, 50, 9, 9, -1, 9, 9, 7};
+    const void *y[2];
+    open_both(sides, 128);
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        struct side *s = &sides[i];
+        int32_t *at = side_take(s, sizeof ids);
+        must(device_write(s->device, at, ids, sizeof ids, &error), &error);
+        struct ops_embed a = {side_halves(s, IDS * WIDTH, 2, 1), at, side_take(s, 2 * ROWS * WIDTH), ROWS, WIDTH, 3};
+        must(s->ops.functions->embed(&s->ops, &a, &error), &error);
+        y[i] = a.y;
+    }
+    agree("embed", sides, y, ROWS * WIDTH);
+    for (int i = 0; i < 2; i++) side_close(&sides[i]);
+}
+
 static void gather_agrees(void **state) {
     (void)state;
     struct side sides[2];
@@ -175,6 +291,45 @@ static void every_method_gives_transformers_tokens(void **state) {
     golden_check("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
 }
 
+static void steps_give_transformers_tokens(void **state) {
+    (void)state;
+    golden_check_steps("cuda:0", "tiny-qwen2", METHOD_NONE);
+    golden_check_steps("cuda:0", "tiny-qwen2-awq", METHOD_AWQ);
+    golden_check_steps("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+    golden_check_steps("cuda:0", "tiny-qwen2-gptq", METHOD_GPTQ);
+    golden_check_steps("cuda:0", "tiny-qwen2-gptq", METHOD_GPTQ_MARLIN);
+    golden_check_steps("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN);
+}
+
+static void steps_choose_what_calls_would(void **state) {
+    (void)state;
+    golden_check_long("cuda:0", 127);
+    golden_check_long("cuda:0", 128);
+    golden_check_long("cuda:0", 2000);
+}
+
+/* A graph is recorded anew when the workspace of its kernels has moved. */
+static void steps_outlive_larger_calls(void **state) {
+    (void)state;
+    struct subject subject;
+    struct error error = {""};
+    static float logits[GOLDEN_VOCAB];
+    int ids[GOLDEN_IDS / 2], position = GOLDEN_IDS / 2, before, after;
+    double seconds;
+    for (int i = 0; i < position; i++) ids[i] = i * 7919 % GOLDEN_VOCAB;
+    subject_open(&subject, "cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, NULL);
+    for (int i = 0; i < position; i++)
+        must(model_forward(subject.model, 0, &ids[i], 1, i, i + 1 < position ? NULL : logits, &error), &error);
+    for (int run = 0; run < 2; run++) {
+        must(model_begin(subject.model, ids, &position, 1, &error), &error);
+        must(model_step(subject.model, &error), &error);
+        must(model_take(subject.model, run ? &after : &before, &seconds, &error), &error);
+        must(model_forward(subject.model, 1, ids, position, 0, logits, &error), &error);
+    }
+    assert_int_equal(before, after);
+    subject_close(&subject);
+}
+
 static void chunks_do_not_matter(void **state) {
     (void)state;
     golden_check("cuda:0", "tiny-qwen2", METHOD_NONE, 5, NULL);
@@ -190,9 +345,18 @@ static void a_table_changes_configurations_not_tokens(void **state) {
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "small")) golden_prompts = 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(norms_agree),          cmocka_unit_test(attention_agrees_everywhere),
-        cmocka_unit_test(gather_agrees),        cmocka_unit_test(every_method_gives_transformers_tokens),
-        cmocka_unit_test(chunks_do_not_matter), cmocka_unit_test(a_table_changes_configurations_not_tokens),
+        cmocka_unit_test(norms_agree),
+        cmocka_unit_test(attention_agrees_everywhere),
+        cmocka_unit_test(attend_agrees_everywhere),
+        cmocka_unit_test(argmax_agrees),
+        cmocka_unit_test(embeddings_agree),
+        cmocka_unit_test(gather_agrees),
+        cmocka_unit_test(every_method_gives_transformers_tokens),
+        cmocka_unit_test(steps_give_transformers_tokens),
+        cmocka_unit_test(steps_choose_what_calls_would),
+        cmocka_unit_test(steps_outlive_larger_calls),
+        cmocka_unit_test(chunks_do_not_matter),
+        cmocka_unit_test(a_table_changes_configurations_not_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

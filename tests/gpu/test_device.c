@@ -116,7 +116,23 @@ static void events_measure(void **state) {
     done(device_mark(gpu, 1, &error));
     done(device_marked(gpu, &time, &error));
     assert_true(time > 0);
+    done(device_mark(gpu, DEVICE_MARKS - 1, &error));
+    done(device_elapsed(gpu, 0, DEVICE_MARKS - 1, &time, &error));
+    assert_true(time > 0);
     device_free(gpu, memory);
+}
+
+static void kernels_reach_the_hosts_memory(void **state) {
+    (void)state;
+    enum { COUNT = 100003 };
+    static uint16_t here[COUNT];
+    uint16_t *memory = device_alloc_host(gpu, sizeof here, &error);
+    assert_non_null(memory);
+    done(reference_fill_half(gpu, memory, COUNT, -1, 1, 1, &error));
+    done(reference_fill_half(cpu, here, COUNT, -1, 1, 1, &error));
+    done(device_synchronize(gpu, &error));
+    assert_memory_equal(memory, here, sizeof here);
+    device_free_host(gpu, memory);
 }
 
 static void fills_are_the_same_bits(void **state) {
@@ -341,19 +357,13 @@ static void broken_recordings_leave_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(describes_itself),
-        cmocka_unit_test(moves_bytes),
-        cmocka_unit_test(says_what_was_free),
-        cmocka_unit_test(keeps_functions),
-        cmocka_unit_test(threads_share_functions),
-        cmocka_unit_test(bad_launches_are_errors),
-        cmocka_unit_test(events_measure),
-        cmocka_unit_test(fills_are_the_same_bits),
-        cmocka_unit_test(references_agree),
-        cmocka_unit_test(comparisons_agree),
-        cmocka_unit_test(cublaslt_is_right),
-        cmocka_unit_test(graphs_repeat_calls),
-        cmocka_unit_test(broken_recordings_leave_nothing),
+        cmocka_unit_test(describes_itself),        cmocka_unit_test(moves_bytes),
+        cmocka_unit_test(says_what_was_free),      cmocka_unit_test(keeps_functions),
+        cmocka_unit_test(threads_share_functions), cmocka_unit_test(bad_launches_are_errors),
+        cmocka_unit_test(events_measure),          cmocka_unit_test(kernels_reach_the_hosts_memory),
+        cmocka_unit_test(fills_are_the_same_bits), cmocka_unit_test(references_agree),
+        cmocka_unit_test(comparisons_agree),       cmocka_unit_test(cublaslt_is_right),
+        cmocka_unit_test(graphs_repeat_calls),     cmocka_unit_test(broken_recordings_leave_nothing),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

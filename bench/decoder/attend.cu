@@ -1,0 +1,303 @@
+// Attention of one query a sequence; ops.h says what it computes, ops.c how it is launched. HEAD_DIM: 64 or 128; WARPS,
+// STAGES, HEADS: as in ops.h.
+//
+// Blocks: x takes a share of the positions, y is a sequence, a key head of it and up to HEADS of the query heads that
+// use that. Each warp streams tiles of TILE positions through a ring of its own, without waiting for the others:
+//
+//     positions    | warp 0 | warp 1 | warp 2 | warp 3 | warp 0 | ...     TILE each
+//     scores       keys (TILE x HEAD_DIM) queries (HEAD_DIM x HEADS), on the matrix unit
+//     sums         values^T (HEAD_DIM x TILE) weights (TILE x HEADS), likewise
+//
+// The warps' sums meet in shared memory. Where a sequence has more than one block, the last of them to finish adds up
+// the parts, in their order.
+//
+// Position and cache were written by earlier steps, which have ended when a step begins: the ring is filled before the
+// kernel waits for the one ahead of it.
+
+#include "decoder/ptx.cuh"
+
+typedef unsigned short half_word;
+
+struct sequence {
+    int token, position, step;
+};
+
+struct attend_arguments {
+    half_word *keys, *values;
+    const half_word *qkv;
+    const float *frequency;
+    const struct sequence *sequences;
+    float *parts;
+    unsigned *arrivals;
+    half_word *y;
+    int count, heads, kv_heads, context, head_dim, splits;
+};
+
+constexpr int TILE = 16, THREADS = 32 * WARPS, BLOCK_TILE = TILE * WARPS, CHUNKS = HEAD_DIM / 8;
+constexpr int TILE_BYTES = TILE * HEAD_DIM * 2, RING_BYTES = STAGES * 2 * TILE_BYTES;
+constexpr int PART = HEAD_DIM + 4; // floats of a part: sums, their maximum and weight, two unused
+static_assert(SHARED_BYTES >= WARPS * RING_BYTES, "ops.c disagrees");
+static_assert(RING_BYTES >= HEADS * HEAD_DIM * 4, "a ring holds a warp's sums in the end");
+
+extern __shared__ uint4 shared_memory[];
+
+// Rotated queries and key of this step, and its value.
+__shared__ __align__(16) half_word queries[HEADS][HEAD_DIM];
+__shared__ __align__(16) half_word fresh[2][HEAD_DIM];
+// Of each warp and query head: the largest score, base 2, and the sum of the weights relative to it.
+__shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
+
+// Where a block works.
+struct place {
+    int sequence, kv_head, head, heads; // first query head and how many
+    int cached, first, end;             // positions in the cache; this block's
+    int splits;                         // blocks that have positions
+    int lane, warp;
+    unsigned ring; // shared address of the warp's
+};
+
+__device__ inline struct place place_of(const struct attend_arguments &a) {
+    const int group = a.heads / a.kv_heads, parts = (group + HEADS - 1) / HEADS;
+    struct place p;
+    p.sequence = blockIdx.y / (a.kv_heads * parts);
+    p.kv_head = blockIdx.y / parts % a.kv_heads;
+    p.head = p.kv_head * group + blockIdx.y % parts * HEADS;
+    p.heads = min(HEADS, (p.kv_head + 1) * group - p.head);
+    p.cached = a.sequences[p.sequence].position;
+    const int length = p.cached + 1, turn = a.splits * BLOCK_TILE;
+    const int share = (length + turn - 1) / turn * BLOCK_TILE;
+    p.splits = (length + share - 1) / share;
+    p.first = blockIdx.x * share;
+    p.end = min(p.first + share, length);
+    p.lane = threadIdx.x % 32;
+    p.warp = threadIdx.x / 32;
+    p.ring = shared_address(shared_memory) + p.warp * RING_BYTES;
+    return p;
+}
+
+// Chunk (eight elements) `chunk` of row `row` of a tile: swapped within the row, so that eight rows use all banks.
+__device__ inline unsigned chunk_at(unsigned tile, int row, int chunk) {
+    return tile + (row * CHUNKS + (chunk ^ row % 8)) * 16;
+}
+
+// Begins to copy the positions from `first` on that are in the cache, keys and values, to `tile`; zeros for others.
+__device__ inline void copy_tile(const struct place &p, const half_word *keys, const half_word *values, int first,
+                                 unsigned tile) {
+#pragma unroll
+    for (int i = 0; i < TILE * CHUNKS / 32; i++) {
+        const int row = (32 * i + p.lane) / CHUNKS, chunk = (32 * i + p.lane) % CHUNKS;
+        const bool inside = first + row < p.cached;
+        const size_t from = inside ? (size_t)(first + row) * HEAD_DIM + chunk * 8 : 0;
+        copy_async(chunk_at(tile, row, chunk), keys + from, inside);
+        copy_async(chunk_at(tile + TILE_BYTES, row, chunk), values + from, inside);
+    }
+}
+
+// The rows of qkv that this block needs, to shared memory: queries and, where `fresh_here`, key and value. Thread i has
+// pairs i % (HEAD_DIM / 2) and its angle.
+__device__ inline void rotate(const struct attend_arguments &a, const struct place &p, float cosine, float sine,
+                              bool fresh_here) {
+    const int i = threadIdx.x % (HEAD_DIM / 2);
+    const half_word *qkv = a.qkv + (size_t)p.sequence * (a.heads + 2 * a.kv_heads) * HEAD_DIM;
+    for (int row = threadIdx.x / (HEAD_DIM / 2); row < HEADS + 2; row += THREADS / (HEAD_DIM / 2)) {
+        const bool query = row < HEADS, value = row == HEADS + 1;
+        if (query ? row >= p.heads : !fresh_here) continue;
+        const int head = query ? p.head + row : a.heads + (value ? a.kv_heads : 0) + p.kv_head;
+        const float low = half_to_float(qkv[head * HEAD_DIM + i]);
+        const float high = half_to_float(qkv[head * HEAD_DIM + i + HEAD_DIM / 2]);
+        const unsigned pair = value ? half2_from_floats(low, high)
+                                    : half2_from_floats(low * cosine - high * sine, high * cosine + low * sine);
+        half_word *to = query ? queries[row] : fresh[row - HEADS];
+        to[i] = (half_word)pair;
+        to[i + HEAD_DIM / 2] = (half_word)(pair >> 16);
+    }
+}
+
+// Zeros for the columns of the matrix unit that have no query head.
+__device__ inline void clear_queries(const struct place &p) {
+    for (int i = p.heads * HEAD_DIM + threadIdx.x; i < HEADS * HEAD_DIM; i += THREADS) queries[0][i] = 0;
+}
+
+// The fresh key and value into the cache.
+__device__ inline void store_fresh(const struct place &p, half_word *keys, half_word *values) {
+    const int i = threadIdx.x;
+    if (i >= 2 * CHUNKS) return;
+    half_word *to = i < CHUNKS ? keys : values;
+    *(uint4 *)(to + (size_t)p.cached * HEAD_DIM + i % CHUNKS * 8) = *(const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * 8];
+}
+
+// The same into the tile that has their position.
+__device__ inline void place_fresh(const struct place &p, int row, unsigned tile) {
+    for (int i = p.lane; i < 2 * CHUNKS; i += 32)
+        store_shared4(chunk_at(tile + i / CHUNKS * TILE_BYTES, row, i % CHUNKS),
+                      *(const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * 8]);
+}
+
+// A warp's softmax so far. As multiply() has them: lane l holds query heads 2 * (l % 4) and the next, and of the sums
+// (HEAD_DIM x HEADS) of tile t of 16 elements rows l / 4 (sums[t][0..1]) and l / 4 + 8.
+struct partial {
+    float most[2], sum[2]; // the sum over this lane's positions
+    float sums[HEAD_DIM / 16][4];
+};
+
+// Scores (TILE x HEADS) of the keys of a tile, lane l having positions l / 4 and l / 4 + 8.
+__device__ inline void score_tile(const struct place &p, const unsigned (&query)[HEAD_DIM / 16][2], unsigned tile,
+                                  float (&scores)[4]) {
+    scores[0] = scores[1] = scores[2] = scores[3] = 0;
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++) {
+        unsigned keys[4];
+        load_matrices(chunk_at(tile, p.lane % 16, 2 * k + p.lane / 16), keys);
+        multiply(scores, keys, query[k][0], query[k][1]);
+    }
+}
+
+// Scores into weights relative to the new maximum; what was summed up before shrinks to that.
+__device__ inline void weigh(struct partial &part, float (&scores)[4]) {
+#pragma unroll
+    for (int column = 0; column < 2; column++) {
+        float &low = scores[column], &high = scores[column + 2];
+        float most = fmaxf(part.most[column], fmaxf(low, high));
+        for (int step = 4; step < 32; step *= 2) most = fmaxf(most, other_lane(most, step));
+        const float keep = exp2f(part.most[column] - most);
+        part.most[column] = most;
+        low = exp2f(low - most);
+        high = exp2f(high - most);
+        part.sum[column] = part.sum[column] * keep + low + high;
+#pragma unroll
+        for (int t = 0; t < HEAD_DIM / 16; t++) part.sums[t][column] *= keep, part.sums[t][column + 2] *= keep;
+    }
+}
+
+// Adds a tile's values, weighted.
+__device__ inline void add_values(const struct place &p, const float (&weights)[4], unsigned tile,
+                                  struct partial &part) {
+    const unsigned low = transpose(half2_from_floats(weights[0], weights[1]));
+    const unsigned high = transpose(half2_from_floats(weights[2], weights[3]));
+    const int row = p.lane % 8 + p.lane / 16 * 8, chunk = p.lane / 8 % 2;
+#pragma unroll
+    for (int t = 0; t < HEAD_DIM / 16; t++) {
+        unsigned values[4];
+        load_matrices_transposed(chunk_at(tile + TILE_BYTES, row, 2 * t + chunk), values);
+        multiply(part.sums[t], values, low, high);
+    }
+}
+
+// Streams this warp's tiles, of which the ring already holds or awaits the first STAGES.
+__device__ inline void stream(const struct place &p, const half_word *keys, const half_word *values,
+                              struct partial &part) {
+    const float scale = 1.4426950408889634f / sqrtf((float)HEAD_DIM);
+    unsigned query[HEAD_DIM / 16][2], stage = 0;
+    for (int k = 0; k < HEAD_DIM / 16; k++)
+        for (int half = 0; half < 2; half++)
+            query[k][half] = *(const unsigned *)&queries[p.lane / 4][16 * k + 8 * half + p.lane % 4 * 2];
+    for (int first = p.first + TILE * p.warp; first < p.end; first += BLOCK_TILE) {
+        const unsigned tile = p.ring + stage * 2 * TILE_BYTES;
+        float scores[4];
+        copy_async_wait<STAGES - 1>();
+        __syncwarp();
+        if (p.cached - first < TILE) {
+            place_fresh(p, p.cached - first, tile);
+            __syncwarp();
+        }
+        score_tile(p, query, tile, scores);
+        for (int i = 0; i < 4; i++) scores[i] = first + p.lane / 4 + i / 2 * 8 <= p.cached ? scores[i] * scale : -1e30f;
+        weigh(part, scores);
+        add_values(p, scores, tile, part);
+        __syncwarp();
+        if (first + STAGES * BLOCK_TILE < p.end) copy_tile(p, keys, values, first + STAGES * BLOCK_TILE, tile);
+        copy_async_commit();
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
+    }
+}
+
+// A warp's part to shared memory, where its ring was: sums [HEADS][HEAD_DIM].
+__device__ inline void store_partial(const struct place &p, struct partial &part) {
+    float *sums = (float *)shared_memory + p.warp * (RING_BYTES / 4);
+    for (int column = 0; column < 2; column++) {
+        const int head = p.lane % 4 * 2 + column;
+        for (int step = 4; step < 32; step *= 2) part.sum[column] += other_lane(part.sum[column], step);
+        if (p.lane < 4) most_of_warp[p.warp][head] = part.most[column], sum_of_warp[p.warp][head] = part.sum[column];
+#pragma unroll
+        for (int t = 0; t < HEAD_DIM / 16; t++) {
+            sums[head * HEAD_DIM + 16 * t + p.lane / 4] = part.sums[t][column];
+            sums[head * HEAD_DIM + 16 * t + p.lane / 4 + 8] = part.sums[t][column + 2];
+        }
+    }
+}
+
+// What the block writes of query head `head` and element `i`: its part, or y where it has all positions.
+__device__ inline void merge_warps(const struct attend_arguments &a, const struct place &p, int head, int i) {
+    const float *sums = (const float *)shared_memory + head * HEAD_DIM + i;
+    float most = most_of_warp[0][head], total = 0, sum = 0;
+    for (int w = 1; w < WARPS; w++) most = fmaxf(most, most_of_warp[w][head]);
+    for (int w = 0; w < WARPS; w++) {
+        const float weight = exp2f(most_of_warp[w][head] - most);
+        total += weight * sum_of_warp[w][head];
+        sum += weight * sums[w * (RING_BYTES / 4)];
+    }
+    const size_t row = (size_t)p.sequence * a.heads + p.head + head;
+    if (p.splits == 1) {
+        a.y[row * HEAD_DIM + i] = half_from_float(sum / total);
+        return;
+    }
+    float *part = a.parts + (row * a.splits + blockIdx.x) * PART;
+    part[i] = sum;
+    if (i == 0) part[HEAD_DIM] = most, part[HEAD_DIM + 1] = total;
+}
+
+// Four elements of y of query head `head`, from all blocks' parts in their order.
+__device__ inline void merge_parts(const struct attend_arguments &a, const struct place &p, int head, int i) {
+    const size_t row = (size_t)p.sequence * a.heads + p.head + head;
+    const float4 *part = (const float4 *)(a.parts + row * a.splits * PART);
+    float most = -1e30f, total = 0;
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (int split = 0; split < p.splits; split++, part += PART / 4) {
+        const float4 extreme = load_published(part + HEAD_DIM / 4), value = load_published(part + i / 4);
+        const float higher = fmaxf(most, extreme.x), keep = exp2f(most - higher), weight = exp2f(extreme.x - higher);
+        most = higher;
+        total = total * keep + weight * extreme.y;
+        sum.x = sum.x * keep + weight * value.x, sum.y = sum.y * keep + weight * value.y;
+        sum.z = sum.z * keep + weight * value.z, sum.w = sum.w * keep + weight * value.w;
+    }
+    unsigned *y = (unsigned *)(a.y + row * HEAD_DIM + i);
+    y[0] = half2_from_floats(sum.x / total, sum.y / total);
+    y[1] = half2_from_floats(sum.z / total, sum.w / total);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ struct attend_arguments a) {
+    const struct place p = place_of(a);
+    programmatic_launch();
+    if (p.first >= p.end) return;
+    const size_t cache = ((size_t)p.sequence * a.kv_heads + p.kv_head) * a.context * HEAD_DIM;
+    half_word *keys = a.keys + cache, *values = a.values + cache;
+    for (int stage = 0; stage < STAGES; stage++) {
+        const int first = p.first + TILE * p.warp + stage * BLOCK_TILE;
+        if (first < p.end) copy_tile(p, keys, values, first, p.ring + stage * 2 * TILE_BYTES);
+        copy_async_commit();
+    }
+    float cosine, sine;
+    sincosf((float)p.cached * a.frequency[threadIdx.x % (HEAD_DIM / 2)], &sine, &cosine);
+    clear_queries(p);
+    programmatic_wait();
+    const bool fresh_here = p.end == p.cached + 1;
+    rotate(a, p, cosine, sine, fresh_here);
+    __syncthreads();
+    if (fresh_here) store_fresh(p, keys, values);
+
+    struct partial part = {{-1e30f, -1e30f}, {0, 0}, {}};
+    stream(p, keys, values, part);
+    __syncthreads();
+    store_partial(p, part);
+    __syncthreads();
+    for (int i = threadIdx.x; i < p.heads * HEAD_DIM; i += THREADS) merge_warps(a, p, i / HEAD_DIM, i % HEAD_DIM);
+    if (p.splits == 1) return;
+    __syncthreads();
+    unsigned *arrivals = &a.arrivals[blockIdx.y];
+    const bool last = threadIdx.x == 0 && count_arrival(arrivals) == p.splits - 1;
+    if (!__syncthreads_or(last)) return;
+    if (threadIdx.x == 0) *arrivals = 0;
+    for (int i = 4 * threadIdx.x; i < p.heads * HEAD_DIM; i += 4 * THREADS)
+        merge_parts(a, p, i / HEAD_DIM, i % HEAD_DIM);
+}

@@ -1,0 +1,33 @@
+/* What the decoder's kernels use of the instruction set beyond kernels/cuda/ptx.cuh. */
+#ifndef TILEBOOK_DECODER_PTX_CUH
+#define TILEBOOK_DECODER_PTX_CUH
+
+#include "cuda/ptx.cuh"
+
+/* A float rounded to an fp16 word. */
+__device__ __forceinline__ unsigned short half_from_float(float value) {
+    return (unsigned short)half2_from_floats(value, 0);
+}
+
+/* load_matrices(), each matrix transposed: lane l receives elements 2 * (l % 4) and the next of column l / 4. */
+__device__ __forceinline__ void load_matrices_transposed(unsigned address, unsigned (&pairs)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+/* An 8x8 fp16 matrix of which lane l gives elements 2 * (l % 4) and the next of row l / 4: it gets those of column
+ * l / 4. */
+__device__ __forceinline__ unsigned transpose(unsigned pair) {
+    unsigned transposed;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(pair));
+    return transposed;
+}
+
+/* What the lane whose number differs in the bits of `mask` has. */
+__device__ __forceinline__ int other_lane(int value, int mask) {
+    return __shfl_xor_sync(~0u, value, mask);
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* Decoding step by step. What changes from one token to the next lies on the device, which moves it on by itself: a
+ * step is one graph, recorded once for each number of sequences, and the device never waits for the host, which reads
+ * the chosen tokens while later steps run. On the CPU a step runs when it is enqueued. */
+#ifndef TILEBOOK_DECODER_STEPS_H
+#define TILEBOOK_DECODER_STEPS_H
+
+#include "bench/decoder/ops.h"
+
+struct steps;
+
+/* For up to `most` sequences. steps_destroy is due after a failure too. */
+int steps_create(struct device *device, int most, struct steps **steps, struct error *error);
+void steps_destroy(struct steps *steps);
+
+/* What a step reads and moves on: the sequences on the device, and where the host finds their tokens. */
+struct ops_sequence *steps_sequences(const struct steps *steps);
+int32_t *steps_ring(const struct steps *steps);
+
+/* The next step runs ids[i] at positions[i] of sequence i, for `count` sequences. Forgets steps that were not taken. */
+int steps_begin(struct steps *steps, const int *ids, const int *positions, int count, struct error *error);
+/* Makes the graph of a step of `count` sequences, if that is not there: `enqueue` enqueues its kernels, which use
+ * `workspace`; a graph that was recorded with another one is recorded anew. */
+int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *context, const void *workspace,
+                 struct error *error);
+/* Enqueues one step: its graph, which was recorded, or on the CPU its kernels. At most OPS_RING may wait to be taken.
+ */
+int steps_run(struct steps *steps, device_enqueue *enqueue, void *context, struct error *error);
+/* Waits for the oldest step that was not taken: the token of each sequence (-1: a logit was not finite), and the
+ * seconds since the step before it ended, or since steps_begin; a GPU's by its own events. */
+int steps_take(struct steps *steps, int *ids, double *seconds, struct error *error);
+/* Steps that wait to be taken. */
+int steps_waiting(const struct steps *steps);
+
+#endif

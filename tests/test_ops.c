@@ -1,0 +1,293 @@
+/* The decoder's small kernels for a GPU, run on the host (tests/emulation), against the CPU's operations: on poisoned
+ * memory, the same bits whatever the order of warps, blocks and copies, and counters left at zero. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "bench/decoder/ops.h"
+#include "kernels/half.h"
+#include "kernels/reference.h"
+#include "tests/emulation/load.h"
+
+static struct ops cpu;
+static struct error error;
+static const struct device h100 = {.backend = BACKEND_CUDA, .compute_capability = 90, .multiprocessors = 132};
+
+static int open_cpu(void **state) {
+    (void)state;
+    struct device *device;
+    return device_open("cpu", &device, &error) || ops_open(device, 128, &cpu, &error);
+}
+
+static int close_cpu(void **state) {
+    (void)state;
+    device_close(cpu.device);
+    return 0;
+}
+
+static void must(int status) {
+    if (status) fail_msg("%s", error.text);
+}
+
+/* NaN in fp16 and fp32. */
+static void *poisoned(size_t bytes) {
+    void *memory = device_alloc(cpu.device, bytes, &error);
+    assert_non_null(memory);
+    memset(memory, 0xff, bytes);
+    return memory;
+}
+
+static uint16_t *halves(size_t count, float scale, uint64_t seed) {
+    uint16_t *memory = poisoned(2 * count);
+    must(reference_fill_half(cpu.device, memory, count, -scale, scale, seed, &error));
+    return memory;
+}
+
+static void *copy_of(const void *from, size_t bytes) {
+    return memcpy(poisoned(bytes), from, bytes);
+}
+
+/* fp16 results agree to a rounding or two; what neither wrote (NaN) may stay. */
+static void agree(const char *what, const uint16_t *found, const uint16_t *expected, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        double a = half_to_float(found[i]), b = half_to_float(expected[i]);
+        if (isnan(a) && isnan(b)) continue;
+        if (!(fabs(a - b) <= 4e-3 * (fabs(b) + 0.1))) fail_msg("%s: element %zu is %g, not %g", what, i, a, b);
+    }
+}
+
+/* --- attention of a step --- */
+
+/* One step's operands, of which `count` sequences have random caches as long as their positions. */
+struct step {
+    struct ops_attend a;
+    size_t cache, qkv, y; /* elements */
+};
+
+static struct step make_step(int head_dim, int heads, int kv_heads, const int *positions, int count) {
+    int context = 0;
+    for (int i = 0; i < count; i++) context = positions[i] >= context ? positions[i] + 1 : context;
+    size_t dim = (size_t)head_dim, cache = (size_t)count * (size_t)kv_heads * (size_t)context * dim;
+    size_t qkv = (size_t)count * (size_t)(heads + 2 * kv_heads) * dim, y = (size_t)(count * heads) * dim;
+    float *frequency = poisoned(dim / 2 * sizeof *frequency);
+    struct ops_sequence *sequences = poisoned((size_t)count * sizeof *sequences);
+    for (int i = 0; i < head_dim / 2; i++) frequency[i] = powf(1e4f, -2.0f * (float)i / (float)head_dim);
+    for (int i = 0; i < count; i++) sequences[i] = (struct ops_sequence){.position = positions[i]};
+    struct ops_attend attend = {.keys = halves(cache, 2, 1),
+                                .values = halves(cache, 2, 2),
+                                .qkv = halves(qkv, 2, 3),
+                                .frequency = frequency,
+                                .sequences = sequences,
+                                .y = poisoned(2 * y),
+                                .count = count,
+                                .heads = heads,
+                                .kv_heads = kv_heads,
+                                .context = context,
+                                .head_dim = head_dim,
+                                .splits = ops_attend_splits(&h100, count, kv_heads, context)};
+    size_t row = (size_t)context * dim;
+    for (size_t i = 0; i < cache; i++)
+        if ((int)(i % row / dim) >= positions[i / row / (size_t)kv_heads]) attend.keys[i] = attend.values[i] = 0x7fff;
+    return (struct step){attend, cache, qkv, y};
+}
+
+static void free_step(struct step *step) {
+    const void *memory[] = {step->a.keys, step->a.values, step->a.qkv, step->a.frequency, step->a.sequences, step->a.y};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) device_free(cpu.device, (void *)memory[i]);
+}
+
+/* The launch on copies of what the step writes, against what the CPU left in the step. */
+static void check_run(const struct step *before, const struct step *after, emulate_function *emulate,
+                      const struct device_grid *grid, unsigned run, uint16_t *y) {
+    struct ops_attend a = before->a;
+    size_t parts = ops_attend_parts(&h100, a.count, a.heads, a.kv_heads, a.context, a.head_dim);
+    size_t arrivals = ops_attend_arrivals(a.count, a.heads, a.kv_heads);
+    a.keys = copy_of(a.keys, 2 * before->cache);
+    a.values = copy_of(a.values, 2 * before->cache);
+    a.y = y;
+    a.parts = poisoned(parts);
+    a.arrivals = memset(poisoned(arrivals), 0, arrivals);
+    memset(y, 0xff, 2 * before->y);
+    assert_int_equal(emulate(&a, grid, run == 0, run), 0);
+    agree("keys", a.keys, after->a.keys, before->cache);
+    agree("values", a.values, after->a.values, before->cache);
+    agree("attend", y, after->a.y, before->y);
+    for (size_t i = 0; i < arrivals / sizeof *a.arrivals; i++) assert_int_equal(a.arrivals[i], 0);
+    void *memory[] = {a.keys, a.values, a.parts, a.arrivals};
+    for (int i = 0; i < 4; i++) device_free(cpu.device, memory[i]);
+}
+
+static void check_attend(int head_dim, int heads, int kv_heads, const int *positions, int count) {
+    struct step before = make_step(head_dim, heads, kv_heads, positions, count);
+    struct step after = make_step(head_dim, heads, kv_heads, positions, count);
+    struct device_grid grid;
+    size_t shared_bytes;
+    char options[160];
+    emulate_function *emulate;
+    ops_attend_launch(&before.a, &grid, &shared_bytes);
+    ops_attend_options(head_dim, shared_bytes, options, sizeof options);
+    void *library = emulation_load("decoder/attend.cu", "attend", "struct attend_arguments", options, &emulate);
+    must(cpu.functions->attend(&cpu, &after.a, &error));
+    uint16_t *y[2] = {poisoned(2 * before.y), poisoned(2 * before.y)};
+    for (unsigned run = 0; run < 2; run++) check_run(&before, &after, emulate, &grid, run, y[run]);
+    assert_memory_equal(y[0], y[1], 2 * before.y);
+    for (int i = 0; i < 2; i++) device_free(cpu.device, y[i]);
+    dlclose(library);
+    free_step(&before);
+    free_step(&after);
+}
+
+#define CHECK_ATTEND(head_dim, heads, kv_heads, ...)                                                                   \
+    check_attend(head_dim, heads, kv_heads, (const int[]){__VA_ARGS__},                                                \
+                 (int)(sizeof(const int[]){__VA_ARGS__} / sizeof(int)))
+
+static void attend_one_sequence(void **state) {
+    (void)state;
+    CHECK_ATTEND(128, 5, 1, 0);
+    CHECK_ATTEND(128, 5, 1, 1);
+    CHECK_ATTEND(128, 10, 2, 126);
+    CHECK_ATTEND(128, 5, 1, 127);
+    CHECK_ATTEND(128, 8, 1, 128);
+    CHECK_ATTEND(128, 1, 1, 1999);
+    CHECK_ATTEND(64, 2, 2, 200);
+}
+
+/* Sequences of all lengths at once: blocks without positions, sequences with one part and with many. */
+static void attend_batches(void **state) {
+    (void)state;
+    CHECK_ATTEND(128, 8, 1, 1999, 0, 128);
+    CHECK_ATTEND(64, 14, 2, 5, 700, 63);
+    CHECK_ATTEND(128, 5, 1, 0, 1, 2, 15, 16, 17, 63, 64, 65, 126, 127, 128, 129, 191, 400, 30, 3);
+    /* More query heads a key head than the matrix unit takes at once. */
+    CHECK_ATTEND(64, 11, 1, 70, 3);
+}
+
+static void splits_fit_their_buffers(void **state) {
+    (void)state;
+    assert_int_equal(ops_attend_splits(&h100, 1, 8, 512), 8);
+    assert_int_equal(ops_attend_splits(&h100, 1, 8, 16384), 32);
+    assert_int_equal(ops_attend_splits(&h100, 64, 8, 512), 2);
+    assert_int_equal(ops_attend_splits(&h100, 256, 8, 512), 1);
+    size_t most = ops_attend_parts(&h100, 70, 40, 8, 4096, 128);
+    for (int count = 1; count <= 70; count++) {
+        int splits = ops_attend_splits(&h100, count, 8, 4096);
+        assert_true((size_t)(count * splits) * 40 * 132 * sizeof(float) <= most);
+    }
+}
+
+/* --- the others --- */
+
+static void *load_op(const char *entry, const char *arguments, emulate_function **emulate) {
+    char options[128];
+    snprintf(options, sizeof options, "-DBLOCK=64 -DHEAD_DIM=64 -DROWS=1 -DPICKS=%d -DRING=%d", OPS_PICKS, OPS_RING);
+    return emulation_load("decoder/ops.cu", entry, arguments, options, emulate);
+}
+
+static void norms(void **state) {
+    (void)state;
+    enum { ROWS = 3, WIDTH = 1152 };
+    emulate_function *emulate;
+    void *library = load_op("rms_norm", "struct rms_norm_arguments", &emulate);
+    uint16_t *x = halves(ROWS * WIDTH, 2, 1), *y[2] = {poisoned(2 * ROWS * WIDTH), poisoned(2 * ROWS * WIDTH)};
+    float *weight = poisoned(WIDTH * sizeof *weight);
+    for (int i = 0; i < WIDTH; i++) weight[i] = (float)(i * 7919 % 1000) / 500 - 1;
+    const struct device_grid grid = {.blocks = {ROWS, 1, 1}, .threads = 64};
+    struct ops_rms_norm a = {x, weight, y[0], ROWS, WIDTH, 1e-6f}, b = a;
+    b.y = y[1];
+    emulate(&a, &grid, false, 0);
+    must(cpu.functions->rms_norm(&cpu, &b, &error));
+    agree("rms_norm", y[0], y[1], ROWS * WIDTH);
+    void *memory[] = {x, weight, y[0], y[1]};
+    for (int i = 0; i < 4; i++) device_free(cpu.device, memory[i]);
+    dlclose(library);
+}
+
+static void embeddings(void **state) {
+    (void)state;
+    enum { ROWS = 17, WIDTH = 640, IDS = 9 };
+    emulate_function *emulate;
+    void *library = load_op("embed", "struct embed_arguments", &emulate);
+    uint16_t *table = halves(IDS * WIDTH, 2, 1), *y[2] = {poisoned(2 * ROWS * WIDTH), poisoned(2 * ROWS * WIDTH)};
+    int32_t ids[3 * ROWS];
+    for (int i = 0; i < 3 * ROWS; i++) ids[i] = i % 3 ? 1 << 30 : i / 3 % (IDS + 1) - 1;
+    const struct device_grid grid = {.blocks = {ROWS, 1, 1}, .threads = 64};
+    struct ops_embed a = {table, ids, y[0], ROWS, WIDTH, 3}, b = a;
+    b.y = y[1];
+    emulate(&a, &grid, false, 0);
+    must(cpu.functions->embed(&cpu, &b, &error));
+    assert_memory_equal(y[0], y[1], 2 * ROWS * WIDTH);
+    void *memory[] = {table, y[0], y[1]};
+    for (int i = 0; i < 3; i++) device_free(cpu.device, memory[i]);
+    dlclose(library);
+}
+
+enum { LOGITS = 2048, PLACES = 6 };
+
+/* Rows whose largest logits are at the places, or that have none that is finite there; the id that wins. */
+static int32_t plant(uint16_t *logits, int row, int limit) {
+    static const int places[PLACES] = {0, 7, 1000, 1031, 1151, 1152};
+    int place = places[row % PLACES];
+    uint16_t *at = logits + (size_t)row * LOGITS;
+    for (int i = limit; i < LOGITS; i++) at[i] = 0x7bff;
+    if (row % 5 == 4) {
+        at[500] = row % 2 ? 0x7c00 : 0xfe00;
+        return -1;
+    }
+    at[place] = half_from_float(100);
+    if (row % 3 == 0) at[1150] = at[place];
+    return place < limit ? place : row % 3 == 0 ? 1150 : -2;
+}
+
+static void check_argmax(int rows, int limit, emulate_function *picks, emulate_function *next) {
+    uint16_t *logits = halves((size_t)rows * LOGITS, 8, 1);
+    struct ops_sequence sequences[2][17];
+    int32_t ring[2][OPS_RING * 17], expected[17];
+    struct ops_pick *memory = poisoned((size_t)rows * OPS_PICKS * sizeof *memory);
+    memset(ring, 0, sizeof ring);
+    for (int i = 0; i < rows; i++) expected[i] = plant(logits, i, limit);
+    for (int i = 0; i < 2 * 17; i++) sequences[i / 17][i % 17] = (struct ops_sequence){1, 2 + i % 17, 6};
+    struct ops_argmax a = {logits, memory, sequences[0], ring[0], rows, LOGITS, limit}, b = a;
+    b.sequences = sequences[1];
+    b.ring = ring[1];
+    picks(&a, &(struct device_grid){.blocks = {OPS_PICKS, (unsigned)rows, 1}, .threads = 64}, false, 1);
+    next(&a, &(struct device_grid){.blocks = {(unsigned)rows, 1, 1}, .threads = 32}, false, 1);
+    must(cpu.functions->argmax(&cpu, &b, &error));
+    assert_memory_equal(sequences[0], sequences[1], sizeof sequences[0]);
+    assert_memory_equal(ring[0], ring[1], sizeof ring[0]);
+    for (int i = 0; i < rows; i++) {
+        if (expected[i] != -2) assert_int_equal(sequences[0][i].token, expected[i]);
+        assert_int_equal(sequences[0][i].position, 3 + i);
+        assert_int_equal(sequences[0][i].step, 7);
+        assert_int_equal(ring[0][6 % OPS_RING * rows + i], sequences[0][i].token);
+    }
+    device_free(cpu.device, logits);
+    device_free(cpu.device, memory);
+}
+
+/* Equal logits: the lowest id; ids from the limit on: never; infinite and NaN: -1. */
+static void argmax(void **state) {
+    (void)state;
+    emulate_function *picks, *next;
+    void *libraries[2] = {load_op("argmax_picks", "struct argmax_arguments", &picks),
+                          load_op("argmax_next", "struct argmax_arguments", &next)};
+    check_argmax(1, LOGITS, picks, next);
+    check_argmax(3, 1153, picks, next);
+    check_argmax(17, 1152, picks, next);
+    for (int i = 0; i < 2; i++) dlclose(libraries[i]);
+}
+
+int main(void) {
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attend_one_sequence),
+        cmocka_unit_test(attend_batches),
+        cmocka_unit_test(splits_fit_their_buffers),
+        cmocka_unit_test(norms),
+        cmocka_unit_test(embeddings),
+        cmocka_unit_test(argmax),
+    };
+    return cmocka_run_group_tests(tests, open_cpu, close_cpu);
+}
