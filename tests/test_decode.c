@@ -5,10 +5,6 @@
 
 #include "tests/golden.h"
 #include "tests/model_dir.h"
-#ifdef TILEBOOK_CUDA
-#include "bench/decoder/ops.h"
-#include "kernels/cuda/driver.h"
-#endif
 
 #define PLAIN FIXTURES "tiny-qwen2"
 #define AWQ FIXTURES "tiny-qwen2-awq"
@@ -190,27 +186,6 @@ static void synthetic_models_are_sane_and_seeded(void **state) {
         if (!(size > 0.1 && size < 10)) fail_msg("%s: logits of size %g", method_name((enum method)method), size);
     }
 }
-
-#ifdef TILEBOOK_CUDA
-static void device_code_compiles(void **state) {
-    (void)state;
-    static const char *const sources[] = {"decoder/ops.cu", "decoder/attend.cu"};
-    static const char *const architectures[] = {"sm_80", "sm_89", "sm_90a"};
-    for (int i = 0; i < 12; i++) {
-        char options[2][128];
-        struct error error = {""};
-        void *cubin = NULL;
-        size_t bytes;
-        int head_dim = i / 2 % 2 ? 64 : 128;
-        snprintf(options[0], sizeof options[0], "-DBLOCK=256 -DROWS=%d -DHEAD_DIM=%d -DPICKS=%d -DRING=%d",
-                 head_dim / 32, head_dim, OPS_PICKS, OPS_RING);
-        ops_attend_options(head_dim, 512 * (size_t)head_dim, options[1], sizeof options[1]);
-        must(cuda_compile(sources[i % 2], options[i % 2], architectures[i / 4], &cubin, &bytes, &error), &error);
-        assert_true(bytes > 0);
-        free(cubin);
-    }
-}
-#endif
 
 /* --- the command --- */
 
@@ -478,9 +453,6 @@ int main(void) {
         cmocka_unit_test(a_row_with_a_kernel_of_another_op_is_refused),
         cmocka_unit_test(forward_checks_its_input),
         cmocka_unit_test(synthetic_models_are_sane_and_seeded),
-#ifdef TILEBOOK_CUDA
-        cmocka_unit_test(device_code_compiles),
-#endif
         cmocka_unit_test(json_has_the_golden_ids_and_the_figures),
         cmocka_unit_test(stdout_has_the_text_alone),
         cmocka_unit_test(chat_is_a_turn_and_its_end_is_not_printed),

@@ -148,10 +148,9 @@ static int warm_up(struct run *run) {
     int count = run->prompt_count < MODEL_CHUNK ? run->prompt_count : MODEL_CHUNK, batch = run->options->batch;
     double seconds;
     if (model_forward(run->model, 0, run->prompt, count, 0, run->out->logits, run->error)) return -1;
-    for (int i = 0; i < 3; i++)
-        if (model_begin(run->model, run->tokens, run->positions, batch, run->error) ||
-            model_step(run->model, run->error) || model_take(run->model, run->tokens, &seconds, run->error))
-            return -1;
+    if (model_begin(run->model, run->tokens, run->positions, batch, run->error)) return -1;
+    for (int i = 0; i < 2; i++)
+        if (model_step(run->model, run->error) || model_take(run->model, run->tokens, &seconds, run->error)) return -1;
     return 0;
 }
 

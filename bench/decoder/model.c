@@ -9,6 +9,8 @@
 #include "bench/decoder/steps.h"
 #include "kernels/half.h"
 
+_Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h says what the ring holds");
+
 /* Activations of what runs at once: M rows each, fp16 unless said otherwise. */
 struct buffers {
     int32_t *ids;          /* (M): of a chunk */
@@ -168,8 +170,7 @@ static struct problem dense_problem(const struct linear *linear, int m) {
     return (struct problem){.op = OP_FP16_GEMM, .m = m, .n = linear->n, .k = linear->k, .epilogue = linear->epilogue};
 }
 
-/* A GEMM whose weights the kernel ahead of it writes: one that started earlier would fetch some before they are there.
- */
+/* A GEMM whose weights the kernel ahead of it writes: starting early, it would fetch some before they are there. */
 static int run_alone(struct model *model, const struct problem *problem, struct operands operands,
                      struct error *error) {
     bool overlap = model->device->overlap;
@@ -348,8 +349,6 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
     }
     return 0;
 }
-
-_Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h");
 
 /* --- steps --- */
 
