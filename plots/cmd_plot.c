@@ -1,6 +1,7 @@
 #include <argp.h>
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +16,14 @@ enum { PATH = 2048 };
 
 static const struct argp_option options[] = {
     {"results", 'r', "DIR", 0,
-     "folder with sweep.json, trials.csv, report.csv, tiles.txt (default: each folder in results/)", 0},
+     "folder with sweep.json, its samples and states, trials.csv, report.csv, tiles.txt (default: each folder in "
+     "results/)",
+     0},
     {"out", 'o', "DIR", 0, "where the figures go (default: with the results)", 0},
     {"figure", 'f', "NAME", 0, "draw only this one; may be repeated (default: all)", 0},
     {"x", 'x', "PARAMETER", 0, "heat map: the tile parameter to the right (default: one that matters most)", 1},
     {"y", 'y', "PARAMETER", 0, "heat map: the tile parameter upwards", 1},
+    {"m", 'm', "M", 0, "ecdf: rows of x (default: the fewest that were measured)", 1},
     {0},
 };
 
@@ -33,6 +37,7 @@ static const char documentation[] =
 
 struct choices {
     const char *results, *out, *x, *y;
+    int m;
     bool wanted[16];
     bool any;
 };
@@ -77,6 +82,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case 'y':
         c->y = argument;
         return 0;
+    case 'm':
+        c->m = (int)argument_whole(state, "m", argument, 1, INT_MAX);
+        return 0;
     case 'f':
         choose_figure(c, argument, state);
         return 0;
@@ -102,6 +110,8 @@ struct inputs {
     struct results_sweep sweep;
     struct results_trials trials;
     struct results_report report;
+    struct samples samples;
+    struct states states;
     bool has[SOURCE_COUNT];
     char device[160];
 };
@@ -129,15 +139,20 @@ static void free_inputs(struct inputs *inputs) {
     results_free_sweep(&inputs->sweep);
     results_free_trials(&inputs->trials);
     results_free_report(&inputs->report);
+    samples_free(&inputs->samples);
+    states_free(&inputs->states);
 }
 
-static const char *const source_files[SOURCE_COUNT] = {"sweep.json", "trials.csv", "report.csv"};
+static const char *const source_files[SOURCE_COUNT] = {"sweep.json", "trials.csv", "report.csv", "sweep.json.samples",
+                                                       "sweep.json.states"};
 
 static int read_source(const char *directory, enum source source, struct inputs *inputs, struct error *error) {
     char path[PATH];
     if (!(inputs->has[source] = exists(directory, source_files[source], path))) return 0;
     if (source == SOURCE_SWEEP) return results_read_sweep(path, &inputs->sweep, error);
     if (source == SOURCE_TRIALS) return results_read_trials(path, &inputs->trials, error);
+    if (source == SOURCE_SAMPLES) return samples_read(path, &inputs->samples, error);
+    if (source == SOURCE_STATES) return states_read(path, &inputs->states, error);
     if (results_read_report(path, &inputs->report, error)) return -1;
     return exists(directory, "peers.csv", path) ? results_read_peers(path, &inputs->report, error) : 0;
 }
@@ -156,7 +171,9 @@ static int read_inputs(const char *directory, struct inputs *inputs, struct erro
 static void say_skipped(const struct figure *figure, const char *directory, const char *why) {
     static const char *const commands[SOURCE_COUNT][2] = {{"sweep --benchmark_out=", "sweep.json"},
                                                           {"tune --model qwen2.5-14b --out ", "tiles.txt"},
-                                                          {"sweep --report ", "report.csv"}};
+                                                          {"sweep --report ", "report.csv"},
+                                                          {"sweep --benchmark_out=", "sweep.json"},
+                                                          {"sweep --device cuda:0 --benchmark_out=", "sweep.json"}};
     const char *const *command = commands[figure->source];
     fprintf(stderr, "tilebook: %s skipped: %s; this makes the data: tilebook %s%s/%s\n", figure->name, why, command[0],
             directory, command[1]);
@@ -184,13 +201,17 @@ struct drawing {
 static int draw_figure(const struct drawing *drawing, const struct figure *figure, const struct inputs *inputs,
                        struct error *error) {
     static const char *const formats[] = {"png", "svg"};
+    bool of_sweep = figure->source != SOURCE_TRIALS && figure->source != SOURCE_REPORT;
     const struct figure_input input = {
         .sweep = &inputs->sweep,
         .trials = &inputs->trials,
         .report = &inputs->report,
-        .device = figure->source == SOURCE_SWEEP ? inputs->sweep.device : inputs->device,
+        .samples = &inputs->samples,
+        .states = &inputs->states,
+        .device = of_sweep && inputs->has[SOURCE_SWEEP] ? inputs->sweep.device : inputs->device,
         .x = drawing->choices->x,
         .y = drawing->choices->y,
+        .m = drawing->choices->m,
     };
     struct figure_text text = {.panels = 0};
     char data[] = "/tmp/tilebook-plot-XXXXXX";

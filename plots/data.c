@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,4 +36,12 @@ void data_header(FILE *file, const char *panel, const char *line) {
     put_text(file, panel);
     put_text(file, line);
     fputc('\n', file);
+}
+
+void data_band(FILE *file, int m, double value, double one, double other) {
+    fprintf(file, "%d %.6g %.6g %.6g\n", m, value, fmin(one, other), fmax(one, other));
+}
+
+void data_none(FILE *file) {
+    fputs("NaN NaN NaN NaN\n", file);
 }

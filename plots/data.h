@@ -13,6 +13,11 @@ int data_close(FILE *file, const char *name, struct error *error);
 /* The first row of a block: the titles of the panel and of the line. */
 void data_header(FILE *file, const char *panel, const char *line);
 
+/* A row of a line over M: the value, and between which two, in either order, its band lies. */
+void data_band(FILE *file, int m, double value, double one, double other);
+/* The only row of a line that is not in this panel. */
+void data_none(FILE *file);
+
 /* Sets the message and returns 1: what the figure shows was not measured. */
 int figure_missing(struct error *error, const char *what);
 

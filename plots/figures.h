@@ -4,14 +4,19 @@
 
 #include <stdbool.h>
 
+#include "bench/samples.h"
+#include "bench/states.h"
 #include "plots/results.h"
 
 struct figure_input {
     const struct results_sweep *sweep;
     const struct results_trials *trials;
     const struct results_report *report;
+    const struct samples *samples;
+    const struct states *states;
     const char *device; /* for titles */
     const char *x, *y;  /* the heat map's parameters; NULL: those that matter most */
+    int m;              /* of the spread of samples; 0: the least */
 };
 
 /* What a script gets besides the data files DIRECTORY/NAME-1.dat ... NAME-PANELS.dat. */
@@ -25,10 +30,13 @@ struct figure_text {
 typedef int figure_writer(const struct figure_input *input, const char *directory, struct figure_text *text,
                           struct error *error);
 figure_writer figure_speedup, figure_tflops, figure_roofline; /* sweep_figures.c */
+figure_writer figure_ecdf;                                    /* sweep_figures.c */
+figure_writer figure_card;                                    /* card_figure.c */
 figure_writer figure_heatmap, figure_convergence;             /* trial_figures.c */
 figure_writer figure_peers, figure_floor;                     /* report_figures.c */
 
-enum source { SOURCE_SWEEP, SOURCE_TRIALS, SOURCE_REPORT, SOURCE_COUNT }; /* sweep.json, trials.csv, report.csv */
+/* sweep.json, trials.csv, report.csv, sweep.json.samples, sweep.json.states */
+enum source { SOURCE_SWEEP, SOURCE_TRIALS, SOURCE_REPORT, SOURCE_SAMPLES, SOURCE_STATES, SOURCE_COUNT };
 
 struct figure {
     const char *name; /* of the script, too */

@@ -6,9 +6,10 @@
 
 /* --- report.csv --- */
 
-enum column { OP, LAYER, K, N, GROUP, ZEROS, M, EPILOGUE, REGIME, KERNEL, US, FLOOR_US, CUBLAS_US, COLUMNS };
-static const char *const columns[COLUMNS] = {"op",       "layer",  "k",      "n",  "group",    "zeros",    "m",
-                                             "epilogue", "regime", "kernel", "us", "floor_us", "cublas_us"};
+enum column { OP, LAYER, K, N, GROUP, ZEROS, M, EPILOGUE, REGIME, KERNEL, US, P20, P80, FLOOR_US, CUBLAS_US, COLUMNS };
+static const char *const columns[COLUMNS] = {"op",    "layer", "k",        "n",        "group",
+                                             "zeros", "m",     "epilogue", "regime",   "kernel",
+                                             "us",    "p20",   "p80",      "floor_us", "cublas_us"};
 
 static void add_layer(struct results_report *report, const struct results_row *row) {
     for (int i = 0; i < report->layer_count; i++) {
@@ -39,6 +40,9 @@ static int read_numbers(char *const fields[], struct results_row *row, int *grou
         if (csv_whole(fields[numbers[i].column], columns[numbers[i].column], numbers[i].value, error)) return -1;
     row->zeros = zeros;
     if (csv_positive(fields[US], "us", false, &row->us, error)) return -1;
+    if (csv_positive(fields[P20], "p20", true, &row->p20_us, error)) return -1;
+    if (csv_positive(fields[P80], "p80", true, &row->p80_us, error)) return -1;
+    if (!row->p20_us || !row->p80_us) row->p20_us = row->p80_us = row->us;
     if (csv_positive(fields[FLOOR_US], "floor_us", true, &row->floor_us, error)) return -1;
     return csv_positive(fields[CUBLAS_US], "cublas_us", true, &row->cublas_us, error);
 }

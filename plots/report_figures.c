@@ -26,15 +26,15 @@ static bool belongs(const struct results_row *row, const struct results_layer *l
 
 enum { FLOOR_M = 64 }; /* beyond it arithmetic decides */
 
-/* What is drawn of a row; 0 if the row has not got it. */
-typedef double row_value(const struct results_row *row);
+/* What is drawn of a row that takes `us`; 0 if the row has not got it. */
+typedef double row_value(const struct results_row *row, double us);
 
-static double speedup(const struct results_row *row) {
-    return row->cublas_us / row->us;
+static double speedup(const struct results_row *row, double us) {
+    return row->cublas_us / us;
 }
 
-static double over_floor(const struct results_row *row) {
-    return row->floor_us > 0 ? row->us / row->floor_us : 0;
+static double over_floor(const struct results_row *row, double us) {
+    return row->floor_us > 0 ? us / row->floor_us : 0;
 }
 
 /* Of the rows of an M the first is the fastest. How many rows were written. */
@@ -43,9 +43,10 @@ static int put_line(FILE *file, const struct results_report *report, const struc
     int rows = 0, last = 0;
     for (int i = 0; i < report->count; i++) {
         const struct results_row *row = &report->rows[i];
-        if (row->m == last || row->m > most_m || !belongs(row, layer, line) || !(value(row) > 0)) continue;
+        if (row->m == last || row->m > most_m || !belongs(row, layer, line) || !(value(row, row->us) > 0)) continue;
         last = row->m;
-        rows += fprintf(file, "%d %.6g\n", last, value(row)) > 0;
+        data_band(file, last, value(row, row->us), value(row, row->p20_us), value(row, row->p80_us));
+        rows++;
     }
     return rows;
 }
@@ -55,7 +56,7 @@ static bool has_line(const struct results_report *report, const struct results_l
     for (int i = 0; i < report->count; i++)
         for (int l = first; l < first + count; l++)
             if (report->rows[i].m <= most_m && belongs(&report->rows[i], layer, &lines[l]) &&
-                value(&report->rows[i]) > 0)
+                value(&report->rows[i], report->rows[i].us) > 0)
                 return true;
     return false;
 }
@@ -72,7 +73,8 @@ static void next_block(FILE *file, const char *title, const char *label) {
 /* --- speed-up over cuBLASLt, beside the peers --- */
 
 /* Of a kernel that only reads the weights. */
-static double floor_speedup(const struct results_row *row) {
+static double floor_speedup(const struct results_row *row, double us) {
+    (void)us;
     return row->floor_us > 0 ? row->cublas_us / row->floor_us : 0;
 }
 
@@ -97,9 +99,11 @@ static void put_peer(FILE *file, const struct results_report *report, const stru
         const struct results_peer *peer = &report->peers[i];
         if (peer->k != layer->k || peer->n != layer->n || strcmp(peer->kernel, kernel)) continue;
         double cublas = peer_us(report, "cublas", peer->k, peer->n, peer->m);
-        if (cublas > 0) rows += fprintf(file, "%d %.6g\n", peer->m, cublas / peer->us) > 0;
+        if (!(cublas > 0)) continue;
+        data_band(file, peer->m, cublas / peer->us, cublas / peer->us, cublas / peer->us);
+        rows++;
     }
-    if (!rows) fprintf(file, "NaN NaN\n");
+    if (!rows) data_none(file);
 }
 
 static bool named_before(const struct results_report *report, int index) {
@@ -117,10 +121,10 @@ static int write_peers(const struct results_report *report, const struct results
     data_header(file, title, "read floor");
     if (!put_line(file, report, layer, &lines[0], FLOOR_M, floor_speedup) &&
         !put_line(file, report, layer, &lines[1], FLOOR_M, floor_speedup))
-        fprintf(file, "NaN NaN\n");
+        data_none(file);
     for (int l = 0; l < INT4_LINES; l++) {
         next_block(file, title, lines[l].label);
-        if (!put_line(file, report, layer, &lines[l], INT32_MAX, speedup)) fprintf(file, "NaN NaN\n");
+        if (!put_line(file, report, layer, &lines[l], INT32_MAX, speedup)) data_none(file);
     }
     for (int i = 0; i < report->peer_count; i++) {
         if (!is_peer(&report->peers[i]) || named_before(report, i)) continue;
@@ -140,7 +144,7 @@ int figure_peers(const struct figure_input *input, const char *directory, struct
     if (!text->panels) return figure_missing(error, "no int4 row of report.csv has cublas_us, which a GPU gives");
     snprintf(text->title, sizeof text->title, "Speed-up of int4 over cuBLASLt fp16");
     snprintf(text->subtitle, sizeof text->subtitle, "%s, %s, group %d%s", input->device, report->regime, report->group,
-             report->peer_count ? "; broken lines: peers, by their own run" : "");
+             report->peer_count ? "; broken lines: peers, by their own run; bands: p20 to p80" : "; bands: p20 to p80");
     return 0;
 }
 
@@ -160,7 +164,7 @@ static void put_bounds(FILE *file, const struct results_layer *layer) {
             fprintf(file, "%g %g\n%d %g\n", sqrt(16 * 32), bounds[i].to_64, FLOOR_M, bounds[i].to_64);
             return;
         }
-    fprintf(file, "NaN NaN\n");
+    data_none(file);
 }
 
 static int write_floor(const struct results_report *report, const struct results_layer *layer, const char *directory,
@@ -173,7 +177,7 @@ static int write_floor(const struct results_report *report, const struct results
     put_bounds(file, layer);
     for (int l = 0; l < LINES; l++) {
         next_block(file, title, lines[l].label);
-        if (!put_line(file, report, layer, &lines[l], FLOOR_M, over_floor)) fprintf(file, "NaN NaN\n");
+        if (!put_line(file, report, layer, &lines[l], FLOOR_M, over_floor)) data_none(file);
     }
     return data_close(file, "floor", error);
 }
@@ -188,7 +192,7 @@ int figure_floor(const struct figure_input *input, const char *directory, struct
     if (!text->panels)
         return figure_missing(error, "no row of report.csv up to M = 64 has floor_us, which a GPU gives");
     snprintf(text->title, sizeof text->title, "Time over that of only reading the same weights");
-    snprintf(text->subtitle, sizeof text->subtitle, "%s, %s%s", input->device, report->regime,
+    snprintf(text->subtitle, sizeof text->subtitle, "%s, %s%s; bands: p20 to p80", input->device, report->regime,
              report->group ? "" : ", fp16 only");
     return 0;
 }

@@ -56,7 +56,8 @@ static void add_point(struct results_sweep *sweep, struct results_point point) {
         if (other->layer != point.layer || a->m != b->m || a->group != b->group || a->zeros != b->zeros ||
             strcmp(other->kernel, point.kernel))
             continue;
-        other->us = fmin(other->us, point.us);
+        point.order = other->order;
+        if (point.us < other->us) *other = point;
         return;
     }
     point.order = sweep->count;
@@ -91,6 +92,11 @@ static int read_name(const char *name, struct results_sweep *sweep, struct resul
     return check_epilogue(&sweep->layers[point->layer], p, error);
 }
 
+static double quantile(const json_t *benchmark, const char *field, double median) {
+    double us = json_number_value(json_object_get(benchmark, field));
+    return us > 0 && isfinite(us) ? us : median;
+}
+
 static int read_benchmark(const json_t *benchmark, struct results_sweep *sweep, struct error *error) {
     const char *name = json_string_value(json_object_get(benchmark, "name"));
     const char *type = json_string_value(json_object_get(benchmark, "run_type"));
@@ -100,6 +106,10 @@ static int read_benchmark(const json_t *benchmark, struct results_sweep *sweep, 
     if (read_name(name, sweep, &point, error)) return error_prefix(error, "%.200s", name);
     if (!(point.us > 0 && isfinite(point.us)))
         return error_set(error, "%.200s: the field us is missing or not a positive number", name);
+    const char *end = strstr(name, "/iterations:");
+    snprintf(point.name, sizeof point.name, "%.*s", end ? (int)(end - name) : (int)strlen(name), name);
+    point.p20_us = quantile(benchmark, "p20_us", point.us);
+    point.p80_us = quantile(benchmark, "p80_us", point.us);
     add_point(sweep, point);
     return 0;
 }

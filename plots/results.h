@@ -7,13 +7,16 @@
 #include "kernels/error.h"
 #include "kernels/kernel.h"
 
+enum { RESULTS_NAME = 512 };
+
 /* The best configuration of one kernel on one problem. */
 struct results_point {
     struct problem problem;
-    char kernel[64]; /* "marlin_gemm/mma" */
-    int layer;       /* index into results_sweep.layers */
-    int order;       /* as found in the file */
-    double us;       /* median */
+    char kernel[64];           /* "marlin_gemm/mma" */
+    int layer;                 /* index into results_sweep.layers */
+    int order;                 /* as found in the file */
+    double us, p20_us, p80_us; /* us: median; a file without the others has it in their place */
+    char name[RESULTS_NAME];   /* of its row, without what Google Benchmark adds */
 };
 
 struct results_layer {
@@ -62,6 +65,7 @@ struct results_row {
     int k, n, m;
     bool zeros;
     double us, floor_us, cublas_us; /* 0: no value, but for us */
+    double p20_us, p80_us;          /* us where the file has none */
 };
 
 struct results_peer {

@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "plots/data.h"
@@ -22,13 +23,21 @@ static int add_series(struct series *series, const char *label, struct error *er
     return 0;
 }
 
-static const char *point_label(const struct results_point *point, char text[SERIES_TEXT]) {
+static const char *make_label(const struct results_point *point, const char *more, char text[SERIES_TEXT]) {
     const struct problem *p = &point->problem;
     char group[32] = "";
     if (p->group) snprintf(group, sizeof group, p->group == p->k ? ", one group" : ", group %d", p->group);
-    snprintf(text, SERIES_TEXT, "%s%s%s%s", point->kernel, p->op == OP_AWQ_DEQUANT ? " + fp16_gemm" : "", group,
-             p->zeros ? ", zeros" : "");
+    snprintf(text, SERIES_TEXT, "%s%s%s%s", point->kernel, more, group, p->zeros ? ", zeros" : "");
     return text;
+}
+
+static const char *kernel_label(const struct results_point *point, char text[SERIES_TEXT]) {
+    return make_label(point, "", text);
+}
+
+/* Of a product; a dequantised matrix needs another one. */
+static const char *point_label(const struct results_point *point, char text[SERIES_TEXT]) {
+    return make_label(point, point->problem.op == OP_AWQ_DEQUANT ? " + fp16_gemm" : "", text);
 }
 
 typedef bool point_filter(const struct results_point *point);
@@ -60,10 +69,10 @@ static void layer_title(const struct results_layer *layer, char text[96]) {
     if (layer->epilogue) snprintf(text + used, 96 - used, ", %s", epilogue_name(layer->epilogue));
 }
 
-static void sweep_text(const struct figure_input *input, const char *title, struct figure_text *text) {
+static void sweep_text(const struct figure_input *input, const char *title, bool bands, struct figure_text *text) {
     snprintf(text->title, sizeof text->title, "%s", title);
-    snprintf(text->subtitle, sizeof text->subtitle, "%s%s%s", input->device, *input->sweep->regime ? ", " : "",
-             input->sweep->regime);
+    snprintf(text->subtitle, sizeof text->subtitle, "%s%s%s%s", input->device, *input->sweep->regime ? ", " : "",
+             input->sweep->regime, bands ? "; bands: p20 to p80" : "");
 }
 
 /* --- speed-up over fp16 --- */
@@ -107,7 +116,9 @@ static int put_dequant(FILE *file, const struct results_sweep *sweep, const stru
         const struct results_point *p = &sweep->points[i];
         if (p->layer != dequant->layer || p->problem.op != OP_FP16_GEMM || p->problem.m == last) continue;
         double fp16 = fp16_us(sweep, p->layer, last = p->problem.m);
-        rows += fprintf(file, "%d %.6g\n", last, fp16 / (fp16 + dequant->us)) > 0;
+        data_band(file, last, fp16 / (fp16 + dequant->us), fp16 / (fp16 + dequant->p20_us),
+                  fp16 / (fp16 + dequant->p80_us));
+        rows++;
     }
     return rows;
 }
@@ -119,10 +130,12 @@ static int put_speedups(FILE *file, const struct results_sweep *sweep, int layer
         const struct results_point *p = &sweep->points[i];
         if (p->layer != layer || !is_int4(p) || strcmp(series, point_label(p, label))) continue;
         double fp16 = fp16_us(sweep, layer, p->problem.m);
-        if (p->problem.op == OP_AWQ_DEQUANT)
+        if (p->problem.op == OP_AWQ_DEQUANT) {
             rows += put_dequant(file, sweep, p);
-        else if (fp16)
-            rows += fprintf(file, "%d %.6g\n", p->problem.m, fp16 / p->us) > 0;
+        } else if (fp16) {
+            data_band(file, p->problem.m, fp16 / p->us, fp16 / p->p20_us, fp16 / p->p80_us);
+            rows++;
+        }
     }
     return rows;
 }
@@ -150,19 +163,19 @@ int figure_speedup(const struct figure_input *input, const char *directory, stru
         for (int s = 0; s < series.count; s++) {
             fprintf(file, "\n\n");
             data_header(file, title, series.label[s]);
-            if (!put_speedups(file, sweep, layer, series.label[s])) fprintf(file, "NaN NaN\n");
+            if (!put_speedups(file, sweep, layer, series.label[s])) data_none(file);
         }
         if (data_close(file, "speedup", error)) return -1;
     }
     if (!text->panels) return figure_missing(error, "no layer has both marlin_gemm and fp16_gemm at the same M");
-    sweep_text(input, "Speed-up of int4 over the best fp16 kernel", text);
+    sweep_text(input, "Speed-up of int4 over the best fp16 kernel", true, text);
     return 0;
 }
 
 /* --- TFLOP/s against M --- */
 
-static double tflops(const struct results_point *point) {
-    return problem_flops(&point->problem) / point->us / 1e6;
+static double tflops(const struct results_point *point, double us) {
+    return problem_flops(&point->problem) / us / 1e6;
 }
 
 static int put_tflops(FILE *file, const struct results_sweep *sweep, int layer, const char *series) {
@@ -170,8 +183,9 @@ static int put_tflops(FILE *file, const struct results_sweep *sweep, int layer, 
     int rows = 0;
     for (int i = 0; i < sweep->count; i++) {
         const struct results_point *p = &sweep->points[i];
-        if (p->layer == layer && is_gemm(p) && !strcmp(series, point_label(p, label)))
-            rows += fprintf(file, "%d %.6g\n", p->problem.m, tflops(p)) > 0;
+        if (p->layer != layer || !is_gemm(p) || strcmp(series, point_label(p, label))) continue;
+        data_band(file, p->problem.m, tflops(p, p->us), tflops(p, p->p20_us), tflops(p, p->p80_us));
+        rows++;
     }
     return rows;
 }
@@ -207,12 +221,12 @@ int figure_tflops(const struct figure_input *input, const char *directory, struc
         for (int s = 0; s < series.count; s++) {
             fprintf(file, "\n\n");
             data_header(file, title, series.label[s]);
-            if (!put_tflops(file, sweep, layer, series.label[s])) fprintf(file, "NaN NaN\n");
+            if (!put_tflops(file, sweep, layer, series.label[s])) data_none(file);
         }
         if (data_close(file, "tflops", error)) return -1;
     }
     if (!text->panels) return figure_missing(error, "no marlin_gemm and no fp16_gemm was measured");
-    sweep_text(input, "Rate of the matrix products", text);
+    sweep_text(input, "Rate of the matrix products", true, text);
     return 0;
 }
 
@@ -235,9 +249,96 @@ int figure_roofline(const struct figure_input *input, const char *directory, str
         for (int i = 0; i < sweep->count; i++) {
             const struct results_point *p = &sweep->points[i];
             if (!is_gemm(p) || strcmp(series.label[s], point_label(p, label))) continue;
-            fprintf(file, "%.6g %.6g\n", problem_flops(&p->problem) / problem_bytes(&p->problem), tflops(p));
+            fprintf(file, "%.6g %.6g\n", problem_flops(&p->problem) / problem_bytes(&p->problem), tflops(p, p->us));
         }
     }
-    sweep_text(input, "Roofline: every measured shape and M, best configuration", text);
+    sweep_text(input, "Roofline: every measured shape and M, best configuration", false, text);
     return data_close(file, "roofline", error);
+}
+
+/* --- the spread of the samples --- */
+
+/* Half a percent each. What is beyond 99 % would take the room of all others. */
+enum { ECDF_STEPS = 200, ECDF_LAST = 198 };
+
+/* Of all repetitions, sorted; NULL without any. */
+static float *find_samples(const struct samples *samples, const char *name, int *count) {
+    float *all = NULL;
+    *count = 0;
+    for (int i = 0; i < samples->count; i++) {
+        const struct samples_row *row = &samples->rows[i];
+        if (strcmp(row->name, name)) continue;
+        all = reallocarray(all, (size_t)(*count + row->count), sizeof *all);
+        if (!all) abort();
+        memcpy(all + *count, row->us, (size_t)row->count * sizeof *all);
+        *count += row->count;
+    }
+    if (all) measure_sort(all, *count);
+    return all;
+}
+
+/* How many samples were drawn. */
+static int put_ecdf(FILE *file, const struct samples *samples, const struct results_point *point) {
+    int count;
+    float *us = find_samples(samples, point->name, &count);
+    for (int i = 0; us && i <= ECDF_LAST; i++) {
+        double share = (double)i / ECDF_STEPS;
+        fprintf(file, "%.6g %.6g\n", measure_quantile(us, count, share) / measure_median(us, count), share);
+    }
+    free(us);
+    return count;
+}
+
+/* Dequantising does not depend on it. */
+static bool is_at(const struct results_point *point, int m) {
+    return point->problem.m == m || !is_gemm(point);
+}
+
+static int write_ecdf(const struct figure_input *input, int layer, int m, const struct series *series,
+                      const char *directory, int panel, struct error *error) {
+    const struct results_sweep *sweep = input->sweep;
+    char title[96], label[SERIES_TEXT];
+    FILE *file = data_open(directory, "ecdf", panel, error);
+    if (!file) return -1;
+    layer_title(&sweep->layers[layer], title);
+    data_header(file, title, "median");
+    fprintf(file, "1 0\n1 1\n");
+    for (int s = 0; s < series->count; s++) {
+        int drawn = 0;
+        fprintf(file, "\n\n");
+        data_header(file, title, series->label[s]);
+        for (int i = 0; i < sweep->count && !drawn; i++)
+            if (sweep->points[i].layer == layer && is_at(&sweep->points[i], m) &&
+                !strcmp(series->label[s], kernel_label(&sweep->points[i], label)))
+                drawn = put_ecdf(file, input->samples, &sweep->points[i]);
+        if (!drawn) data_none(file);
+    }
+    return data_close(file, "ecdf", error);
+}
+
+static bool has_samples(const struct figure_input *input, int layer, int m) {
+    int count = 0;
+    for (int i = 0; i < input->sweep->count && !count; i++) {
+        const struct results_point *point = &input->sweep->points[i];
+        if (point->layer == layer && point->problem.m == m) free(find_samples(input->samples, point->name, &count));
+    }
+    return count > 0;
+}
+
+int figure_ecdf(const struct figure_input *input, const char *directory, struct figure_text *text,
+                struct error *error) {
+    const struct results_sweep *sweep = input->sweep;
+    struct series series = {.count = 0};
+    char label[SERIES_TEXT], title[96];
+    int m = input->m ? input->m : sweep->count ? sweep->points[0].problem.m : 0;
+    for (int i = 0; i < sweep->count; i++)
+        if (is_at(&sweep->points[i], m) && add_series(&series, kernel_label(&sweep->points[i], label), error))
+            return -1;
+    for (int layer = 0; layer < sweep->layer_count; layer++)
+        if (has_samples(input, layer, m) && write_ecdf(input, layer, m, &series, directory, ++text->panels, error))
+            return -1;
+    if (!text->panels) return figure_missing(error, "no row of sweep.json at this M has samples");
+    snprintf(title, sizeof title, "Samples at M = %d over their median, up to the 99th percentile", m);
+    sweep_text(input, title, false, text);
+    return 0;
 }

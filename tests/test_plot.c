@@ -9,7 +9,8 @@
 
 #define FIXTURE "tests/fixtures/plots"
 
-static const char *const names[] = {"speedup", "tflops", "roofline", "heatmap", "convergence", "peers", "floor"};
+static const char *const names[] = {"speedup", "tflops",      "roofline", "ecdf", "card",
+                                    "heatmap", "convergence", "peers",    "floor"};
 enum { FIGURES = sizeof names / sizeof *names };
 
 /* Runs the program with `arguments` (split at blanks) and an optional PATH; its stderr goes to `words`. */
@@ -109,6 +110,9 @@ static void test_one_figure(void **state) {
     assert_int_equal(run(arguments, words), 0);
     assert_true(is_drawn(directory, "heatmap"));
     assert_int_equal(count_files(directory), 2);
+    snprintf(arguments, sizeof arguments, "-r " FIXTURE " -o %s -f ecdf --m 16", directory);
+    assert_int_equal(run(arguments, words), 1);
+    assert_says(words, "ecdf skipped: no row of sweep.json at this M has samples");
     snprintf(arguments, sizeof arguments, "-r " FIXTURE " -o %s -f heatmap --x stages", directory);
     assert_int_equal(run(arguments, words), 1);
     assert_says(words, "stages|block=16 unroll=4 threads=1");
@@ -136,7 +140,7 @@ static void test_usage(void **state) {
     (void)state;
     char words[8192];
     assert_int_equal(run("--figure pie", words), 2);
-    assert_says(words, "'pie'|speedup, tflops, roofline, heatmap, convergence");
+    assert_says(words, "'pie'|speedup, tflops, roofline, ecdf, card, heatmap, convergence");
     assert_int_equal(run("--nonsense", words), 2);
     assert_int_equal(run("leftover", words), 2);
     assert_says(words, "'leftover'|--results");
@@ -218,6 +222,10 @@ static void test_bad_files(void **state) {
         {"report.csv", ROWS_HEADER "\nfp16_gemm,q,256,512,0,0,1,none,r,x,a,,5,5,,\n", "report.csv:2|us is ''"},
         {"report.csv", ROWS_HEADER "\nmarlin_gemm,q,256,512,128,1,1,none,r,x,a,5,5,5,,\n",
          "peers skipped: no int4 row of report.csv has cublas_us|floor skipped: no row|no figure was drawn"},
+        {"sweep.json.samples", "name\n", "sweep.json.samples, line 1: it is not '# tilebook samples"},
+        {"sweep.json.states", "name\n", "sweep.json.states, line 1: it is not '# tilebook states"},
+        {"sweep.json.samples", SAMPLES_HEADER "\na cupti 1 1 5\n", "ecdf skipped: no row of sweep.json at this M"},
+        {"sweep.json.states", STATES_HEADER "\n", "card skipped: sweep.json.states holds no state"},
     };
     char directory[64], arguments[256], words[8192];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -250,8 +258,10 @@ static void test_numbers(void **state) {
     struct results_sweep sweep;
     struct results_trials trials;
     struct results_report report;
+    struct samples samples;
+    struct states states;
     struct error error;
-    char directory[64], text[16384];
+    char directory[64], text[32768];
     assert_int_equal(results_read_sweep(FIXTURE "/sweep.json", &sweep, &error), 0);
     assert_int_equal(results_read_trials(FIXTURE "/trials.csv", &trials, &error), 0);
     /* 2 layers x (1 dequant + 3 M x 2 products); the failed benchmark and the aggregate do not count */
@@ -264,7 +274,14 @@ static void test_numbers(void **state) {
     assert_int_equal(report.count, 9);
     assert_int_equal(report.layer_count, 2);
     assert_int_equal(report.peer_count, 6);
-    const struct figure_input input = {.sweep = &sweep, .trials = &trials, .report = &report, .device = "Test"};
+    assert_int_equal(samples_read(FIXTURE "/sweep.json.samples", &samples, &error), 0);
+    assert_int_equal(states_read(FIXTURE "/sweep.json.states", &states, &error), 0);
+    const struct figure_input input = {.sweep = &sweep,
+                                       .trials = &trials,
+                                       .report = &report,
+                                       .samples = &samples,
+                                       .states = &states,
+                                       .device = "Test"};
     model_dir_make(directory);
     for (int i = 0; i < figure_count; i++) {
         struct figure_text title = {.panels = 0};
@@ -272,24 +289,36 @@ static void test_numbers(void **state) {
         assert_true(title.panels > 0 && *title.title);
     }
     read_file(directory, "speedup-1.dat", "", text, sizeof text);
-    assert_says(text, "\n1 2.91667\n|\n16 1.38889\n|\n1 0.688525\n"); /* 21/(8*.9), 60/(48*.9), 21/(21+9.5) */
+    /* 21/(8*.9) and by 1.1 and 0.95 times that time, 60/(48*.9), 21/(21+9.5) */
+    assert_says(text, "\n1 2.91667 2.65152 3.07018\n|\n16 1.38889 1.26263 1.46199\n|\n1 0.688525 0.6");
     read_file(directory, "tflops-1.dat", "", text, sizeof text);
-    assert_says(text, "\n1 0.012483\n"); /* 2*256*512/21 us */
+    assert_says(text, "\n1 0.012483 0.0113482 0.0131401\n"); /* 2*256*512/21 us */
+    read_file(directory, "ecdf-2.dat", "", text, sizeof text);
+    assert_says(text,
+                "\"K = 256, N = 768\" \"median\" \n1 0\n1 1\n|\"marlin_gemm/cpu, group 128, zeros\" \n0.961685 0\n|"
+                "\n0.982108 0.25\n|\n0.99977 0.5\n|\n1.05883 0.99\n");
+    read_file(directory, "card-1.dat", "", text, sizeof text);
+    assert_says(text, "\n0.00 1980 2619 |\n1.00 1755 2619 | 1\n|\n8.00 1200 2619 | 2\n|\n\n18.6");
     read_file(directory, "convergence-1.dat", "", text, sizeof text);
     assert_says(text, "\"fp16_gemm: median of 2 problems\"|\n1 2.4623|\n6 1\n"); /* (64/16)^.4 * sqrt(2) */
     read_file(directory, "heatmap-1.dat", "", text, sizeof text);
     assert_says(text, "\"block\" \"threads\"|0 1 16 2 NaN NaN|2 1 64 2 23.335 1\n");
     read_file(directory, "peers-1.dat", "", text, sizeof text);
-    assert_string_equal(text, "\"qkv: K = 256, N = 512\" \"read floor\" \n1 3.6\n16 4\n" /* 18/5, 20/5 */
-                              "\n\n\"qkv: K = 256, N = 512\" \"int4, zero points\" \n1 3\n16 2.5\n128 1.5\n"
-                              "\n\n\"qkv: K = 256, N = 512\" \"int4, symmetric\" \n1 3\n"
-                              "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3\n16 2\n"); /* 21/7, 24/12 */
+    assert_string_equal(text, "\"qkv: K = 256, N = 512\" \"read floor\" \n1 3.6 3.6 3.6\n16 4 4 4\n" /* 18/5, 20/5 */
+                              "\n\n\"qkv: K = 256, N = 512\" \"int4, zero points\" \n1 3 2.95082 3.05085\n16 2.5 "
+                              "2.46914 2.53165\n128 1.5 1.49254 1.50754\n"
+                              "\n\n\"qkv: K = 256, N = 512\" \"int4, symmetric\" \n1 3 2.95082 3.10345\n"
+                              "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3 3 3\n16 2 2 2\n"); /* 21/7, 24/12 */
     read_file(directory, "floor-1.dat", "", text, sizeof text);
-    assert_says(text, "\"bound for int4\" \n1 1.2\n|\n64 1.8\n|\"int4, zero points\" \n1 1.2\n16 1.6\n\n|"
-                      "\"int4, symmetric\" \n1 1.25\n|\"fp16\" \n1 1.1\n|\"cuBLASLt fp16\" \n1 1.1375\n");
+    assert_says(text,
+                "\"bound for int4\" \n1 1.2\n|\n64 1.8\n|\"int4, zero points\" \n1 1.2 1.18 1.22\n16 1.6 1.58 1.62\n\n|"
+                "\"int4, symmetric\" \n1 1.25 1.20833 1.27083\n|\"fp16\" \n1 1.1 1.0625 1.125\n|\"cuBLASLt fp16\" \n1 "
+                "1.1375 1.125 1.1875\n");
     read_file(directory, "floor-2.dat", "", text, sizeof text);
-    assert_says(text, "\"head: K = 256, N = 768\" \"bound for int4\" \nNaN NaN\n|\"fp16\" \n1 1.1\n");
+    assert_says(text, "\"head: K = 256, N = 768\" \"bound for int4\" \nNaN NaN NaN NaN\n|\"fp16\" \n1 1.1 1.05 1.15\n");
     model_dir_remove(directory);
+    samples_free(&samples);
+    states_free(&states);
     results_free_report(&report);
     results_free_sweep(&sweep);
     results_free_trials(&trials);
