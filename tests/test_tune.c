@@ -49,6 +49,11 @@ static void test_tunes_lints_and_resumes(void **state) {
     expect(0, "tune --coarse --shapes 128x128 --device cpu --m 1 --trials 3 --out @/tiles.txt",
            "9 trials, 3 of them new");
     expect(0, TUNE " --fresh", "10 trials, 10 of them new");
+    expect_shell(0, "sed 's/kernels [0-9a-f]*/kernels 01234567/' @/tiles.txt >@/old.txt", "");
+    expect(1, "table lint @/old.txt",
+           "the table is for other hardware or sources: kernels 01234567, here |1 finding\n");
+    expect_shell(0, "sed 's/^device  *[^,]*/device Another CPU/' @/tiles.txt >@/other.txt", "");
+    expect(1, "table lint @/other.txt", "device 'Another CPU', here|run `tilebook tune`|1 finding\n");
 }
 
 static void execute(const char *sql) {
@@ -382,7 +387,7 @@ static void test_lint_finds(void **state) {
     memcpy(rows, good, sizeof rows);
     expect_finding(rows, 3, NULL);
     expect_finding(rows, 0, "no rows");
-    expect_finding(rows + 1, 1, "no row for m below 9");
+    expect_finding(rows + 1, 1, "fp16_gemm 128 128 0: no row for m 1-8, which falls back");
     strcpy(rows[0].kernel, "fp16_gemm/none");
     expect_finding(rows, 3, "no kernel 'fp16_gemm/none'");
     strcpy(rows[0].kernel, "marlin_gemm/cpu");
@@ -402,6 +407,15 @@ static void test_lint_finds(void **state) {
     memcpy(rows, good, sizeof rows);
     rows[0] = good[1], rows[1] = good[0];
     expect_finding(rows, 3, "gives another row");
+    memcpy(rows, good, sizeof rows);
+    rows[1].m_low = 6;
+    expect_finding(rows, 3, "fp16_gemm 128 128 0 m 1-8: a lookup of m 6-8 gives another row");
+    rows[1] = rows[0];
+    expect_finding(rows, 3, "no lookup ever gives this row; remove it");
+    memcpy(rows, good, sizeof rows);
+    rows[1].m_low = 11;
+    expect_finding(rows, 3, "fp16_gemm 128 128 0 m 1-8: no row for m 9-10, which fall back to this one");
+    memcpy(rows, good, sizeof rows);
     struct device other = {
         .backend = BACKEND_CPU, .id = "cpu", .name = "e", .architecture = "avx2", .multiprocessors = 1};
     struct tile_table table = {.device = "d", .architecture = "avx2", .multiprocessors = 1, .rows = good, .count = 1};
@@ -411,6 +425,60 @@ static void test_lint_finds(void **state) {
     strcpy(good[0].kernel, "fp16_gemm/mma");
     assert_int_not_equal(lint_table(&table, &other, collect, NULL), 0);
     assert_non_null(strstr(findings, "fp16_gemm/mma does not run on cpu"));
+}
+
+static int legal_somewhere(const struct device *device, const struct problem *problem, const struct config *config,
+                           struct error *why) {
+    (void)device, (void)config;
+    return problem->m == 5 || problem->m > 10 ? error_set(why, "neither 5 nor above 10") : 0;
+}
+
+static double estimate_nothing(const struct device *device, const struct problem *problem,
+                               const struct config *config) {
+    (void)device, (void)problem, (void)config;
+    return 1;
+}
+
+static int never_run(const struct plan *plan, const struct operands *operands, struct error *error) {
+    (void)plan, (void)operands;
+    return error_set(error, "not for running");
+}
+
+/* Legal at both ends of its range and not between, and not above, where the last row is taken. */
+static void test_lint_tries_every_m(void **state) {
+    (void)state;
+    static const struct kernel picky = {.op = OP_FP16_GEMM,
+                                        .backend = BACKEND_CPU,
+                                        .name = "picky",
+                                        .summary = "for tests",
+                                        .legal = legal_somewhere,
+                                        .estimate = estimate_nothing,
+                                        .run = never_run};
+    struct tile_row row = cpu_row(128, 1, 10);
+    struct tile_table table = {
+        .device = "d", .architecture = "avx2", .multiprocessors = 1, .kernels = "01", .rows = &row, .count = 1};
+    struct device device = {.backend = BACKEND_CPU,
+                            .id = "cpu",
+                            .name = "d",
+                            .architecture = "avx2",
+                            .kernels = "01",
+                            .multiprocessors = 1};
+    struct error error;
+    assert_int_equal(kernel_register(&picky, &error), 0);
+    strcpy(row.kernel, "fp16_gemm/picky");
+    strcpy(row.configuration, "-");
+    findings[0] = 0;
+    assert_int_equal(lint_table(&table, NULL, collect, NULL), 0);
+    assert_int_equal(lint_table(&table, &device, collect, NULL), 2);
+    assert_non_null(strstr(findings, "fp16_gemm 128 128 0 m 1-10: not legal at m 5 on this device: neither 5 nor"));
+    assert_non_null(strstr(findings, "not legal at m 11-8192 on this device"));
+    strcpy(device.kernels, "02");
+    assert_int_equal(lint_table(&table, &device, collect, NULL), 3);
+    assert_non_null(strstr(findings, "kernels 01, here 02"));
+    /* What cannot run at all is said once. */
+    strcpy(row.configuration, "a=1");
+    strcpy(device.kernels, "01");
+    assert_int_equal(lint_table(&table, &device, collect, NULL), 1);
 }
 
 int main(void) {
@@ -427,6 +495,7 @@ int main(void) {
         TEST(test_export_table_and_csv),
         TEST(test_c_header_looks_up_the_same_rows),
         TEST(test_lint_finds),
+        TEST(test_lint_tries_every_m),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
