@@ -42,8 +42,8 @@ static int mark(struct device *device, int which, struct error *error) {
     return 0;
 }
 
-static int marked(struct device *device, double *microseconds, struct error *error) {
-    (void)device, (void)error;
+static int elapsed(struct device *device, int from, int to, double *microseconds, struct error *error) {
+    (void)device, (void)from, (void)to, (void)error;
     *microseconds = 40;
     return 0;
 }
@@ -61,7 +61,7 @@ static int graph_launch(struct device *device, const struct device_graph *graph,
 }
 
 static const struct device_functions functions = {
-    .mark = mark, .marked = marked, .synchronize = synchronize, .graph_launch = graph_launch};
+    .mark = mark, .elapsed = elapsed, .synchronize = synchronize, .graph_launch = graph_launch};
 static struct device device = {.backend = BACKEND_CUDA, .id = "cuda:0", .uuid = "GPU-1", .functions = &functions};
 
 static int run(struct measurement *m, struct error *error) {
