@@ -28,10 +28,11 @@ struct options {
     int peer_count;
     double budget_s; /* 0: none */
     double min_time; /* 0: not given */
+    double pace;     /* likewise */
     bool resume;
 };
 
-enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES, KEY_RESUME, KEY_MARKDOWN };
+enum { KEY_CSV = 256, KEY_REPORT, KEY_BUDGET, KEY_MIN_TIME, KEY_CHAIN, KEY_MISSES, KEY_RESUME, KEY_MARKDOWN, KEY_PACE };
 
 static const struct argp_option option_list[] = {
     {"chain", KEY_CHAIN, "LAYERS", 0,
@@ -45,6 +46,10 @@ static const struct argp_option option_list[] = {
     {"budget", KEY_BUDGET, "TIME", 0,
      "90s, 10m or 1h for all points, shared evenly: each samples as long as its share allows (default: as long as the "
      "figures need)",
+     0},
+    {"pace", KEY_PACE, "SHARE", 0,
+     "Share of the time in which the device works, 0.01 to 1: it rests after every 10 ms or so of samples, so that the "
+     "power limit does not hold its clock down (default 1: back to back)",
      0},
     {"csv", KEY_CSV, "FILE", 0, "Write the rows as CSV too", 0},
     {"report", KEY_REPORT, "FILE", 0,
@@ -135,6 +140,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         break;
     case KEY_MISSES:
         options->misses = argument;
+        break;
+    case KEY_PACE:
+        options->pace = argument_number(state, "pace", argument, 0.01, 1);
         break;
     case KEY_RESUME:
         options->resume = true;
@@ -424,6 +432,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     struct error error;
     sweep->measuring = measuring(options->min_time);
     sweep->measuring.regime = options->selection.regime;
+    sweep->measuring.pace = options->pace < 1 ? options->pace : 0;
     sweep->repeated = line->repetitions > 1;
     sweep->words = stderr;
     int failed = open_resume(sweep, line, &resume, &error);

@@ -187,7 +187,8 @@ static bool differs(const struct results *a, const struct results *b, const char
 static int check_contexts(const struct results *a, const struct results *b, bool force, FILE *words,
                           struct error *error) {
     static const char *const of_device[] = {"device", "architecture", "multiprocessors"};
-    static const char *const others[] = {"uuid", "software", "cupti", "kernels", "launch", "cache", "data", "seed"};
+    static const char *const others[] = {"uuid", "software", "cupti", "kernels", "launch",
+                                         "pace", "cache",    "data",  "seed"};
     bool other_device = false;
     for (size_t i = 0; i < sizeof of_device / sizeof *of_device; i++)
         other_device |= differs(a, b, of_device[i], words);

@@ -29,6 +29,9 @@ void context_of(const struct sweep *sweep, struct context *context) {
     add_text(context, "cupti", !gpu ? "none" : *cupti_version() ? cupti_version() : "not attached");
     add_text(context, "kernels", device->kernels);
     add_text(context, "launch", sweep->chains ? "graph, pdl" : gpu ? regime_name(sweep->measuring.regime) : "call");
+    char pace[32] = "back to back";
+    if (sweep->measuring.pace > 0) snprintf(pace, sizeof pace, "%g", sweep->measuring.pace);
+    add_text(context, "pace", pace);
     add_text(context, "cache", sweep->options.cold ? "cold" : "warm");
     add_text(context, "data", "uniform");
     snprintf(add(context, "seed", true), NVML_STATE, "%llu", (unsigned long long)sweep->options.seed);

@@ -102,12 +102,13 @@ static int time_shape(struct instance *instance, const struct kernel *kernel, co
     return 0;
 }
 
-int measure_floor(struct instance *instance, enum regime regime, double *us, struct error *error) {
+int measure_floor(struct instance *instance, enum regime regime, double pace, double *us, struct error *error) {
     struct kernel kernel = floor_kernel;
     struct measure_options options = measure_quick;
     uint32_t words;
     kernel.op = instance->problem.op;
     options.regime = regime;
+    options.pace = pace;
     *us = INFINITY;
     if (words_of(instance, &words, error)) return error_prefix(error, "read floor");
     for (long i = 0; i < config_space(&kernel); i++) {

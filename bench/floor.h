@@ -11,6 +11,6 @@ extern const struct kernel floor_kernel;
 
 /* The least median of all its launch shapes, in microseconds: the copies in rotation, the clock and the procedure of
  * measure(), measure_quick in this regime. Each shape is checked first: -1 unless it reads every word exactly once. */
-int measure_floor(struct instance *instance, enum regime regime, double *us, struct error *error);
+int measure_floor(struct instance *instance, enum regime regime, double pace, double *us, struct error *error);
 
 #endif

@@ -11,9 +11,9 @@ static const char *get(const struct context *context, const char *key) {
 void markdown_begin(FILE *file, const struct context *context, bool beside) {
     const char *cupti = get(context, "cupti");
     const char *clock = !strcmp(cupti, "none") ? "monotonic" : strcmp(cupti, "not attached") ? cupti : "events";
-    fprintf(file, "%s (%s), %s, kernels %s; cache %s, launch %s, clock %s; ", get(context, "device"),
+    fprintf(file, "%s (%s), %s, kernels %s; cache %s, launch %s, pace %s, clock %s; ", get(context, "device"),
             get(context, "architecture"), get(context, "software"), get(context, "kernels"), get(context, "cache"),
-            get(context, "launch"), clock);
+            get(context, "launch"), get(context, "pace"), clock);
     fprintf(file, "ceilings measured here: %s GB/s, %s TFLOP/s.\n\n", get(context, "read_gbs"),
             get(context, "matrix_tflops"));
     fprintf(file,

@@ -1,5 +1,6 @@
 #include "bench/measure.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,6 +142,13 @@ static void summarize(const struct measure_sample *samples, int count, float *so
 
 /* --- the procedure --- */
 
+/* After `worked` seconds of samples. */
+static void rest(const struct measure_options *options, double worked) {
+    double seconds = options->pace > 0 ? worked * (1 / options->pace - 1) : 0;
+    struct timespec time = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
+    while (seconds > 0 && nanosleep(&time, &time) && errno == EINTR) continue;
+}
+
 /* Runs batches until the clock has settled; finds the batch that lasts about batch_seconds. */
 static int warm_up(measure_sampler *take, void *context, const struct measure_options *options,
                    struct measure_sample *samples, float *sorted, int *batch, struct error *error) {
@@ -158,6 +166,7 @@ static int warm_up(measure_sampler *take, void *context, const struct measure_op
         if (after - start >= warmup_patience * options->warmup_seconds) return 0;
         if (after - start >= options->warmup_seconds && steady) return 0;
         if (after - before < batch_seconds / 2) *batch = *batch * 2 < most ? *batch * 2 : most;
+        rest(options, after - before);
     }
 }
 
@@ -188,10 +197,13 @@ static int sample(measure_sampler *take, void *context, const struct measure_opt
     double start = now();
     for (int count = 0; !m->stop;) {
         int next = options->max_samples - count < batch ? options->max_samples - count : batch;
+        double before = now();
         if (take(context, next, samples + count, error)) return -1;
+        double worked = now() - before;
         count += next;
         summarize(samples, count, sorted, m);
         m->stop = reason_to_stop(options, m, now() - start, &last);
+        if (!m->stop) rest(options, worked);
     }
     sort_column(samples, m->samples, COLUMN_SPAN, sorted);
     m->span_us = measure_median(sorted, m->samples);
@@ -207,7 +219,8 @@ int measure_with(measure_sampler *take, void *context, const struct measure_opti
     struct measure_sample *samples = calloc(room, sizeof *samples);
     float *sorted = calloc(room, sizeof *sorted);
     int batch, result = -1;
-    *measurement = (struct measurement){.sample_us = calloc(room, sizeof *measurement->sample_us)};
+    *measurement =
+        (struct measurement){.sample_us = calloc(room, sizeof *measurement->sample_us), .pace = options->pace};
     if (!samples || !sorted || !measurement->sample_us)
         error_set(error, "out of memory");
     else if (!warm_up(take, context, options, samples, sorted, &batch, error))

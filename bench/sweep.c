@@ -294,7 +294,8 @@ static struct beside measure_beside(const struct sweep_point *point) {
     if (!sweep->report) return beside;
     struct measure_options measuring = sweep_measuring(sweep);
     if (sweep->device->backend != BACKEND_CUDA) return beside;
-    if (yardstick_floor(&sweep->yardsticks, sweep->instance, measuring.regime, &beside.floor_us, &error))
+    if (yardstick_floor(&sweep->yardsticks, sweep->instance, measuring.regime, measuring.pace, &beside.floor_us,
+                        &error))
         warn_of_column(sweep, "floor_us", &error);
     if (point->problem.op != OP_AWQ_DEQUANT &&
         yardstick_cublas(&sweep->yardsticks, sweep->instance, &measuring, &beside.cublas_us, &error))
@@ -304,11 +305,12 @@ static struct beside measure_beside(const struct sweep_point *point) {
 
 static void write_report(const struct sweep_point *point, const struct measurement *m, struct row *row) {
     struct sweep *sweep = point->sweep;
-    char regime[64];
+    char regime[64], pace[32] = "";
     struct error error;
     if (!sweep->report || sweep->report_failed) return;
-    snprintf(regime, sizeof regime, "%s %s %s", sweep->options.cold ? "cold" : "warm",
-             sweep->device->backend == BACKEND_CUDA ? regime_name(m->regime) : "call", m->clock);
+    if (m->pace > 0) snprintf(pace, sizeof pace, " pace=%g", m->pace);
+    snprintf(regime, sizeof regime, "%s %s %s%s", sweep->options.cold ? "cold" : "warm",
+             sweep->device->backend == BACKEND_CUDA ? regime_name(m->regime) : "call", m->clock, pace);
     row->regime = regime;
     sweep->report_failed = rows_put(sweep->report, row, &error);
     if (sweep->report_failed) fprintf(sweep->words, "warning: %s\n", error.text);
@@ -355,6 +357,7 @@ static void write_rows(const struct sweep_point *point, const struct measurement
 void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more) {
     char label[2048], reasons[NVML_REASONS];
     int used = snprintf(label, sizeof label, "stop=%s clock=%s regime=%s", m->stop, m->clock, regime_name(m->regime));
+    if (m->pace > 0) used += snprintf(label + used, sizeof label - (size_t)used, " pace=%g", m->pace);
     if (m->sm_mhz)
         used +=
             snprintf(label + used, sizeof label - (size_t)used, " sm=%dMHz memory=%dMHz power=%.0fW %dC throttle=%s",

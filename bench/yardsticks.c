@@ -19,8 +19,8 @@ static const struct yardstick *find_or_add(struct yardstick **list, int *count, 
     return NULL;
 }
 
-int yardstick_floor(struct yardsticks *yardsticks, struct instance *instance, enum regime regime, double *us,
-                    struct error *error) {
+int yardstick_floor(struct yardsticks *yardsticks, struct instance *instance, enum regime regime, double pace,
+                    double *us, struct error *error) {
     struct operand_bytes bytes = problem_operand_bytes(&instance->problem);
     const size_t key[3] = {bytes.weights, bytes.scales, bytes.zeros};
     struct yardstick *added;
@@ -28,7 +28,7 @@ int yardstick_floor(struct yardsticks *yardsticks, struct instance *instance, en
     *us = known ? known->us : 0;
     if (known) return 0;
     if (!added) return error_set(error, "out of memory");
-    if (measure_floor(instance, regime, us, error)) return -1;
+    if (measure_floor(instance, regime, pace, us, error)) return -1;
     added->us = *us;
     return 0;
 }

@@ -18,8 +18,8 @@ struct yardsticks {
 
 /* Microseconds that reading the instance's weights takes (measure_floor). -1 if that fails, with *us 0; asked again for
  * the same bytes, 0 and *us 0. */
-int yardstick_floor(struct yardsticks *yardsticks, struct instance *instance, enum regime regime, double *us,
-                    struct error *error);
+int yardstick_floor(struct yardsticks *yardsticks, struct instance *instance, enum regime regime, double pace,
+                    double *us, struct error *error);
 /* Median microseconds of fp16_gemm/cublaslt, the best of its candidates, at the M, N and K of the instance's problem,
  * verified, as cold as the instance. Failures likewise. */
 int yardstick_cublas(struct yardsticks *yardsticks, struct instance *instance, const struct measure_options *options,

@@ -3,11 +3,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <setjmp.h>
 #include <cmocka.h>
 
 #include "bench/cupti.h"
 #include "bench/measure.h"
+#include "bench/progress.h"
 
 /* --- the interval of the median --- */
 
@@ -129,6 +131,32 @@ static void keeps_every_sample(void **state) {
     assert_float_equal(m.event_us, 7.5, 1e-6);
     measurement_free(&m);
     assert_null(m.sample_us);
+}
+
+/* Samples that take a millisecond each. */
+static int take_slowly(void *context, int count, struct measure_sample *samples, struct error *error) {
+    double *worked = context, start = progress_now();
+    (void)error;
+    for (int i = 0; i < count; i++) samples[i] = (struct measure_sample){.us = 1000};
+    usleep(1000 * (useconds_t)count);
+    *worked += progress_now() - start;
+    return 0;
+}
+
+/* At a quarter of the time every second of samples is followed by three of rest, but the last batch of each phase. */
+static void rests_between_batches(void **state) {
+    (void)state;
+    struct measure_options paced = options;
+    struct measurement m;
+    struct error error = {""};
+    double worked = 0, start = progress_now(), last = 0.012;
+    paced.min_seconds = 0.2;
+    paced.max_seconds = 0.4;
+    paced.pace = 0.25;
+    if (measure_with(take_slowly, &worked, &paced, &m, &error)) fail_msg("%s", error.text);
+    assert_true(progress_now() - start >= worked + 3 * (worked - 2 * last));
+    assert_true(m.pace == 0.25 && m.samples >= 10);
+    measurement_free(&m);
 }
 
 static void passes_errors_on(void **state) {
@@ -400,6 +428,7 @@ int main(void) {
         cmocka_unit_test(stops_by_time),
         cmocka_unit_test(stops_by_noise),
         cmocka_unit_test(keeps_every_sample),
+        cmocka_unit_test(rests_between_batches),
         cmocka_unit_test(passes_errors_on),
         cmocka_unit_test(sums_and_spans),
         cmocka_unit_test(order_does_not_matter),

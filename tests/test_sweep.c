@@ -228,6 +228,26 @@ static void a_budget_ends_the_sampling(void **state) {
     release(&output);
 }
 
+static void paced_rows_say_so(void **state) {
+    (void)state;
+    char command[512];
+    snprintf(command, sizeof command,
+             QUICK "--op fp16_gemm --shapes 128x64 --m 1 --pace 0.25 --benchmark_format=json --report %s/paced.csv",
+             directory);
+    struct output output = run(command);
+    assert_int_equal(output.code, 0);
+    json_t *root = parse(output.out);
+    const json_t *row = json_array_get(json_object_get(root, "benchmarks"), 0);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(root, "context"), "pace")), "0.25");
+    assert_non_null(strstr(json_string_value(json_object_get(row, "label")), " regime=stream pace=0.25"));
+    char *text = read_text("paced.csv");
+    assert_non_null(strstr(text, ",warm call monotonic pace=0.25,"));
+    free(text);
+    json_decref(root);
+    release(&output);
+    check_fails(QUICK "--pace 0", 2, "--pace 0: not a number from 0.01 to 1");
+}
+
 static void csv_rows(void **state) {
     (void)state;
     char command[512];
@@ -275,8 +295,8 @@ static void report_is_appended_to(void **state) {
 static void rows_hold_what_is_beside_them(void **state) {
     (void)state;
     const struct problem problem = {OP_MARLIN_GEMM, 8, 5120, 13824, 128, true, EPILOGUE_RESIDUAL};
-    const struct row row = {"down", "cold stream cupti", "marlin_gemm/x", "a=1 b=2", &problem, 14.25, 14, 15.5, 12.96,
-                            52.125, false};
+    const struct row row = {
+        "down", "cold stream cupti", "marlin_gemm/x", "a=1 b=2", &problem, 14.25, 14, 15.5, 12.96, 52.125, false};
     char path[128];
     FILE *file;
     struct error error;
@@ -636,6 +656,7 @@ int main(void) {
         cmocka_unit_test(epilogues_are_measured),
         cmocka_unit_test(all_configurations),
         cmocka_unit_test(a_budget_ends_the_sampling),
+        cmocka_unit_test(paced_rows_say_so),
         cmocka_unit_test(csv_rows),
         cmocka_unit_test(report_is_appended_to),
         cmocka_unit_test(rows_hold_what_is_beside_them),

@@ -160,7 +160,7 @@ static void floors_are_plausible(void **state) {
         double us = 0;
         char text[128];
         if (instance_create(device, &problems[i], 1, true, &instance, &error) ||
-            measure_floor(instance, REGIME_STREAM, &us, &error))
+            measure_floor(instance, REGIME_STREAM, 0, &us, &error))
             fail_msg("%s", error.text);
         struct operand_bytes bytes = problem_operand_bytes(&problems[i]);
         double gbs = (double)(bytes.weights + bytes.scales + bytes.zeros) / us / 1e3;
