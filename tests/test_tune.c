@@ -206,7 +206,7 @@ static void test_refuses(void **state) {
     expect(0, "tune --help", "--budget");
     expect(2, "table", "give an action");
     expect(2, "table prove @/t", "unknown action 'prove'");
-    expect(2, "table export --format xml @/t", "not one of table, json, csv, c");
+    expect(2, "table export --format xml @/t", "not one of table, json, csv, c, t4");
     expect(2, "table show --format csv @/t", "belong to export");
     expect(1, "table show @/missing", "No such file");
     expect(1, "table lint LICENSE", "LICENSE:1:");

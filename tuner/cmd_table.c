@@ -6,31 +6,42 @@
 #include "bench/commands.h"
 #include "tuner/export.h"
 #include "tuner/lint.h"
+#include "tuner/merge.h"
+#include "tuner/t4.h"
 
 enum { OPTION_FORMAT = 256, OPTION_OUT, OPTION_DEVICE };
 
 static const struct argp_option options[] = {
-    {"format", OPTION_FORMAT, "F", 0, "export: table (the default), json, csv, or c, a header that looks rows up", 0},
-    {"out", OPTION_OUT, "FILE", 0, "export: write there instead of standard output", 0},
+    {"format", OPTION_FORMAT, "F", 0,
+     "export: table (the default), json, csv, or c, a header that looks rows up; or t4: the trials of a store", 0},
+    {"out", OPTION_OUT, "FILE", 0, "export: write there instead of standard output; merge: the store that all go to",
+     0},
     {"device", OPTION_DEVICE, "D", 0, "lint: the device to check against (default: cuda:0 or cpu, as the table says)",
      0},
     {0},
 };
 
-static const char documentation[] = "Shows, checks or exports a tile table.\v"
-                                    "  show    prints it aligned\n"
-                                    "  lint    a line for each finding and exit code 1, or nothing and 0:\n"
-                                    "          every lookup of m up to 8192 is tried: m without a row, rows that hide\n"
-                                    "          others or never come up, illegal ones; unknown kernels, slow winners,\n"
-                                    "          other hardware, other kernel sources\n"
-                                    "  export  as table, json, csv or c\n\n"
-                                    "Examples:\n"
-                                    "  tilebook table show results/h100/tiles.txt\n"
-                                    "  tilebook table lint tiles.txt --device cuda:0\n"
-                                    "  tilebook table export tiles.txt --format c --out tiles.h\n";
+static const char documentation[] =
+    "Shows, checks or exports a tile table, and merges the trials behind tables.\v"
+    "  show    prints it aligned\n"
+    "  lint    a line for each finding and exit code 1, or nothing and 0:\n"
+    "          every lookup of m up to 8192 is tried: m without a row, rows that hide\n"
+    "          others or never come up, illegal ones; unknown kernels, slow winners,\n"
+    "          other hardware, other kernel sources\n"
+    "  export  as table, json, csv or c; --format t4 takes a store of trials and writes\n"
+    "          the T4 format of auto-tuners, and a sidecar with device and shapes\n"
+    "  merge   adds the trials of all stores to the store --out, of two of the same\n"
+    "          configuration the later one; tilebook tune --store makes a table of it\n\n"
+    "Examples:\n"
+    "  tilebook table show results/h100/tiles.txt\n"
+    "  tilebook table lint tiles.txt --device cuda:0\n"
+    "  tilebook table export tiles.txt --format c --out tiles.h\n"
+    "  tilebook table merge a.sqlite b.sqlite --out trials.sqlite\n";
 
 struct choices {
     const char *action, *file, *format, *out, *device;
+    char **stores; /* to merge, the file among them */
+    int store_count;
 };
 
 static bool one_of(const char *text, const char *const *list) {
@@ -39,13 +50,19 @@ static bool one_of(const char *text, const char *const *list) {
 }
 
 static void check_choices(struct choices *c, struct argp_state *state) {
-    static const char *const actions[] = {"show", "lint", "export", NULL};
-    static const char *const formats[] = {"table", "json", "csv", "c", NULL};
-    if (!c->action || !c->file) argp_error(state, "give an action (show, lint or export) and a table file");
-    if (!one_of(c->action, actions)) argp_error(state, "unknown action '%s'; there are show, lint, export", c->action);
+    static const char *const actions[] = {"show", "lint", "export", "merge", NULL};
+    static const char *const formats[] = {"table", "json", "csv", "c", "t4", NULL};
+    if (!c->action || !c->file) argp_error(state, "give an action (show, lint, export or merge) and a file");
+    if (!one_of(c->action, actions))
+        argp_error(state, "unknown action '%s'; there are show, lint, export, merge", c->action);
     if (c->format && !one_of(c->format, formats))
-        argp_error(state, "--format: '%s' is not one of table, json, csv, c", c->format);
-    if ((c->format || c->out) && strcmp(c->action, "export")) argp_error(state, "--format and --out belong to export");
+        argp_error(state, "--format: '%s' is not one of table, json, csv, c, t4", c->format);
+    bool merges = !strcmp(c->action, "merge");
+    if ((c->format || (c->out && !merges)) && strcmp(c->action, "export"))
+        argp_error(state, "--format and --out belong to export, --out to merge too");
+    if (c->store_count && !merges) argp_error(state, "%s takes one file", c->action);
+    if (merges && !c->out) argp_error(state, "merge needs --out STORE");
+    if (c->format && !strcmp(c->format, "t4") && !c->out) argp_error(state, "--format t4 needs --out FILE.json");
     if (c->device && strcmp(c->action, "lint")) argp_error(state, "--device belongs to lint");
 }
 
@@ -62,8 +79,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         c->device = argument_device(state, text);
         return 0;
     case ARGP_KEY_ARG:
-        if (c->file) return ARGP_ERR_UNKNOWN;
+        if (c->action && c->file) return ARGP_ERR_UNKNOWN;
         *(c->action ? &c->file : &c->action) = text;
+        return 0;
+    case ARGP_KEY_ARGS:
+        c->stores = state->argv + state->next;
+        c->store_count = state->argc - state->next;
         return 0;
     case ARGP_KEY_END:
         check_choices(c, state);
@@ -121,8 +142,44 @@ static int lint(const struct tile_table *table, const struct choices *c) {
     return findings ? 1 : 0;
 }
 
+static bool is_store(const char *path) {
+    char begin[16] = "";
+    FILE *file = fopen(path, "rb");
+    bool sqlite = file && fread(begin, 1, sizeof begin, file) == sizeof begin && !memcmp(begin, "SQLite format 3", 16);
+    if (file) fclose(file);
+    return sqlite;
+}
+
+static int export_t4(const struct choices *c) {
+    struct store *store;
+    struct error error;
+    if (!is_store(c->file)) {
+        fprintf(stderr,
+                "tilebook: %s: --format t4 takes a store of trials, as `tilebook tune` leaves it beside a table\n",
+                c->file);
+        return 1;
+    }
+    if (store_open(c->file, &store, &error)) return complain(error.text);
+    int status = t4_write(store, c->out, &error);
+    store_close(store);
+    return status ? complain(error.text) : 0;
+}
+
+static int merge_all(const struct choices *c) {
+    struct merged merged;
+    struct error error;
+    for (int i = -1; i < c->store_count; i++) {
+        const char *from = i < 0 ? c->file : c->stores[i];
+        if (merge_store(c->out, from, &merged, &error)) return complain(error.text);
+        fprintf(stderr, "%s: %d rows, %d added to %s, %d in place of older ones, %d not newer\n", from, merged.rows,
+                merged.added, c->out, merged.newer, merged.rows - merged.added - merged.newer);
+    }
+    return 0;
+}
+
 int cmd_table(int argc, char **argv) {
-    static const struct argp parser = {options, parse_option, "show|lint|export FILE", documentation, NULL, NULL, NULL};
+    static const struct argp parser = {
+        options, parse_option, "show|lint|export FILE\nmerge STORE...", documentation, NULL, NULL, NULL};
     static char name[] = "tilebook table";
     struct choices choices = {0};
     struct tile_table table;
@@ -130,6 +187,8 @@ int cmd_table(int argc, char **argv) {
     argp_err_exit_status = 2;
     argv[0] = name;
     argp_parse(&parser, argc, argv, 0, NULL, &choices);
+    if (!strcmp(choices.action, "merge")) return merge_all(&choices);
+    if (choices.format && !strcmp(choices.format, "t4")) return export_t4(&choices);
     if (tiles_read(choices.file, &table, message)) {
         if (strcmp(choices.action, "lint")) return complain(message);
         printf("%s; correct it, or make the table anew with `tilebook tune`\n", message);

@@ -18,7 +18,7 @@ static const struct command commands[] = {
     {"sweep", cmd_sweep, "benchmark kernels over shapes and configurations"},
     {"compare", cmd_compare, "faster, slower or tie: two results, or two configurations in one run"},
     {"tune", cmd_tune, "search the best configurations and write a tile table"},
-    {"table", cmd_table, "show, lint or export a tile table"},
+    {"table", cmd_table, "show, lint or export a tile table; merge the trials of several"},
     {"plot", cmd_plot, "draw all figures from measured results"},
     {"model", cmd_model, "read, make or tokenize with a checkpoint"},
     {"decode", cmd_decode, "generate text with a Qwen2 model"},

@@ -29,9 +29,9 @@ struct store {
     " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue, kernel, configuration)"  \
     ") STRICT;"
 
-/* Version 1 had no epilogues; a key can only be changed with its table. */
-#define VERSION_1                                                                                                      \
-    "id, device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel, configuration, status,"         \
+/* Without id, and without epilogue, which version 1 did not have: a key can only be changed with its table. */
+#define COLUMNS_1                                                                                                      \
+    "device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, kernel, configuration, status,"             \
     " message, us, p20_us, p80_us, min_us, low_us, high_us, error, samples, sample_us, \"order\", seconds, stop,"      \
     " clock, software, uuid, sm_mhz, memory_mhz, celsius, watts, throttle, finished"
 
@@ -62,7 +62,7 @@ struct store {
 
 static const char schema[] = TRIALS_TABLE FINALS_TABLE REGRETS_TABLE;
 static const char from_version_1[] = "ALTER TABLE trials RENAME TO trials_1;" TRIALS_TABLE
-                                     "INSERT INTO trials (" VERSION_1 ") SELECT " VERSION_1 " FROM trials_1;"
+                                     "INSERT INTO trials (id, " COLUMNS_1 ") SELECT id, " COLUMNS_1 " FROM trials_1;"
                                      "DROP TABLE trials_1; PRAGMA user_version = 2;";
 /* Version 2 called the status of a wrong result by another name. */
 static const char from_version_2[] =
@@ -76,9 +76,13 @@ static const char from_version_4[] = REGRETS_TABLE "PRAGMA user_version = 5;";
     " WHERE device = ?1 AND architecture = ?2 AND kernels = ?3 AND regime = ?4 AND op = ?5 AND k = ?6 AND n = ?7"      \
     " AND \"group\" = ?8 AND zeros = ?9 AND m = ?10 AND epilogue = ?11"
 
-static const char find_sql[] = "SELECT status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds,"
-                               " samples, stop, clock, sm_mhz, memory_mhz, celsius, watts, throttle"
-                               " FROM trials" WHERE_PROBLEM " AND kernel = ?12 AND configuration = ?13";
+/* As read_result takes them. */
+#define RESULT                                                                                                         \
+    "status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds, samples, stop, clock, sm_mhz,"      \
+    " memory_mhz, celsius, watts, throttle"
+
+static const char find_sql[] =
+    "SELECT " RESULT " FROM trials" WHERE_PROBLEM " AND kernel = ?12 AND configuration = ?13";
 
 static const char put_sql[] =
     "INSERT OR REPLACE INTO trials (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue,"
@@ -406,4 +410,58 @@ int store_put_regret(struct store *store, const struct store_scope *scope, const
     bind_trial(statement, 14, best);
     sqlite3_bind_double(statement, 16, regret);
     return run_once(store, statement, error);
+}
+
+/* --- all trials --- */
+
+static const char each_sql[] =
+    "SELECT " RESULT ", sample_us, device, architecture, kernels, regime, software, uuid, op, epilogue, kernel,"
+    " configuration, finished, k, n, \"group\", zeros, m FROM trials"
+    " ORDER BY device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue, \"order\", id";
+
+static const char *text_column(sqlite3_stmt *row, int column) {
+    const unsigned char *text = sqlite3_column_text(row, column);
+    return text ? (const char *)text : "";
+}
+
+static int read_trial(const struct store *store, sqlite3_stmt *row, struct stored_trial *trial, struct error *error) {
+    enum { SAMPLES = 18, TEXTS, NUMBERS = TEXTS + 11 };
+    const char **texts[] = {&trial->scope.device,
+                            &trial->scope.architecture,
+                            &trial->scope.kernels,
+                            &trial->scope.regime,
+                            &trial->scope.software,
+                            &trial->scope.uuid,
+                            &trial->op,
+                            &trial->epilogue,
+                            &trial->kernel,
+                            &trial->configuration,
+                            &trial->finished};
+    int *numbers[] = {&trial->k, &trial->n, &trial->group, &trial->zeros, &trial->m};
+    if (read_result(store, row, &trial->result, error)) return -1;
+    for (int i = 0; i < NUMBERS - TEXTS; i++) *texts[i] = text_column(row, TEXTS + i);
+    for (int i = 0; i < 5; i++) *numbers[i] = sqlite3_column_int(row, NUMBERS + i);
+    size_t bytes = (size_t)sqlite3_column_bytes(row, SAMPLES);
+    trial->result.samples = (int)(bytes / sizeof(float));
+    if (!bytes) return 0;
+    trial->result.sample_us = malloc(bytes);
+    if (!trial->result.sample_us) return error_set(error, "out of memory");
+    memcpy(trial->result.sample_us, sqlite3_column_blob(row, SAMPLES), bytes);
+    return 0;
+}
+
+int store_each(struct store *store, int (*visit)(void *context, const struct stored_trial *trial), void *context,
+               struct error *error) {
+    sqlite3_stmt *row = NULL;
+    int status = sqlite3_prepare_v2(store->database, each_sql, -1, &row, NULL) == SQLITE_OK ? 0 : fail(store, error);
+    while (!status) {
+        struct stored_trial trial = {.k = 0};
+        int code = sqlite3_step(row);
+        if (code == SQLITE_DONE) break;
+        status = code == SQLITE_ROW ? read_trial(store, row, &trial, error) : fail(store, error);
+        if (!status) status = visit(context, &trial);
+        free(trial.result.sample_us);
+    }
+    sqlite3_finalize(row);
+    return status;
 }

@@ -44,4 +44,16 @@ int store_put_regret(struct store *store, const struct store_scope *scope, const
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);
 
+/* A trial as it is stored. Texts hold for the call. */
+struct stored_trial {
+    struct store_scope scope;
+    const char *op, *epilogue, *kernel, *configuration, *finished; /* finished: ISO 8601, UTC */
+    int k, n, group, zeros, m;
+    struct trial_result result; /* with samples, where there are some */
+};
+/* All trials, those of one search one behind the other in the order they ran. Not 0 from `visit` ends it and is
+ * returned. */
+int store_each(struct store *store, int (*visit)(void *context, const struct stored_trial *trial), void *context,
+               struct error *error);
+
 #endif
