@@ -14,7 +14,8 @@ struct options {
 static const struct argp_option option_list[] = {
     {"device", 'd', "D", 0, "Kernels of this device only: cpu or cuda:N", 0},
     {"shapes", 's', "LIST", 0,
-     "Count the legal configurations for these shapes: qwen2.5-14b, a model directory, or KxN,KxN,... (needs --device)",
+     "Count the legal configurations for these shapes: qwen2.5-14b, a model directory, [NAME=]KxN[@M],... or a file of "
+     "those (needs --device)",
      0},
     {"peer", 'p', "FILE", 0, "With the kernels of this shared library (kernels/peer/README.md); may be repeated", 0},
     {"m", 'm', "LIST", 0, "Rows of x for --shapes: 1,16,256 or 1:8192:x2 (default 1)", 0},
@@ -99,10 +100,10 @@ static void print_kernel(const struct scope *scope, const struct kernel *kernel)
     }
     printf("    %ld configuration%s\n", config_space(kernel), config_space(kernel) == 1 ? "" : "s");
     for (int s = 0; s < scope->shapes.count; s++)
-        for (int i = 0; i < (kernel->op == OP_AWQ_DEQUANT ? 1 : scope->m_count); i++) {
+        for (int i = 0; i < (kernel->op == OP_AWQ_DEQUANT || scope->shapes.list[s].m ? 1 : scope->m_count); i++) {
             const struct shape *shape = &scope->shapes.list[s];
-            struct problem problem =
-                shape_problem(shape, kernel->op, scope->m[i], scope->shapes.group, true, EPILOGUE_NONE);
+            int m = shape->m ? shape->m : scope->m[i];
+            struct problem problem = shape_problem(shape, kernel->op, m, scope->shapes.group, true, EPILOGUE_NONE);
             if (shape->quantized || kernel->op == OP_FP16_GEMM) print_legal(scope, kernel, &problem);
         }
 }

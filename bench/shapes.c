@@ -1,6 +1,7 @@
 #include "bench/shapes.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,16 +39,21 @@ static void *grow(void *list, int count, size_t element, struct error *error) {
 
 /* --- shapes --- */
 
-static int add_shape(struct shapes *shapes, const char *layer, int k, int n, bool quantized, enum epilogue epilogue,
-                     struct error *error) {
-    for (int i = 0; i < shapes->count; i++)
-        if (!strcmp(shapes->list[i].layer, layer)) return error_set(error, "shape %s is given twice", layer);
+/* Two of a name would have the same rows. */
+static bool is_known(const struct shapes *shapes, const struct shape *shape) {
+    for (int i = 0; i < shapes->count; i++) {
+        const struct shape *other = &shapes->list[i];
+        if (!strcmp(other->layer, shape->layer) && (!other->m || !shape->m || other->m == shape->m)) return true;
+    }
+    return false;
+}
+
+static int add_shape(struct shapes *shapes, const struct shape *shape, struct error *error) {
+    if (is_known(shapes, shape)) return error_set(error, "shape %s is given twice", shape->layer);
     struct shape *list = grow(shapes->list, shapes->count, sizeof *list, error);
     if (!list) return -1;
     shapes->list = list;
-    struct shape *shape = &list[shapes->count++];
-    *shape = (struct shape){.k = k, .n = n, .quantized = quantized, .epilogue = epilogue};
-    snprintf(shape->layer, sizeof shape->layer, "%s", layer);
+    list[shapes->count++] = *shape;
     return 0;
 }
 
@@ -80,6 +86,7 @@ static int check_parts(const struct layer_sizes *s, int parts, struct error *err
 static int add_layer(struct shapes *shapes, const struct layer_sizes *s, int parts, struct error *error) {
     if (check_parts(s, parts, error)) return -1;
     int attention = s->heads * s->head_dim, qkv = attention + 2 * s->kv_heads * s->head_dim;
+    const struct shape head = {"lm_head", s->hidden, s->vocab / parts, false, EPILOGUE_NONE, 0};
     const struct {
         const char *layer;
         int k, n;
@@ -89,9 +96,11 @@ static int add_layer(struct shapes *shapes, const struct layer_sizes *s, int par
                                 [LINEAR_DOWN] = {"down", s->intermediate / parts, s->hidden}};
     for (int i = 0; i < LAYER_LINEARS; i++) {
         enum epilogue epilogue = i == LINEAR_QKV && !s->qkv_bias ? EPILOGUE_NONE : linear_epilogue(i);
-        if (add_shape(shapes, linears[i].layer, linears[i].k, linears[i].n, true, epilogue, error)) return -1;
+        struct shape shape = {"", linears[i].k, linears[i].n, true, epilogue, 0};
+        snprintf(shape.layer, sizeof shape.layer, "%s", linears[i].layer);
+        if (add_shape(shapes, &shape, error)) return -1;
     }
-    return add_shape(shapes, "lm_head", s->hidden, s->vocab / parts, false, EPILOGUE_NONE, error);
+    return add_shape(shapes, &head, error);
 }
 
 static int add_model(struct shapes *shapes, const struct model_config *c, int parts, struct error *error) {
@@ -110,21 +119,65 @@ static int add_directory(struct shapes *shapes, const char *directory, int parts
     return add_model(shapes, &config, parts, error);
 }
 
-static int add_plain(struct shapes *shapes, const char *text, struct error *error) {
+/* "NAME=" at *cursor, which is left behind it; nothing without one. A name becomes a part of a row's. */
+static int take_name(const char **cursor, char name[sizeof((struct shape *)0)->layer]) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    size_t length = strspn(*cursor, letters);
+    *name = 0;
+    if ((*cursor)[length] != '=') return 0;
+    if (!length || length >= sizeof((struct shape *)0)->layer) return -1;
+    memcpy(name, *cursor, length);
+    name[length] = 0;
+    *cursor += length + 1;
+    return 0;
+}
+
+/* "[NAME=]KxN[@M]" */
+static int add_plain_item(struct shapes *shapes, const char *text, struct error *error) {
+    struct shape shape = {.quantized = true};
     const char *cursor = text;
-    for (;;) {
-        int k, n;
-        char layer[24];
-        if (parse_positive(&cursor, &k) || *cursor++ != 'x' || parse_positive(&cursor, &n) ||
-            (*cursor && *cursor != ','))
-            return error_set(error,
-                             "shapes: '%s' is not a model (qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b), a directory "
-                             "with config.json, or KxN,KxN,... with positive numbers",
-                             text);
-        snprintf(layer, sizeof layer, "%dx%d", k, n);
-        if (add_shape(shapes, layer, k, n, true, EPILOGUE_NONE, error)) return -1;
-        if (!*cursor++) return 0;
+    if (take_name(&cursor, shape.layer) || parse_positive(&cursor, &shape.k) || *cursor++ != 'x' ||
+        parse_positive(&cursor, &shape.n) || (*cursor == '@' && (cursor++, parse_positive(&cursor, &shape.m))) ||
+        *cursor)
+        return error_set(
+            error,
+            "shapes: '%s' is not a model (qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b), a directory with "
+            "config.json, a file of shapes, or [NAME=]KxN[@M] with positive numbers",
+            text);
+    if (!*shape.layer) snprintf(shape.layer, sizeof shape.layer, "%dx%d", shape.k, shape.n);
+    return add_shape(shapes, &shape, error);
+}
+
+/* Items between `separators`; where blanks separate, nothing may lie between two of them. */
+static int add_items(struct shapes *shapes, char *text, const char *separators, bool blanks, struct error *error) {
+    for (char *item; (item = strsep(&text, separators));)
+        if (!(blanks && !*item) && add_plain_item(shapes, item, error)) return -1;
+    return 0;
+}
+
+static int add_plain(struct shapes *shapes, const char *text, struct error *error) {
+    char *copy = strdup(text);
+    if (!copy) return error_set(error, "out of memory");
+    int result = add_items(shapes, copy, ",", false, error);
+    free(copy);
+    return result;
+}
+
+static int add_file(struct shapes *shapes, const char *path, struct error *error) {
+    char *line = NULL;
+    size_t room = 0;
+    int result = 0;
+    FILE *file = fopen(path, "r");
+    if (!file) return error_set(error, "shapes: %s: %s", path, strerror(errno));
+    for (int number = 1; !result && getline(&line, &room, file) > 0; number++) {
+        line[strcspn(line, "#\r\n")] = 0;
+        result = add_items(shapes, line, ", \t", true, error);
+        if (result) error_prefix(error, "%s:%d", path, number);
     }
+    if (!result && !shapes->count) result = error_set(error, "shapes: %s holds none", path);
+    free(line);
+    fclose(file);
+    return result;
 }
 
 /* Takes ":tpN" off the end of `name`; 1 without it. */
@@ -149,6 +202,7 @@ static int add_any(struct shapes *shapes, const char *text, struct error *error)
     for (size_t i = 0; i < sizeof other_models / sizeof *other_models; i++)
         if (!strcmp(name, other_models[i].name)) return add_layer(shapes, &other_models[i].sizes, parts, error);
     shapes->model[0] = 0;
+    if (!stat(text, &status) && S_ISREG(status.st_mode)) return add_file(shapes, text, error);
     if (strchr(name, '/') || (!stat(name, &status) && S_ISDIR(status.st_mode)))
         return add_directory(shapes, name, parts, error);
     return add_plain(shapes, text, error);

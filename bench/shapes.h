@@ -1,4 +1,4 @@
-/* Lists of problems' shapes: a model by name or directory, or KxN. */
+/* Lists of problems' shapes: a model by name or directory, or KxN, from the command line or a file. */
 #ifndef TILEBOOK_SHAPES_H
 #define TILEBOOK_SHAPES_H
 
@@ -8,10 +8,11 @@
 #include "kernels/kernel.h"
 
 struct shape {
-    char layer[24]; /* "qkv", "o", "gate_up", "down", "lm_head"; "KxN" for a plain shape */
+    char layer[24]; /* "qkv", "o", "gate_up", "down", "lm_head"; "KxN" for a plain shape without a name */
     int k, n;
     bool quantized;         /* false for lm_head: only fp16_gemm runs it */
     enum epilogue epilogue; /* that the decoder gives its GEMM; none for lm_head and a plain shape */
+    int m;                  /* its only M; 0: each that the command is given */
 };
 
 struct shapes {
@@ -22,7 +23,8 @@ struct shapes {
 };
 
 /* A model ("qwen2.5-0.5b" to "qwen2.5-72b", "llama-3-8b", "llama-3-70b"), a directory with config.json, either with
- * ":tpN" for the part of one of N devices (tensor parallel), or "KxN,KxN,...". */
+ * ":tpN" for the part of one of N devices (tensor parallel); or "[NAME=]KxN[@M],..."; or a file of those, separated by
+ * blanks, lines or commas, "#" before a comment. @M: at this M alone. */
 int shapes_parse(const char *text, struct shapes *shapes, struct error *error);
 void shapes_free(struct shapes *shapes);
 

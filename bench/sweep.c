@@ -177,14 +177,27 @@ static int add_problem(struct sweep *sweep, const char *layer, const struct prob
     return misses_note(sweep->options.misses, problem, choice.how, error);
 }
 
+/* Dequantising is the same for every M. */
+static bool has_dequant(const struct sweep *sweep, const struct shape *shape) {
+    for (int i = 0; i < sweep->count; i++) {
+        const struct sweep_point *point = &sweep->points[i];
+        if (point->problem.op == OP_AWQ_DEQUANT && point->problem.k == shape->k && point->problem.n == shape->n &&
+            !strcmp(point->layer, shape->layer))
+            return true;
+    }
+    return false;
+}
+
 static int add_shape(struct sweep *sweep, const struct shape *shape, int group, const int *m, int m_count,
                      struct error *error) {
     const struct sweep_options *options = &sweep->options;
     enum epilogue epilogue = options->model_epilogues ? shape->epilogue : options->epilogue;
     for (enum op op = 0; op < OP_COUNT; op++) {
         if (op != OP_FP16_GEMM && !shape->quantized) continue;
-        for (int i = 0; i < (op == OP_AWQ_DEQUANT ? 1 : m_count); i++) {
-            struct problem problem = shape_problem(shape, op, m[i], group, options->zeros, epilogue);
+        if (op == OP_AWQ_DEQUANT && shape->m && has_dequant(sweep, shape)) continue;
+        for (int i = 0; i < (op == OP_AWQ_DEQUANT || shape->m ? 1 : m_count); i++) {
+            struct problem problem =
+                shape_problem(shape, op, shape->m ? shape->m : m[i], group, options->zeros, epilogue);
             if (add_problem(sweep, shape->layer, &problem, error)) return -1;
         }
     }

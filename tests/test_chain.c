@@ -131,9 +131,9 @@ static int tear_down(void **state) {
 enum { LAYERS = 3, M = 2 };
 
 static struct shape small[] = {
-    {"qkv", 128, 256, true, EPILOGUE_BIAS},         {"o", 128, 128, true, EPILOGUE_RESIDUAL},
-    {"gate_up", 128, 512, true, EPILOGUE_SILU_MUL}, {"down", 256, 128, true, EPILOGUE_RESIDUAL},
-    {"lm_head", 128, 320, false, EPILOGUE_NONE},
+    {"qkv", 128, 256, true, EPILOGUE_BIAS, 0},         {"o", 128, 128, true, EPILOGUE_RESIDUAL, 0},
+    {"gate_up", 128, 512, true, EPILOGUE_SILU_MUL, 0}, {"down", 256, 128, true, EPILOGUE_RESIDUAL, 0},
+    {"lm_head", 128, 320, false, EPILOGUE_NONE, 0},
 };
 static const struct shapes model = {.model = "small", .group = 64, .count = 5, .list = small};
 
@@ -215,7 +215,7 @@ static void figures_of_a_time(void **state) {
 
 static void problems_of_a_model(void **state) {
     (void)state;
-    static struct shape plain[] = {{"128x256", 128, 256, true, EPILOGUE_NONE}};
+    static struct shape plain[] = {{"128x256", 128, 256, true, EPILOGUE_NONE, 0}};
     static const struct shapes none = {.group = 64, .count = 1, .list = plain};
     struct problem p[CHAIN_GEMMS];
     struct error error = {""};

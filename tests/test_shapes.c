@@ -112,6 +112,31 @@ static void bad_shapes(void **state) {
     assert_non_null(strstr(error.text, "/nonexistent/model"));
 }
 
+static void names_and_their_own_m(void **state) {
+    (void)state;
+    struct shapes shapes;
+    struct error error = {""};
+    if (shapes_parse("qkv=1024x512@16,256x64@1,256x64@2,o_2.b-c=64x64", &shapes, &error)) fail_msg("%s", error.text);
+    static const int m[] = {16, 1, 2, 0};
+    assert_int_equal(shapes.count, 4);
+    check_shape(&shapes, 0, "qkv", 1024, 512, true);
+    check_shape(&shapes, 1, "256x64", 256, 64, true);
+    check_shape(&shapes, 3, "o_2.b-c", 64, 64, true);
+    for (int i = 0; i < 4; i++) assert_int_equal(shapes.list[i].m, m[i]);
+    shapes_free(&shapes);
+    static const char *const twice[] = {"64x64@2,64x64@2", "64x64,64x64@2", "64x64@2,64x64", "a=64x64,a=64x128"};
+    for (size_t i = 0; i < sizeof twice / sizeof *twice; i++) {
+        assert_int_equal(shapes_parse(twice[i], &shapes, &error), -1);
+        assert_non_null(strstr(error.text, "is given twice"));
+    }
+    static const char *const bad[] = {
+        "64x64@", "64x64@0", "64x64@x", "=64x64", "a b=64x64", "a=", "abcdefghijklmnopqrstuvwxy=64x64", "64x64@1@2"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(shapes_parse(bad[i], &shapes, &error), -1);
+        assert_non_null(strstr(error.text, "[NAME=]KxN[@M]"));
+    }
+}
+
 static void write_text(const char *directory, const char *name, const char *text) {
     char path[256];
     snprintf(path, sizeof path, "%s/%s", directory, name);
@@ -119,6 +144,37 @@ static void write_text(const char *directory, const char *name, const char *text
     assert_non_null(file);
     fputs(text, file);
     assert_int_equal(fclose(file), 0);
+}
+
+static void file_of_shapes(void **state) {
+    (void)state;
+    char directory[] = "/tmp/tilebook-shapes-XXXXXX", path[64];
+    struct shapes shapes;
+    struct error error = {""};
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/list", directory);
+    write_text(directory, "list",
+               "# a model of our own\n\nqkv=1024x512  o=512x512@16\t# one M\n, 64x64 ,128x64\r\n256x64");
+    if (shapes_parse(path, &shapes, &error)) fail_msg("%s", error.text);
+    assert_int_equal(shapes.count, 5);
+    assert_int_equal(shapes.group, 128);
+    check_shape(&shapes, 0, "qkv", 1024, 512, true);
+    check_shape(&shapes, 1, "o", 512, 512, true);
+    check_shape(&shapes, 3, "128x64", 128, 64, true);
+    check_shape(&shapes, 4, "256x64", 256, 64, true);
+    assert_int_equal(shapes.list[1].m, 16);
+    shapes_free(&shapes);
+    write_text(directory, "list", "64x64\n\n64x64\n");
+    assert_int_equal(shapes_parse(path, &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "/list:3: shape 64x64 is given twice"));
+    write_text(directory, "list", "64x64 qwen2.5-14b\n");
+    assert_int_equal(shapes_parse(path, &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "/list:1: shapes: 'qwen2.5-14b'"));
+    write_text(directory, "list", "# none\n");
+    assert_int_equal(shapes_parse(path, &shapes, &error), -1);
+    assert_non_null(strstr(error.text, "holds none"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(directory), 0);
 }
 
 static void model_directory(void **state) {
@@ -190,9 +246,16 @@ static void bad_lists_of_m(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_model), cmocka_unit_test(other_models),   cmocka_unit_test(named_models_are_legal),
-        cmocka_unit_test(plain_list),  cmocka_unit_test(bad_shapes),     cmocka_unit_test(model_directory),
-        cmocka_unit_test(lists_of_m),  cmocka_unit_test(bad_lists_of_m),
+        cmocka_unit_test(named_model),
+        cmocka_unit_test(other_models),
+        cmocka_unit_test(named_models_are_legal),
+        cmocka_unit_test(plain_list),
+        cmocka_unit_test(names_and_their_own_m),
+        cmocka_unit_test(file_of_shapes),
+        cmocka_unit_test(bad_shapes),
+        cmocka_unit_test(model_directory),
+        cmocka_unit_test(lists_of_m),
+        cmocka_unit_test(bad_lists_of_m),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -157,6 +157,20 @@ static void model_shapes_are_listed(void **state) {
     release(&output);
 }
 
+/* Zipped: each shape at the M of its own, the others at all. */
+static void shapes_with_their_own_m(void **state) {
+    (void)state;
+    struct output output =
+        run("sweep --device cpu --shapes qkv=256x128@4,256x64@1,256x64@8 --m 1,2 --benchmark_list_tests");
+    assert_int_equal(output.code, 0);
+    assert_int_equal(count_lines(output.out), 2 + 3 * 2);
+    assert_non_null(strstr(output.out, "marlin_gemm/cpu/qkv/k:256/n:128/g:128/z:1/m:4/"));
+    assert_non_null(strstr(output.out, "fp16_gemm/cpu/256x64/k:256/n:64/g:0/z:0/m:8/"));
+    assert_null(strstr(output.out, "/m:2/"));
+    release(&output);
+    check_fails("tune --device cpu --shapes 256x64@4 --out /tmp/none", 2, "256x64 has an M of its own (@4)");
+}
+
 static void epilogues_are_listed(void **state) {
     (void)state;
     struct output output = run("sweep --device cpu --shapes qwen2.5-14b --m 1 --epilogue model --benchmark_list_tests");
@@ -652,6 +666,7 @@ int main(void) {
         cmocka_unit_test(json_of_all_ops),
         cmocka_unit_test(cold_symmetric_repeated),
         cmocka_unit_test(model_shapes_are_listed),
+        cmocka_unit_test(shapes_with_their_own_m),
         cmocka_unit_test(epilogues_are_listed),
         cmocka_unit_test(epilogues_are_measured),
         cmocka_unit_test(all_configurations),

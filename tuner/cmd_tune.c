@@ -114,6 +114,10 @@ static void check_choices(struct choices *c, struct argp_state *state) {
     if (!c->shapes_text)
         argp_error(state, "what should be tuned? Give --model qwen2.5-14b or --shapes KxN, or --from-misses FILE");
     if (shapes_parse(c->shapes_text, &c->shapes, &error)) argp_error(state, "%s", error.text);
+    for (int i = 0; i < c->shapes.count; i++)
+        if (c->shapes.list[i].m)
+            argp_error(state, "--shapes: %s has an M of its own (@%d); a table has every M of --m",
+                       c->shapes.list[i].layer, c->shapes.list[i].m);
     if (c->m_text && m_list_parse(c->m_text, &c->m, &c->m_count, &error)) argp_error(state, "--m: %s", error.text);
     for (int i = 0; i < OP_COUNT && !c->have_op; i++) c->ops[i] = true;
     if (!c->have_group) c->group = c->shapes.group;

@@ -10,10 +10,10 @@
 #include "bench/chain.h"
 #include "tests/gpu/devices.h"
 
-static struct shape small[] = {{"qkv", 512, 768, true, EPILOGUE_BIAS},
-                               {"o", 512, 512, true, EPILOGUE_RESIDUAL},
-                               {"gate_up", 512, 2816, true, EPILOGUE_SILU_MUL},
-                               {"down", 1408, 512, true, EPILOGUE_RESIDUAL}};
+static struct shape small[] = {{"qkv", 512, 768, true, EPILOGUE_BIAS, 0},
+                               {"o", 512, 512, true, EPILOGUE_RESIDUAL, 0},
+                               {"gate_up", 512, 2816, true, EPILOGUE_SILU_MUL, 0},
+                               {"down", 1408, 512, true, EPILOGUE_RESIDUAL, 0}};
 static const struct shapes model = {.group = 128, .count = 4, .list = small};
 
 static bool sanitized;
