@@ -20,7 +20,7 @@ static const struct device h100 = {.backend = BACKEND_CUDA, .compute_capability 
 static int open_cpu(void **state) {
     (void)state;
     struct device *device;
-    return device_open("cpu", &device, &error) || ops_open(device, 128, &cpu, &error);
+    return device_open("cpu", &device, &error) || ops_open(device, 1152, 128, &cpu, &error);
 }
 
 static int close_cpu(void **state) {
@@ -183,7 +183,8 @@ static void splits_fit_their_buffers(void **state) {
 
 static void *load_op(const char *entry, const char *arguments, emulate_function **emulate) {
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=64 -DHEAD_DIM=64 -DROWS=1 -DPICKS=%d -DRING=%d", OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DROWS=1 -DPICKS=%d -DRING=%d", OPS_PICKS,
+             OPS_RING);
     return emulation_load("decoder/ops.cu", entry, arguments, options, emulate);
 }
 

@@ -35,14 +35,16 @@ struct attend_arguments {
 
 constexpr int TILE = 16, THREADS = 32 * WARPS, BLOCK_TILE = TILE * WARPS, CHUNKS = HEAD_DIM / 8;
 constexpr int TILE_BYTES = TILE * HEAD_DIM * 2, RING_BYTES = STAGES * 2 * TILE_BYTES;
-constexpr int PART = HEAD_DIM + 4; // floats of a part: sums, their maximum and weight, two unused
+// Floats of a part: sums, their maximum and weight, two unused; halves of a query. Both pitches spread a warp's
+// accesses over the banks.
+constexpr int PART = HEAD_DIM + 4, QUERY = HEAD_DIM + 8;
 static_assert(SHARED_BYTES >= WARPS * RING_BYTES, "ops.c disagrees");
-static_assert(RING_BYTES >= HEADS * HEAD_DIM * 4, "a ring holds a warp's sums in the end");
+static_assert(RING_BYTES >= HEADS * PART * 4, "a ring holds a warp's sums in the end");
 
 extern __shared__ uint4 shared_memory[];
 
 // Rotated queries and key of this step, and its value.
-__shared__ __align__(16) half_word queries[HEADS][HEAD_DIM];
+__shared__ __align__(16) half_word queries[HEADS][QUERY];
 __shared__ __align__(16) half_word fresh[2][HEAD_DIM];
 // Of each warp and query head: the largest score, base 2, and the sum of the weights relative to it.
 __shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
@@ -93,29 +95,40 @@ __device__ inline void copy_tile(const struct place &p, const half_word *keys, c
     }
 }
 
+// Rows of qkv that a block may need, queries, key and value, and how many of them a thread has, all loaded at once.
+constexpr int ROWS = HEADS + 2, ROWS_AT_ONCE = THREADS / (HEAD_DIM / 2);
+constexpr int ROWS_A_THREAD = (ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+
 // The rows of qkv that this block needs, to shared memory: queries and, where `fresh_here`, key and value. Thread i has
 // pairs i % (HEAD_DIM / 2) and its angle.
 __device__ inline void rotate(const struct attend_arguments &a, const struct place &p, float cosine, float sine,
                               bool fresh_here) {
-    const int i = threadIdx.x % (HEAD_DIM / 2);
-    const half_word *qkv = a.qkv + (size_t)p.sequence * (a.heads + 2 * a.kv_heads) * HEAD_DIM;
-    for (int row = threadIdx.x / (HEAD_DIM / 2); row < HEADS + 2; row += THREADS / (HEAD_DIM / 2)) {
-        const bool query = row < HEADS, value = row == HEADS + 1;
-        if (query ? row >= p.heads : !fresh_here) continue;
-        const int head = query ? p.head + row : a.heads + (value ? a.kv_heads : 0) + p.kv_head;
-        const float low = half_to_float(qkv[head * HEAD_DIM + i]);
-        const float high = half_to_float(qkv[head * HEAD_DIM + i + HEAD_DIM / 2]);
-        const unsigned pair = value ? half2_from_floats(low, high)
-                                    : half2_from_floats(low * cosine - high * sine, high * cosine + low * sine);
-        half_word *to = query ? queries[row] : fresh[row - HEADS];
-        to[i] = (half_word)pair;
-        to[i + HEAD_DIM / 2] = (half_word)(pair >> 16);
+    const int i = threadIdx.x % (HEAD_DIM / 2), first = threadIdx.x / (HEAD_DIM / 2);
+    const half_word *qkv = a.qkv + (size_t)p.sequence * (a.heads + 2 * a.kv_heads) * HEAD_DIM + i;
+    half_word low[ROWS_A_THREAD], high[ROWS_A_THREAD];
+#pragma unroll
+    for (int j = 0; j < ROWS_A_THREAD; j++) {
+        const int row = first + j * ROWS_AT_ONCE;
+        if (row < HEADS ? row >= p.heads : row >= ROWS || !fresh_here) continue;
+        const int head = row < HEADS ? p.head + row : a.heads + (row - HEADS) * a.kv_heads + p.kv_head;
+        low[j] = qkv[head * HEAD_DIM];
+        high[j] = qkv[head * HEAD_DIM + HEAD_DIM / 2];
+    }
+#pragma unroll
+    for (int j = 0; j < ROWS_A_THREAD; j++) {
+        const int row = first + j * ROWS_AT_ONCE;
+        if (row < HEADS ? row >= p.heads : row >= ROWS || !fresh_here) continue;
+        const float x = half_to_float(low[j]), y = half_to_float(high[j]);
+        const bool value = row == HEADS + 1;
+        half_word *to = (row < HEADS ? queries[row] : fresh[row - HEADS]) + i;
+        to[0] = value ? low[j] : half_from_float(x * cosine - y * sine);
+        to[HEAD_DIM / 2] = value ? high[j] : half_from_float(y * cosine + x * sine);
     }
 }
 
 // Zeros for the columns of the matrix unit that have no query head.
 __device__ inline void clear_queries(const struct place &p) {
-    for (int i = p.heads * HEAD_DIM + threadIdx.x; i < HEADS * HEAD_DIM; i += THREADS) queries[0][i] = 0;
+    for (int i = p.heads * QUERY + threadIdx.x; i < HEADS * QUERY; i += THREADS) queries[0][i] = 0;
 }
 
 // The fresh key and value into the cache.
@@ -211,7 +224,7 @@ __device__ inline void stream(const struct place &p, const half_word *keys, cons
     }
 }
 
-// A warp's part to shared memory, where its ring was: sums [HEADS][HEAD_DIM].
+// A warp's part to shared memory, where its ring was: sums [HEADS][PART].
 __device__ inline void store_partial(const struct place &p, struct partial &part) {
     float *sums = (float *)shared_memory + p.warp * (RING_BYTES / 4);
     for (int column = 0; column < 2; column++) {
@@ -220,15 +233,15 @@ __device__ inline void store_partial(const struct place &p, struct partial &part
         if (p.lane < 4) most_of_warp[p.warp][head] = part.most[column], sum_of_warp[p.warp][head] = part.sum[column];
 #pragma unroll
         for (int t = 0; t < HEAD_DIM / 16; t++) {
-            sums[head * HEAD_DIM + 16 * t + p.lane / 4] = part.sums[t][column];
-            sums[head * HEAD_DIM + 16 * t + p.lane / 4 + 8] = part.sums[t][column + 2];
+            sums[head * PART + 16 * t + p.lane / 4] = part.sums[t][column];
+            sums[head * PART + 16 * t + p.lane / 4 + 8] = part.sums[t][column + 2];
         }
     }
 }
 
 // What the block writes of query head `head` and element `i`: its part, or y where it has all positions.
 __device__ inline void merge_warps(const struct attend_arguments &a, const struct place &p, int head, int i) {
-    const float *sums = (const float *)shared_memory + head * HEAD_DIM + i;
+    const float *sums = (const float *)shared_memory + head * PART + i;
     float most = most_of_warp[0][head], total = 0, sum = 0;
     for (int w = 1; w < WARPS; w++) most = fmaxf(most, most_of_warp[w][head]);
     for (int w = 0; w < WARPS; w++) {

@@ -116,7 +116,7 @@ static int set_up(struct model *model, const struct checkpoint *checkpoint, stru
                          "max_position_embeddings)",
                          options->context, c->max_position);
     if (!options->synthetic && !checkpoint) return error_set(error, "neither a checkpoint nor synthetic weights");
-    if (ops_open(model->device, c->head_dim, &model->ops, error)) return -1;
+    if (ops_open(model->device, c->hidden, c->head_dim, &model->ops, error)) return -1;
     model->plans = plans_create(model->device, options->table);
     if (!model->plans) return error_set(error, "out of memory");
     if (weights_load(model->device, c, options->synthetic ? NULL : checkpoint, options->method, options->seed,

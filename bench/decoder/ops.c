@@ -5,12 +5,13 @@
 /* attend.cu: its warps stream tiles of positions through stages, for up to so many query heads. */
 enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
 
-int ops_open(struct device *device, int head_dim, struct ops *ops, struct error *error) {
+int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
-    *ops = (struct ops){.device = device, .functions = cuda ? &ops_cuda : &ops_cpu};
+    *ops = (struct ops){
+        .device = device, .functions = cuda ? &ops_cuda : &ops_cpu, .hidden = hidden, .head_dim = head_dim};
     if (head_dim < 2 || head_dim % 2)
         return error_set(error, "head dimension %d is odd; rotary positions need pairs", head_dim);
-    return cuda ? ops_cuda_compile(ops, head_dim, error) : 0;
+    return cuda ? ops_cuda_compile(ops, error) : 0;
 }
 
 static int divide_up(int a, int b) {

@@ -1,6 +1,7 @@
 // The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
-// BLOCK: threads of a block; HEAD_DIM: 64 or 128; ROWS: neighbouring tokens that one attention block serves; PICKS:
-// blocks that share a row's logits; RING: steps of which the host can still read the tokens.
+// BLOCK: threads of a block; HELD: vectors of eight fp16 that each has of a row of activations; HEAD_DIM: 64 or 128;
+// ROWS: neighbouring tokens that one attention block serves; PICKS: blocks that share a row's logits; RING: steps of
+// which the host can still read the tokens.
 
 #include "decoder/ptx.cuh"
 
@@ -95,30 +96,37 @@ __device__ inline unsigned pair_scaled(unsigned pair, float scale, const float *
     return half2_from_floats(low * scale * weight[0], high * scale * weight[1]);
 }
 
-// One block a row, eight elements a thread and turn.
+// One block a row, of which each thread holds HELD vectors of eight elements. The weights do not come from the kernel
+// ahead.
 extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(const __grid_constant__ struct rms_norm_arguments a) {
     const uint4 *x = (const uint4 *)(a.x + (size_t)blockIdx.x * a.width);
-    uint4 *y = (uint4 *)(a.y + (size_t)blockIdx.x * a.width);
-    float squares = 0;
+    uint4 *y = (uint4 *)(a.y + (size_t)blockIdx.x * a.width), pairs[HELD];
+    float squares = 0, weight[HELD][8];
     programmatic_launch();
-    if (blockIdx.x == 0 && threadIdx.x == 0) prefetch_cache(a.weight, a.width * 4);
-    programmatic_wait();
-    for (int i = threadIdx.x; i < a.width / 8; i += BLOCK) {
-        const uint4 pairs = x[i];
-        squares += pair_squares(pairs.x) + pair_squares(pairs.y) + pair_squares(pairs.z) + pair_squares(pairs.w);
+#pragma unroll
+    for (int j = 0; j < HELD; j++) {
+        const int i = j * BLOCK + threadIdx.x;
+        if (i >= a.width / 8) break;
+        *(float4 *)&weight[j][0] = ((const float4 *)a.weight)[2 * i];
+        *(float4 *)&weight[j][4] = ((const float4 *)a.weight)[2 * i + 1];
     }
+    programmatic_wait();
+#pragma unroll
+    for (int j = 0; j < HELD; j++) {
+        const int i = j * BLOCK + threadIdx.x;
+        pairs[j] = i < a.width / 8 ? x[i] : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int j = 0; j < HELD; j++)
+        squares +=
+            pair_squares(pairs[j].x) + pair_squares(pairs[j].y) + pair_squares(pairs[j].z) + pair_squares(pairs[j].w);
     const float scale = 1 / sqrtf(block_sum(squares) / a.width + a.epsilon);
-    for (int i = threadIdx.x; i < a.width / 8; i += BLOCK) {
-        const uint4 pairs = x[i];
-        float weight[8];
-        *(float4 *)&weight[0] = ((const float4 *)a.weight)[2 * i];
-        *(float4 *)&weight[4] = ((const float4 *)a.weight)[2 * i + 1];
-        uint4 scaled;
-        scaled.x = pair_scaled(pairs.x, scale, weight);
-        scaled.y = pair_scaled(pairs.y, scale, weight + 2);
-        scaled.z = pair_scaled(pairs.z, scale, weight + 4);
-        scaled.w = pair_scaled(pairs.w, scale, weight + 6);
-        y[i] = scaled;
+#pragma unroll
+    for (int j = 0; j < HELD; j++) {
+        const int i = j * BLOCK + threadIdx.x;
+        if (i >= a.width / 8) break;
+        y[i] = make_uint4(pair_scaled(pairs[j].x, scale, weight[j]), pair_scaled(pairs[j].y, scale, weight[j] + 2),
+                          pair_scaled(pairs[j].z, scale, weight[j] + 4), pair_scaled(pairs[j].w, scale, weight[j] + 6));
     }
 }
 
@@ -260,14 +268,20 @@ extern "C" __global__ void __launch_bounds__(BLOCK) gather(const __grid_constant
     if (i < a.width) a.y[start + i] = a.x[start + a.columns[i]];
 }
 
-// One block a row. The table may be the host's memory.
+// One block a row, of which each thread moves HELD vectors. The table may be the host's memory.
 extern "C" __global__ void __launch_bounds__(BLOCK) embed(const __grid_constant__ struct embed_arguments a) {
+    uint4 held[HELD];
     programmatic_launch();
     programmatic_wait();
-    const int id = max(a.ids[(size_t)blockIdx.x * a.stride], 0);
+    const int id = max(a.ids[(size_t)blockIdx.x * a.stride], 0), vectors = a.width / 8;
     const uint4 *row = (const uint4 *)(a.table + (size_t)id * a.width);
     uint4 *y = (uint4 *)(a.y + (size_t)blockIdx.x * a.width);
-    for (int i = threadIdx.x; i < a.width / 8; i += BLOCK) y[i] = row[i];
+#pragma unroll
+    for (int j = 0; j < HELD; j++)
+        if (j * BLOCK + threadIdx.x < vectors) held[j] = row[j * BLOCK + threadIdx.x];
+#pragma unroll
+    for (int j = 0; j < HELD; j++)
+        if (j * BLOCK + threadIdx.x < vectors) y[j * BLOCK + threadIdx.x] = held[j];
 }
 
 // The largest logit, in two stages of one warp's and one block's picks: argmax_picks leaves one pick a block in

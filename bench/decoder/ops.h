@@ -11,7 +11,7 @@
 /* y = x / sqrt(mean(x^2) + epsilon) * weight, row by row. */
 struct ops_rms_norm {
     const uint16_t *x;   /* (rows, width) */
-    const float *weight; /* (width) */
+    const float *weight; /* (width), constant */
     uint16_t *y;         /* (rows, width) */
     int rows, width;
     float epsilon;
@@ -94,7 +94,7 @@ struct ops_argmax {
     int limit; /* ids from here on are never chosen */
 };
 
-enum { OPS_PICKS = 64, OPS_RING = 4 };
+enum { OPS_PICKS = 128, OPS_RING = 4 };
 
 struct ops;
 
@@ -125,11 +125,13 @@ enum {
 struct ops {
     struct device *device;
     const struct ops_functions *functions;
+    int hidden, head_dim;
     struct device_function *compiled[OPS_KERNELS]; /* of a GPU */
 };
 
-/* Compiles what a GPU needs. Errors: a head_dim that the backend's attention does not take. */
-int ops_open(struct device *device, int head_dim, struct ops *ops, struct error *error);
+/* Compiles what a GPU needs; norms and embeddings are `hidden` wide. Errors: a head_dim that the backend's attention
+ * does not take. */
+int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error);
 
 /* Blocks that share one key head of one sequence: enough to fill the device, but few enough to be summed by one. They
  * depend on the room of the cache and not on what is in it, so that a recorded step stays right as sequences grow. */
@@ -144,6 +146,6 @@ void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t
 
 /* The backends. */
 extern const struct ops_functions ops_cpu, ops_cuda;
-int ops_cuda_compile(struct ops *ops, int head_dim, struct error *error);
+int ops_cuda_compile(struct ops *ops, struct error *error);
 
 #endif

@@ -6,37 +6,38 @@
 /* Threads of a block and tokens of an attention tile, as ops.cu gets them. */
 enum { BLOCK = 256, TILE = 4 };
 
-static int compile(struct ops *ops, int which, const char *entry, int head_dim, int rows, struct error *error) {
+static int compile(struct ops *ops, int which, const char *entry, int rows, struct error *error) {
+    const int vectors = ops->hidden / 8;
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=%d -DHEAD_DIM=%d -DROWS=%d -DPICKS=%d -DRING=%d", BLOCK, head_dim, rows,
-             OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DROWS=%d -DPICKS=%d -DRING=%d", BLOCK,
+             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, rows, OPS_PICKS, OPS_RING);
     return device_function(ops->device, "decoder/ops.cu", entry, options, 0, &ops->compiled[which], error);
 }
 
-static int compile_attend(struct ops *ops, int head_dim, struct error *error) {
-    const struct ops_attend attend = {.count = 1, .heads = 1, .kv_heads = 1, .head_dim = head_dim, .splits = 1};
+static int compile_attend(struct ops *ops, struct error *error) {
+    const struct ops_attend attend = {.count = 1, .heads = 1, .kv_heads = 1, .head_dim = ops->head_dim, .splits = 1};
     struct device_grid grid;
     size_t shared_bytes;
     char options[128];
     ops_attend_launch(&attend, &grid, &shared_bytes);
-    ops_attend_options(head_dim, shared_bytes, options, sizeof options);
+    ops_attend_options(ops->head_dim, shared_bytes, options, sizeof options);
     return device_function(ops->device, "decoder/attend.cu", "attend", options, shared_bytes,
                            &ops->compiled[OPS_ATTEND], error);
 }
 
-int ops_cuda_compile(struct ops *ops, int head_dim, struct error *error) {
-    if (head_dim != 64 && head_dim != 128)
+int ops_cuda_compile(struct ops *ops, struct error *error) {
+    if (ops->head_dim != 64 && ops->head_dim != 128)
         return error_set(error, "head dimension %d: attention on a GPU takes 64 or 128; `--device cpu` takes any",
-                         head_dim);
-    if (compile(ops, OPS_RMS_NORM, "rms_norm", head_dim, 1, error)) return -1;
-    if (compile(ops, OPS_ROPE, "rope", head_dim, 1, error)) return -1;
-    if (compile(ops, OPS_ATTENTION, "attention", head_dim, 1, error)) return -1;
-    if (compile(ops, OPS_ATTENTION_TILE, "attention", head_dim, TILE, error)) return -1;
-    if (compile(ops, OPS_GATHER, "gather", head_dim, 1, error)) return -1;
-    if (compile(ops, OPS_EMBED, "embed", head_dim, 1, error)) return -1;
-    if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", head_dim, 1, error)) return -1;
-    if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", head_dim, 1, error)) return -1;
-    return compile_attend(ops, head_dim, error);
+                         ops->head_dim);
+    if (compile(ops, OPS_RMS_NORM, "rms_norm", 1, error)) return -1;
+    if (compile(ops, OPS_ROPE, "rope", 1, error)) return -1;
+    if (compile(ops, OPS_ATTENTION, "attention", 1, error)) return -1;
+    if (compile(ops, OPS_ATTENTION_TILE, "attention", TILE, error)) return -1;
+    if (compile(ops, OPS_GATHER, "gather", 1, error)) return -1;
+    if (compile(ops, OPS_EMBED, "embed", 1, error)) return -1;
+    if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", 1, error)) return -1;
+    if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", 1, error)) return -1;
+    return compile_attend(ops, error);
 }
 
 /* `overlaps`: those kernels wait by themselves for the one ahead of them. */

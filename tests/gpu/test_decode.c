@@ -20,7 +20,7 @@ static void side_open(struct side *side, const char *id, int head_dim) {
     struct error error = {""};
     *side = (struct side){0};
     must(device_open(id, &side->device, &error), &error);
-    must(ops_open(side->device, head_dim, &side->ops, &error), &error);
+    must(ops_open(side->device, 5120, head_dim, &side->ops, &error), &error);
 }
 
 static void *side_take(struct side *side, size_t bytes) {
