@@ -1,5 +1,5 @@
 // Attention of one query a sequence; ops.h says what it computes, ops.c how it is launched. HEAD_DIM: 64 or 128; WARPS,
-// STAGES, HEADS: as in ops.h.
+// STAGES, HEADS: as ops.c has them.
 //
 // Blocks: x takes a share of the positions, y is a sequence, a key head of it and up to HEADS of the query heads that
 // use that. Each warp streams tiles of TILE positions through a ring of its own, without waiting for the others:
