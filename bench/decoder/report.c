@@ -85,8 +85,8 @@ void report_print(const struct report *report, FILE *stream) {
     fprintf(stream, "prefill  %d tokens, %.1f ms, %.1f tok/s\n", g->batch * report->prompt_count, f.prefill_ms,
             f.prefill_tok_s);
     if (f.steps)
-        fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/token (median; p99 %.3f; %s), %.1f GB/s of weights\n",
-                f.steps, f.tok_s, f.p50_ms, f.p99_ms, g->clock, f.gbs);
+        fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/%s (median; p99 %.3f; %s), %.1f GB/s of weights\n",
+                f.steps, f.tok_s, f.p50_ms, g->batch > 1 ? "step" : "token", f.p99_ms, g->clock, f.gbs);
     fprintf(stream, "stopped  %s, %d tokens\n", g->stop, g->count);
     print_memory(report, stream);
     print_plans(report, stream);

@@ -22,7 +22,8 @@ struct report {
     size_t text_bytes;
 };
 
-/* tok/s, ms/token, GB/s, memory by part, the configurations that ran, a hash of the last logits. */
+/* tok/s of all sequences, ms a token of each, GB/s, memory by part, the configurations that ran, a hash of the last
+ * logits. */
 void report_print(const struct report *report, FILE *stream);
 /* The same and the ids and text as one object on one line. */
 int report_print_json(const struct report *report, FILE *stream, struct error *error);
