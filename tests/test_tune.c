@@ -387,7 +387,7 @@ static void test_lint_finds(void **state) {
     memcpy(rows, good, sizeof rows);
     expect_finding(rows, 3, NULL);
     expect_finding(rows, 0, "no rows");
-    expect_finding(rows + 1, 1, "fp16_gemm 128 128 0: no row for m 1-8, which falls back");
+    expect_finding(rows + 1, 1, "fp16_gemm 128 128 0: no row for m 1-8: the default runs there");
     strcpy(rows[0].kernel, "fp16_gemm/none");
     expect_finding(rows, 3, "no kernel 'fp16_gemm/none'");
     strcpy(rows[0].kernel, "marlin_gemm/cpu");
@@ -414,7 +414,7 @@ static void test_lint_finds(void **state) {
     expect_finding(rows, 3, "no lookup ever gives this row; remove it");
     memcpy(rows, good, sizeof rows);
     rows[1].m_low = 11;
-    expect_finding(rows, 3, "fp16_gemm 128 128 0 m 1-8: no row for m 9-10, which fall back to this one");
+    expect_finding(rows, 3, "fp16_gemm 128 128 0 m 1-8: no row for m 9-10: this one runs there");
     memcpy(rows, good, sizeof rows);
     struct device other = {
         .backend = BACKEND_CPU, .id = "cpu", .name = "e", .architecture = "avx2", .multiprocessors = 1};

@@ -61,18 +61,14 @@ static void tell(struct lint *lint, const struct stretch *s, const struct tile_r
     char text[160], m[48];
     snprintf(m, sizeof m, s->low == s->high ? "%ld" : "%ld-%ld", s->low, s->high);
     if (s->answer == NO_ROW)
-        finding(
-            lint,
-            "%s %ld %ld %ld: no row for m %s, which falls back to the default; run `tilebook tune --shapes %ldx%ld`",
-            key->op, key->k, key->n, key->group, m, key->k, key->n);
+        finding(lint, "%s %ld %ld %ld: no row for m %s: the default runs there; run `tilebook tune --shapes %ldx%ld`",
+                key->op, key->k, key->n, key->group, m, key->k, key->n);
     if (s->answer == GAP)
-        finding(lint, "%s: no row for m %s, which fall back to this one; run `tilebook tune --shapes %ldx%ld`",
+        finding(lint, "%s: no row for m %s: this one runs there; run `tilebook tune --shapes %ldx%ld`",
                 row_text(s->row, text), m, key->k, key->n);
     if (s->answer == OTHER_ROW)
-        finding(
-            lint,
-            "%s: a lookup of m %s gives another row; sort the table with `tilebook table export`, or keep one of them",
-            row_text(s->row, text), m);
+        finding(lint, "%s: a lookup of m %s gives another row; sort the table with `tilebook table export`",
+                row_text(s->row, text), m);
     if (s->answer == REFUSED)
         finding(lint, "%s: not legal at m %s on this device: %s; run `tilebook tune --shapes %ldx%ld --fresh`",
                 row_text(s->row, text), m, s->why, key->k, key->n);

@@ -40,8 +40,9 @@ struct trial {
 };
 
 /* Those that may replace the incumbent are measured by turns with it: the incumbent, the incumbent again, then the
- * fastest trials that do not lie beyond the noise from the first. */
-enum { FINALISTS = 3, FINAL_ROUNDS = 7 };
+ * fastest trials that do not lie beyond the noise from the first. Of nine rounds one outlier at each side decides
+ * nothing (median_interval). */
+enum { FINALISTS = 3, FINAL_ROUNDS = 9 };
 struct finals {
     int count;               /* of finalists; 0: none was needed, or the search was stopped before */
     int trial[FINALISTS];    /* which they are */
@@ -56,9 +57,8 @@ struct search {
     const struct device *device;
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
     struct problem problem;
-    const struct trial *hint; /* the winner of a problem like this one, to be tried early; NULL without */
-    const struct trial
-        *known; /* not NULL: nothing is searched, these alone are tried, and the first is the incumbent */
+    const struct trial *hint;  /* the winner of a problem like this one, to be tried early; NULL without */
+    const struct trial *known; /* not NULL: in place of a search these are tried; the first is the incumbent */
     int known_count;
     int m_low;      /* the winner must be legal from here up to problem.m */
     int trials;     /* at most; 0 for no limit */

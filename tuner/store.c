@@ -345,18 +345,17 @@ static void bind_arms(sqlite3_stmt *statement, const struct trial *const *arms, 
     bind_text(statement, 12, text);
 }
 
-/* All rounds of all arms, or none: a shorter blob is none of ours. */
-static int read_final(const struct store *store, sqlite3_stmt *row, int count, struct trial_result *result,
+/* Not found are rounds of another number. */
+static int read_final(const struct store *store, sqlite3_stmt *row, int count, struct trial_result *result, bool *found,
                       struct error *error) {
-    size_t bytes = (size_t)count * FINAL_ROUNDS * sizeof(float), stored = (size_t)sqlite3_column_bytes(row, 4);
+    size_t bytes = (size_t)count * FINAL_ROUNDS * sizeof(float);
     *result = (struct trial_result){.seconds = sqlite3_column_double(row, 2),
                                     .throttle = (unsigned long long)sqlite3_column_int64(row, 3)};
     copy_column(row, 1, result->message, sizeof result->message);
     if (read_status(store, row, &result->status, error)) return -1;
     if (result->status != TRIAL_OK) return 0;
-    if (stored != bytes)
-        return error_set(error, "%s: a final has %zu bytes of rounds and not %zu; run again with --fresh", store->path,
-                         stored, bytes);
+    *found = (size_t)sqlite3_column_bytes(row, 4) == bytes;
+    if (!*found) return 0;
     result->sample_us = malloc(bytes);
     if (!result->sample_us) return error_set(error, "out of memory");
     memcpy(result->sample_us, sqlite3_column_blob(row, 4), bytes);
@@ -372,7 +371,9 @@ int store_find_final(struct store *store, const struct store_scope *scope, const
     bind_arms(row, arms, count);
     int code = sqlite3_step(row);
     *found = code == SQLITE_ROW;
-    int status = *found ? read_final(store, row, count, result, error) : code == SQLITE_DONE ? 0 : fail(store, error);
+    int status = *found                ? read_final(store, row, count, result, found, error)
+                 : code == SQLITE_DONE ? 0
+                                       : fail(store, error);
     sqlite3_reset(row);
     return status;
 }

@@ -153,7 +153,7 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
     return 0;
 }
 
-/* A final that fails leaves the default where it is. */
+/* A final that fails leaves the incumbent where it is. */
 static int final(void *context, const struct problem *problem, const struct trial *const *arms, int count,
                  struct trial_result *result) {
     struct tune *tune = context;
@@ -172,8 +172,8 @@ static int final(void *context, const struct problem *problem, const struct tria
     }
     tune->spent_s += result->seconds;
     if (result->status != TRIAL_OK)
-        progress_line(tune->progress, "%s: by turns with the default: %s: %s; the default stays",
-                      problem_text(problem, text), trial_status_name(result->status), result->message);
+        progress_line(tune->progress, "%s: measured by turns: %s: %s; nothing is replaced", problem_text(problem, text),
+                      trial_status_name(result->status), result->message);
     return 0;
 }
 
