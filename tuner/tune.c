@@ -280,6 +280,7 @@ int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int
     if (!status && item->result.best < 0) status = TUNE_SKIPPED;
     if (!status) {
         items[at + 1].m_low = m + 1;
+        tune->inserted++;
         return 0;
     }
     search_result_free(&item->result);

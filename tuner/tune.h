@@ -40,6 +40,7 @@ struct tune {
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
 
     /* filled by tune_run */
+    int inserted;            /* items that ranges_refine added */
     int fresh;               /* trials that this run measured */
     int fresh_before;        /* those of other items */
     struct ahead *ahead;     /* compiles what will be tried; NULL on the CPU */
