@@ -248,20 +248,6 @@ static int run_ceilings(struct sweep *sweep, struct error *error) {
     return 0;
 }
 
-static void summarize(const struct sweep *sweep) {
-    const struct nvml_watch *watch = &sweep->watch;
-    char reasons[NVML_REASONS];
-    if (watch->impaired)
-        fprintf(stderr,
-                "%s: %d of %d runs were measured while the card was throttled (%s): these are not the figures of a "
-                "healthy card\n",
-                program, watch->impaired, watch->measured, nvml_reasons(watch->reasons, reasons));
-    if (sweep->left_out)
-        fprintf(stderr, "%s: points of peers left out: %d; the first: %s\n", program, sweep->left_out,
-                sweep->left_why.text);
-    if (sweep->failures) fprintf(stderr, "%s: %d runs failed; their rows say why\n", program, sweep->failures);
-}
-
 /* Google Benchmark does not look whether its file could be written. */
 static bool json_is_complete(const char *path) {
     char tail[4] = "";
@@ -275,7 +261,7 @@ static bool json_is_complete(const char *path) {
 /* What cbench_run left; the exit code. */
 static int finish(const struct sweep *sweep, int ran, bool interrupted) {
     if (!ran) return fail(2, "no point matches the filter; --benchmark_list_tests shows their names");
-    summarize(sweep);
+    sweep_summarize(sweep);
     if (!interrupted) return sweep->failures ? 1 : 0;
     fprintf(stderr,
             "%s: interrupted; the rows of the points that were not measured say so. The same command with "
@@ -356,7 +342,12 @@ static int open_resume(struct sweep *sweep, const struct command_line *line, str
     if (resume_open(line->out, resume, error) || resume_check(*resume, &context, error) ||
         resume_ceilings(*resume, &sweep->ceilings, error))
         return -1;
-    for (int i = 0; i < sweep->count; i++) sweep->points[i].measured = resume_has(*resume, sweep->points[i].name);
+    for (int i = 0; i < sweep->count; i++) {
+        struct sweep_point *point = &sweep->points[i];
+        /* The hash of the kernels says nothing of a library. */
+        if (point->kernel->accepts) resume_forget(*resume, point->name);
+        point->measured = resume_has(*resume, point->name);
+    }
     return 0;
 }
 
@@ -416,7 +407,6 @@ static int run_points(struct sweep *sweep, const struct options *options, struct
     sweep->shares = sweep->runs * (options->report ? 2 : 1);
     if (open_files(sweep, options, line, resume, &error)) return fail(1, error.text);
     if (!line->list && begin(sweep, options, resume, measured, &error)) return fail(1, error.text);
-    if (options->budget_s > 0) sweep->deadline = progress_now() + options->budget_s;
     begin_markdown(sweep, resume);
     progress_start(&sweep->progress, stderr);
     add_context(sweep);
@@ -435,6 +425,7 @@ static int run(struct sweep *sweep, const struct options *options, struct comman
     sweep->measuring.pace = options->pace < 1 ? options->pace : 0;
     sweep->repeated = line->repetitions > 1;
     sweep->words = stderr;
+    if (options->budget_s > 0) sweep->deadline = progress_now() + options->budget_s;
     int failed = open_resume(sweep, line, &resume, &error);
     int code = failed ? fail(1, error.text) : run_points(sweep, options, line, resume);
     resume_free(resume);

@@ -124,6 +124,10 @@ bool resume_has(const struct resume *resume, const char *name) {
     return find_row(resume, name) != NULL;
 }
 
+void resume_forget(struct resume *resume, const char *name) {
+    json_object_del(resume->measured, name);
+}
+
 double resume_counter(const struct resume *resume, const char *name, const char *counter) {
     return json_number_value(json_object_get(find_row(resume, name), counter));
 }

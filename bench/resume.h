@@ -20,6 +20,8 @@ int resume_check(const struct resume *resume, const struct context *context, str
 int resume_ceilings(const struct resume *resume, struct ceilings *ceilings, struct error *error);
 /* Whether the point of this name is measured; one that failed is not. */
 bool resume_has(const struct resume *resume, const char *name);
+/* From now on it is not. */
+void resume_forget(struct resume *resume, const char *name);
 /* A counter of it; 0 if the row has not got it. */
 double resume_counter(const struct resume *resume, const char *name, const char *counter);
 /* Opens the text file of lines "NAME ..." behind `header` that lies beside the JSON, to append to it. Only lines of

@@ -438,10 +438,49 @@ void sweep_warn(const struct sweep *sweep, unsigned long long reasons) {
             sweep->device->id, nvml_reasons(nvml_impairment(reasons), text));
 }
 
+/* --- of the whole sweep --- */
+
+static const double clocks_from_us = 20;  /* what lies between two launches is more, below */
+static const double clocks_differ = 0.02; /* more than that is worth a look */
+
+/* Events see the time from call to call, so the span is what they are compared with. */
+static void compare_clocks(struct sweep_clocks *clocks, const struct sweep_point *point, const struct measurement *m) {
+    if (strcmp(m->clock, "cupti") || m->span_us < clocks_from_us) return;
+    double apart = fabs(m->event_us / m->span_us - 1);
+    clocks->rows++;
+    clocks->near += apart <= clocks_differ;
+    if (apart <= clocks->worst) return;
+    clocks->worst = apart;
+    clocks->name = point->name;
+}
+
+void sweep_summarize(const struct sweep *sweep) {
+    const struct nvml_watch *watch = &sweep->watch;
+    const struct sweep_clocks *clocks = &sweep->clocks;
+    char reasons[NVML_REASONS];
+    if (clocks->rows)
+        fprintf(sweep->words, "tilebook sweep: CUPTI and events: within %.0f %% in %d of %d runs over %.0f us%s",
+                100 * clocks_differ, clocks->near, clocks->rows, clocks_from_us,
+                clocks->near == clocks->rows ? "\n" : "");
+    if (clocks->near < clocks->rows)
+        fprintf(sweep->words, "; %.1f %% apart at most, in %s\n", 100 * clocks->worst, clocks->name);
+    if (watch->impaired)
+        fprintf(sweep->words,
+                "tilebook sweep: %d of %d runs were measured while the card was throttled (%s): these are not the "
+                "figures of a healthy "
+                "card\n",
+                watch->impaired, watch->measured, nvml_reasons(watch->reasons, reasons));
+    if (sweep->left_out)
+        fprintf(sweep->words, "tilebook sweep: points of peers left out: %d; the first: %s\n", sweep->left_out,
+                sweep->left_why.text);
+    if (sweep->failures) fprintf(sweep->words, "tilebook sweep: %d runs failed; their rows say why\n", sweep->failures);
+}
+
 void sweep_report(struct cbench_state *state, struct sweep_point *point, const struct measurement *m,
                   double relative_error) {
     progress_end(&point->sweep->progress);
     if (nvml_watch(&point->sweep->watch, m->throttle)) sweep_warn(point->sweep, m->throttle);
+    compare_clocks(&point->sweep->clocks, point, m);
     struct beside beside = measure_beside(point);
     set_counters(state, point, m, &beside, relative_error);
     sweep_label(state, m, "");

@@ -38,6 +38,13 @@ struct sweep_point {
     char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE]/CONFIG */
 };
 
+/* How far CUPTI and events are apart, by rows that take long enough for events. */
+struct sweep_clocks {
+    int rows, near;
+    double worst; /* share */
+    const char *name;
+};
+
 struct sweep {
     struct device *device;
     struct sweep_options options;
@@ -66,6 +73,7 @@ struct sweep {
     bool report_failed;    /* a row could not be written */
     struct yardsticks yardsticks;
     struct nvml_watch watch;   /* of the others */
+    struct sweep_clocks clocks;
     struct instance *instance; /* of the last point: neighbours share it */
 };
 
@@ -91,6 +99,9 @@ bool sweep_has_beside(const struct sweep *sweep);
 void sweep_label(struct cbench_state *state, const struct measurement *m, const char *more);
 /* Says on sweep->words that the card is impaired. */
 void sweep_warn(const struct sweep *sweep, unsigned long long reasons);
+/* What must be known of a whole sweep, on sweep->words: a throttled card, failures, points that were left out, whether
+ * the two clocks agree. */
+void sweep_summarize(const struct sweep *sweep);
 void sweep_destroy(struct sweep *sweep);
 
 /* --- for chains (sweep_chain.c) --- */

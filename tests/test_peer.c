@@ -31,6 +31,16 @@ static void test_right(void **state) {
     assert_int_equal(lines_with("ERROR"), 0);
 }
 
+/* Nothing tells whether the library is the one of before: its rows are measured again, once in every file. */
+static void test_resume(void **state) {
+    (void)state;
+    expect_shell(0, SWEEP PEER "plain.so --shapes 128x64 --benchmark_out=@/p.json", "2 runs on cpu");
+    expect_shell(0, SWEEP PEER "plain.so --shapes 128x64 --benchmark_out=@/p.json --resume",
+                 "1 run on cpu|measured before: 1 point");
+    expect_shell(0, "grep -c real_time @/p.json; wc -l <@/p.json.samples; $TILEBOOK compare @/p.json @/p.json",
+                 "2\n3\n|2 rows: 0 faster, 0 slower, 2 tied");
+}
+
 /* What a peer does not take is no failure of it. */
 static void test_limits(void **state) {
     (void)state;
@@ -153,9 +163,13 @@ static void test_page(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_right),   cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_wrong),   cmocka_unit_test(test_refused_libraries),
-        cmocka_unit_test(test_hanging), cmocka_unit_test(test_page),
+        cmocka_unit_test(test_right),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_wrong),
+        cmocka_unit_test(test_refused_libraries),
+        cmocka_unit_test(test_hanging),
+        cmocka_unit_test(test_page),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

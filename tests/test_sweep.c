@@ -592,7 +592,10 @@ static void report_made_up(struct cbench_state *state, void *data) {
     struct sweep_point *point = data;
     static const unsigned long long reasons[] = {0x4, 0x8c, 0x48};
     struct measurement m = {.median_us = 10, .samples = 6, .stop = "interval", .clock = "cupti", .sm_mhz = 1980};
+    static const double event_us[] = {30.3, 33, 29.7};
     m.throttle = reasons[point - point->sweep->points];
+    m.span_us = 30;
+    m.event_us = event_us[point - point->sweep->points];
     while (cbench_keep_running(state)) sweep_report(state, point, &m, 1e-4);
 }
 
@@ -621,7 +624,9 @@ static int run_made_up(void) {
     sweep->words = fopen(words, "w");
     for (int i = 0; i < 3; i++) cbench_register(sweep->points[i].name, report_made_up, &sweep->points[i]);
     cbench_initialize(&argc, argv);
-    if (cbench_run() != 3 || fclose(sweep->words)) return 2;
+    if (cbench_run() != 3) return 2;
+    sweep_summarize(sweep);
+    if (fclose(sweep->words)) return 2;
     if (sweep->watch.measured != 3 || sweep->watch.impaired != 2) return 3;
     sweep_destroy(sweep);
     device_close(device);
@@ -637,7 +642,11 @@ static void throttled_cards_are_named(void **state) {
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
     char *words = read_text("words"), *json = read_text("throttled.json");
-    assert_int_equal(count_lines(words), 1);
+    assert_int_equal(count_lines(words), 3);
+    assert_non_null(strstr(words, "CUPTI and events: within 2 % in 2 of 3 runs over 20 us; 10.0 % apart at most, in "
+                                  "fp16_gemm/cpu/64x64/"));
+    assert_non_null(
+        strstr(words, "2 of 3 runs were measured while the card was throttled (hardware slowdown, hardware"));
     assert_non_null(strstr(words, "cpu is throttled (hardware slowdown, power brake)"));
     json_t *root = parse(json);
     const json_t *list = json_object_get(root, "benchmarks");
