@@ -250,8 +250,8 @@ int resume_check(const struct resume *resume, const struct context *context, str
         if (!context->entries[i].identity || !strcmp(context_text(resume, key), here)) continue;
         return error_set(
             error,
-            "%s was measured with %s '%s', here it is '%s': its rows cannot stand beside those of now. Run "
-            "the same command with another --benchmark_out, then `tilebook compare` the two",
+            "%s was measured with %s '%s', here it is '%s': rows of both cannot stand in one file. Run the "
+            "same command with another --benchmark_out, then `tilebook compare` the two",
             resume->path, key, context_text(resume, key), here);
     }
     return 0;

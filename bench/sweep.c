@@ -316,7 +316,7 @@ static struct beside measure_beside(const struct sweep_point *point) {
     return beside;
 }
 
-static void write_report(const struct sweep_point *point, const struct measurement *m, struct row *row) {
+static void write_report(const struct sweep_point *point, const struct measurement *m, struct row row) {
     struct sweep *sweep = point->sweep;
     char regime[64], pace[32] = "";
     struct error error;
@@ -324,8 +324,8 @@ static void write_report(const struct sweep_point *point, const struct measureme
     if (m->pace > 0) snprintf(pace, sizeof pace, " pace=%g", m->pace);
     snprintf(regime, sizeof regime, "%s %s %s%s", sweep->options.cold ? "cold" : "warm",
              sweep->device->backend == BACKEND_CUDA ? regime_name(m->regime) : "call", m->clock, pace);
-    row->regime = regime;
-    sweep->report_failed = rows_put(sweep->report, row, &error);
+    row.regime = regime;
+    sweep->report_failed = rows_put(sweep->report, &row, &error);
     if (sweep->report_failed) fprintf(sweep->words, "warning: %s\n", error.text);
 }
 
@@ -363,7 +363,7 @@ static void write_rows(const struct sweep_point *point, const struct measurement
                       .cublas_us = beside->cublas_us,
                       .throttled = nvml_impairment(m->throttle) != 0};
     name_row(point, &row, &text);
-    write_report(point, m, &row);
+    write_report(point, m, row);
     sweep_tabulate(point, &row);
 }
 
