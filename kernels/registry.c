@@ -3,7 +3,7 @@
 
 #include "kernels/kernel.h"
 
-extern const struct kernel awq_dequant_tiled, marlin_gemm_mma, marlin_gemm_skinny, marlin_gemm_wgmma;
+extern const struct kernel awq_dequant_tiled, marlin_gemm_gemv, marlin_gemm_mma, marlin_gemm_skinny, marlin_gemm_wgmma;
 extern const struct kernel fp16_gemm_mma, fp16_gemm_skinny, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
@@ -11,6 +11,7 @@ extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 /* clang-format off */
 static const struct kernel *kernels[MAX_KERNELS + 1] = {
     &awq_dequant_tiled,
+    &marlin_gemm_gemv,
     &marlin_gemm_mma,
     &marlin_gemm_skinny,
     &marlin_gemm_wgmma,

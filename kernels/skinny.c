@@ -75,14 +75,22 @@ int skinny_legal(const struct device *device, const struct problem *p, const str
     return occupancy_check(device, &block, why);
 }
 
+/* Where all blocks have an SM of their own, each takes more than half of one: a launch that overlaps the one ahead of
+ * it would else crowd them on the SMs that are idle already, and end when those do. */
+static size_t launch_bytes(const struct device *device, const struct skinny_block *b, long blocks) {
+    size_t bytes = skinny_shared_bytes(b), half = device->shared_sm_bytes / 2;
+    return blocks <= device->multiprocessors && bytes < half ? half : bytes;
+}
+
 void skinny_launch(const struct device *device, const struct problem *p, const struct skinny_block *b,
                    struct launch *launch) {
     size_t used = strlen(launch->options);
-    launch->grid = (struct device_grid){.blocks = {(unsigned)(tiles(p, b) * b->split_k), 1, 1},
+    long blocks = tiles(p, b) * b->split_k;
+    launch->grid = (struct device_grid){.blocks = {(unsigned)blocks, 1, 1},
                                         .threads = (unsigned)skinny_threads(b),
                                         .cluster = (unsigned)b->split_k,
                                         .overlaps = true};
-    launch->shared_bytes = skinny_shared_bytes(b);
+    launch->shared_bytes = launch_bytes(device, b, blocks);
     snprintf(launch->options + used, sizeof launch->options - used, "%s-DSHARED_BYTES=%zu -DBLOCKS=%ld",
              used ? " " : "", launch->shared_bytes, resident_blocks(device, b));
 }

@@ -145,6 +145,18 @@ static void fp16_gemm(void **state) {
           (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false, EPILOGUE_NONE});
 }
 
+static void gemv(void **state) {
+    (void)state;
+    check("marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_RESIDUAL});
+    check("marlin_gemm/gemv", "tile_m=1 tile_n=128 warps_k=2 stages=3 split_k=2",
+          (struct problem){OP_MARLIN_GEMM, 3, 192, 640, 32, true, EPILOGUE_BIAS});
+    check("marlin_gemm/gemv", "tile_m=1 tile_n=256 warps_k=1 stages=2 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 1, 320, 256, 64, false, EPILOGUE_SILU_MUL});
+    check("marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=2 stages=2 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 2, 64, 640, 640, true, EPILOGUE_NONE});
+}
+
 static void skinny(void **state) {
     (void)state;
     check("marlin_gemm/skinny", "tile_m=1 tile_n=64 warps_k=2 stages=3 split_k=1",
@@ -251,6 +263,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_one_group),
         cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
+        cmocka_unit_test(gemv),
         cmocka_unit_test(skinny),
         cmocka_unit_test(epilogues),
         cmocka_unit_test(awq_dequant),

@@ -89,6 +89,23 @@ __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) {
     return __byte_perm(a, b, 0x7632);
 }
 
+/* Four of the eight bytes of a (0 to 3) and b (4 to 7): nibble i of `order` says which becomes byte i. */
+__device__ __forceinline__ unsigned select_bytes(unsigned a, unsigned b, unsigned order) {
+    return __byte_perm(a, b, order);
+}
+
+/* The larger of a pair without its signs, as the bits of fp16; infinities and NaN are 0x7c00 or more. */
+__device__ __forceinline__ unsigned largest_half(unsigned pair) {
+    return max(pair & 0x7fff, pair >> 16 & 0x7fff);
+}
+
+__device__ __forceinline__ float float_from_bits(unsigned bits) {
+    return __uint_as_float(bits);
+}
+__device__ __forceinline__ unsigned bits_from_float(float value) {
+    return __float_as_uint(value);
+}
+
 /* --- from memory to shared memory, asynchronously --- */
 
 /* 16 bytes, both addresses aligned to 16; zeros, and nothing read, unless `inside`. Without a cache hint: where
@@ -151,6 +168,16 @@ __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], 
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* c (16 x 8, int32) += a (16 x 32, unsigned bytes) b (32 x 8, signed bytes). Lane l holds, with r = l / 4 and
+ * q = 4 * (l % 4): a[0..3] rows r, r + 8, r, r + 8, columns q, q, q + 16, q + 16 and the next three; b[0..1] rows q,
+ * q + 16 and the next three, column r; c as multiply() has it. */
+__device__ __forceinline__ void multiply_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
@@ -224,6 +251,14 @@ __device__ __forceinline__ void publish_to_matrix_unit() {
 /* The first lane's value: what all lanes have anyway, but now the compiler knows. */
 __device__ __forceinline__ unsigned uniform(unsigned value) {
     return __shfl_sync(~0u, value, 0);
+}
+
+/* The largest value, and the sum, over the lanes. */
+__device__ __forceinline__ unsigned warp_max(unsigned value) {
+    return __reduce_max_sync(~0u, value);
+}
+__device__ __forceinline__ int warp_sum(int value) {
+    return __reduce_add_sync(~0u, value);
 }
 
 /* What the lane whose number differs in the bits of `mask` has. */

@@ -1,20 +1,10 @@
-#include <stdio.h>
-
+#include "kernels/marlin_gemm/slot.h"
 #include "kernels/skinny.h"
-
-enum { CHUNK = SKINNY_CHUNK, COLUMNS = 64 };
-
-/* The slot as skinny.cu draws it: codes, and the scales and zero points of the groups it touches. */
-static size_t slot_bytes(const struct problem *p) {
-    size_t groups = 0;
-    if (p->group < p->k) groups = p->group < CHUNK ? (size_t)(CHUNK / p->group) : 1;
-    return CHUNK * COLUMNS / 2 + groups * COLUMNS * sizeof(uint16_t) + (p->zeros ? groups * COLUMNS / 2 : 0);
-}
 
 static struct skinny_block block_of(const struct problem *problem, const struct config *config) {
     struct skinny_block block = skinny_block(config);
     int token_tiles = (block.tile_m + 7) / 8;
-    block.slot_bytes = slot_bytes(problem);
+    block.slot_bytes = marlin_slot_bytes(problem);
     block.registers = token_tiles == 1 ? 102 : token_tiles == 2 ? 160 : 255;
     block.chunk_slots = 8 * (24 + 17.0 * token_tiles) + 70 * token_tiles;
     return block;
@@ -36,8 +26,7 @@ static void launch(const struct device *device, const struct problem *problem, c
     struct skinny_block block = block_of(problem, config);
     launch->source = "marlin_gemm/skinny.cu";
     launch->entry = "marlin_gemm";
-    snprintf(launch->options, sizeof launch->options, "-DGROUP=%d -DZEROS=%d",
-             problem->group < problem->k ? problem->group : 0, problem->zeros);
+    marlin_slot_options(problem, launch);
     skinny_launch(device, problem, &block, launch);
 }
 

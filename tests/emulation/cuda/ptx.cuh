@@ -20,6 +20,7 @@
 /* All fibers run on one thread of the host: what is local to it, they share. */
 #define __shared__ thread_local
 
+using std::max;
 using std::min;
 using std::size_t;
 
@@ -32,6 +33,9 @@ struct float4 {
 struct index3 {
     unsigned x, y, z;
 };
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
 static inline float4 make_float4(float x, float y, float z, float w) {
     return {x, y, z, w};
 }
@@ -143,6 +147,28 @@ static inline unsigned high_halves(unsigned a, unsigned b) {
     return a >> 16 | (b & 0xffff0000);
 }
 
+static inline unsigned select_bytes(unsigned a, unsigned b, unsigned order) {
+    unsigned word = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned byte = order >> 4 * i & 7;
+        word |= ((byte < 4 ? a : b) >> byte % 4 * 8 & 0xff) << 8 * i;
+    }
+    return word;
+}
+static inline unsigned largest_half(unsigned pair) {
+    return max(pair & 0x7fff, pair >> 16 & 0x7fff);
+}
+static inline float float_from_bits(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+static inline unsigned bits_from_float(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
 /* --- copies --- */
 
 static inline void perform(const struct copy &copy) {
@@ -220,6 +246,32 @@ static inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, 
         c[i] = (float)sum;
     }
     rest_in_warp();
+}
+
+static inline void multiply_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    const unsigned lane = threadIdx.x % 32;
+    const struct exchange *lanes = exchange_words({{a[0], a[1], a[2], a[3], b0, b1}});
+    for (unsigned i = 0; i < 4; i++) {
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 32; k++)
+            c[i] += (uint8_t)(lanes[row % 8 * 4 + k % 16 / 4].words[row / 8 + k / 16 * 2] >> k % 4 * 8) *
+                    (int8_t)(lanes[column * 4 + k % 16 / 4].words[4 + k / 16] >> k % 4 * 8);
+    }
+    rest_in_warp();
+}
+
+static inline unsigned warp_max(unsigned value) {
+    const struct exchange *lanes = exchange_words({{value}});
+    for (unsigned i = 0; i < 32; i++) value = max(value, lanes[i].words[0]);
+    rest_in_warp();
+    return value;
+}
+static inline int warp_sum(int value) {
+    const struct exchange *lanes = exchange_words({{(unsigned)value}});
+    unsigned sum = 0;
+    for (unsigned i = 0; i < 32; i++) sum += lanes[i].words[0];
+    rest_in_warp();
+    return (int)sum;
 }
 
 static inline unsigned uniform(unsigned value) {
