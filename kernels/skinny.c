@@ -116,6 +116,11 @@ static double slots(const struct device *device, const struct skinny_block *b) {
     return (double)resident_blocks(device, b) * device->multiprocessors;
 }
 
+/* What an SM has under way beyond this much only waits, and x behind it. */
+static const double useful_bytes = 56e3;
+/* That much more makes a launch so much longer. */
+static const double waiting_cost = 0.07;
+
 /* Chunks under way: one of the ring is on average half gone. */
 static double memory_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
     const struct estimate_memory memory = {.bytes = problem_bytes(p),
@@ -124,7 +129,9 @@ static double memory_us(const struct device *device, const struct problem *p, co
                                            .under_way = warps(b) * (b->stages - 0.5) * (double)b->slot_bytes,
                                            .latency_us = latency_us,
                                            .sm_share = sm_share};
-    return estimate_memory_us(device, &memory);
+    double on_one = fmin(ceil(memory.blocks / device->multiprocessors), (double)resident_blocks(device, b));
+    double waiting = fmax(0, on_one * memory.under_way / useful_bytes - 1);
+    return estimate_memory_us(device, &memory) * (1 + waiting_cost * waiting);
 }
 
 /* Every tile reads its rows of x again, every row of tiles the weights. */

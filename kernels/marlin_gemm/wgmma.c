@@ -98,8 +98,10 @@ static const double latency_us = 0.8;
 static const double fixed_us = 3.0;
 /* Two times across the cluster. */
 static const double cluster_us = 0.6;
-/* Bringing 16 rows of a tile's weights into registers takes a warp this long. */
-static const double decode_us = 0.045;
+/* Requesting 16 rows of a tile's weights and bringing them into registers takes a warp this long. */
+static const double decode_us = 0.085;
+/* Of a step's work this much is hidden where many warpgroups take turns, half of it with two. */
+static const double hidden = 0.35;
 /* An SM draws at most this multiple of its part of the memory's rate. */
 static const double sm_share = 1.5;
 /* L2 delivers about this multiple of memory. */
@@ -143,15 +145,14 @@ static double cache_us(const struct device *device, const struct problem *p, con
     return tiles * (p->k / b->tile_k) * stage / (device->memory_gbs * 1e3 * cache_ratio);
 }
 
-/* A warpgroup alone decodes and multiplies by turns, several overlap; none is faster than its stages come back. */
+/* None is faster than its stages come back. */
 static double work_us(const struct device *device, const struct problem *p, const struct block *b) {
     double rounds = ceil((double)block_count(p, b) / device->multiprocessors);
     double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups_k;
     double steps = (double)estimate_blocks(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
     double multiply_us = 2.0 * b->tile_m * b->tile_n * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
     double decoding_us = decode_us * b->tile_n / WARPGROUP_COLUMNS;
-    double sum = decoding_us + multiply_us, longer = fmax(decoding_us, multiply_us);
-    double step_us = fmax(longer, sum / at_once);
+    double step_us = (decoding_us + multiply_us) * (1 - hidden + hidden / at_once);
     double stage_us = latency_us / stages_ahead(b) / (b->tile_k / 16.0) / at_once;
     return rounds * b->warpgroups_k * steps * fmax(step_us, stage_us);
 }
