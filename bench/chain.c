@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* As chain.cu has them; rows are counted in vectors of VECTOR fp16. */
-enum { BLOCK = 512, VECTOR = 8 };
+enum { BLOCK = 512, VECTOR = 8, MOST_KEPT = 4 };
 
 struct norm_arguments {
     const void *x;
@@ -171,7 +171,11 @@ static int prepare_gemm(struct chain *chain, int g, const struct chain_gemm *gem
 static int prepare(struct chain *chain, const struct chain_gemm gemms[CHAIN_GEMMS], uint64_t seed,
                    struct error *error) {
     char options[32];
-    snprintf(options, sizeof options, "-DBLOCK=%d", BLOCK);
+    int width = gemms[CHAIN_QKV].problem.k / VECTOR, kept = (width + BLOCK - 1) / BLOCK;
+    if (kept > MOST_KEPT)
+        return error_set(error, "a residual stream of %d; a chain has at most %d", width * VECTOR,
+                         MOST_KEPT * BLOCK * VECTOR);
+    snprintf(options, sizeof options, "-DBLOCK=%d -DKEPT=%d", BLOCK, kept);
     for (int g = 0; g < CHAIN_GEMMS; g++)
         if (prepare_gemm(chain, g, &gemms[g], seed * CHAIN_GEMMS + (uint64_t)g, error))
             return error_prefix(error, "layer %s", chain_layers[g]);

@@ -1,5 +1,5 @@
 // What a decoder runs between its GEMMs, reduced to what the chain needs: each kernel reads all that the one ahead of
-// it wrote. Rows are fp16 in vectors of eight. BLOCK: threads of a block.
+// it wrote. Rows are fp16 in vectors of eight. BLOCK: threads of a block; KEPT: vectors of the residual a thread has.
 
 #include "cuda/ptx.cuh"
 
@@ -46,22 +46,26 @@ __device__ __forceinline__ float block_sum(float value) {
     return sum;
 }
 
-// y = x / sqrt(mean(x^2) + epsilon), one block a row.
+// y = x / sqrt(mean(x^2) + epsilon), one block a row of at most KEPT * BLOCK vectors, which stay in registers.
 extern "C" __global__ void __launch_bounds__(BLOCK) chain_norm(const __grid_constant__ struct norm_arguments a) {
     const size_t row = (size_t)blockIdx.x * a.width;
+    uint4 own[KEPT];
     float squares = 0;
     programmatic_launch();
     programmatic_wait();
-    for (int i = threadIdx.x; i < a.width; i += BLOCK) {
-        const uint4 x = a.x[row + i];
-        squares += pair_square(x.x) + pair_square(x.y) + pair_square(x.z) + pair_square(x.w);
-    }
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        if (threadIdx.x + i * BLOCK < a.width) own[i] = a.x[row + threadIdx.x + i * BLOCK];
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        if (threadIdx.x + i * BLOCK < a.width)
+            squares += pair_square(own[i].x) + pair_square(own[i].y) + pair_square(own[i].z) + pair_square(own[i].w);
     const float scale = rsqrtf(block_sum(squares) / (8 * a.width) + 1e-6f);
-    for (int i = threadIdx.x; i < a.width; i += BLOCK) {
-        const uint4 x = a.x[row + i];
-        a.y[row + i] = make_uint4(pair_scaled(x.x, scale), pair_scaled(x.y, scale), pair_scaled(x.z, scale),
-                                  pair_scaled(x.w, scale));
-    }
+#pragma unroll
+    for (int i = 0; i < KEPT; i++)
+        if (threadIdx.x + i * BLOCK < a.width)
+            a.y[row + threadIdx.x + i * BLOCK] = make_uint4(pair_scaled(own[i].x, scale), pair_scaled(own[i].y, scale),
+                                                            pair_scaled(own[i].z, scale), pair_scaled(own[i].w, scale));
 }
 
 // Stands for attention: y mixes columns from both ends of a row, so that q, k and v are all read. Blocks: x over the

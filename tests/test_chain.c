@@ -35,7 +35,7 @@ static int play_function(struct device *d, const char *source, const char *entry
                          size_t shared_bytes, struct device_function **function, struct error *error) {
     (void)d, (void)shared_bytes, (void)error;
     assert_string_equal(source, "chain.cu");
-    assert_string_equal(options, "-DBLOCK=512");
+    assert_string_equal(options, "-DBLOCK=512 -DKEPT=1");
     assert_in_range(load_count, 0, 3);
     *function = &loaded[load_count++];
     snprintf((*function)->entry, sizeof(*function)->entry, "%s", entry);

@@ -237,7 +237,7 @@ static const char *const others[][2] = {
     {"cuda/reference.cu", ""},
     {"formats/repack.cu", ""},
     {"ceilings.cu", ""},
-    {"chain.cu", "-DBLOCK=512"},
+    {"chain.cu", "-DBLOCK=512 -DKEPT=2"},
     {"floor.cu", "-DGRID=264 -DBITS=4 -DGROUP=128 -DBLOCKS=2 -DTHREADS=1024 -DIN_FLIGHT=4"},
     {"floor.cu", "-DGRID=132 -DBITS=16 -DGROUP=0 -DBLOCKS=1 -DTHREADS=512 -DIN_FLIGHT=16"},
     {"fp16_gemm/silu_mul.cu", "-DEPILOGUE=3"},
