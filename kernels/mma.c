@@ -108,15 +108,19 @@ void mma_launch(const struct problem *p, const struct mma_block *b, struct launc
 /* A request takes about this long to come back from memory. */
 static const double latency_us = 0.8;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 3.0;
+static const double fixed_us = 4.0;
 /* A fence, and the wait for the last block. */
-static const double split_us = 1.0;
+static const double split_us = 1.6;
 /* What mma.sync reaches of the theoretical matrix rate. */
-static const double mma_share = 0.62;
+static const double mma_share = 0.5;
+/* A stage's wait, barrier and request, which a second block on the SM covers. */
+static const double turn_us = 0.1;
+/* Warps that keep an SM's matrix unit busy. */
+static const double busy_warps = 4;
 /* An SM draws at most this multiple of its part of the memory's rate. */
-static const double sm_share = 1.5;
+static const double sm_share = 2.3;
 /* L2 delivers about this multiple of memory. */
-static const double cache_ratio = 2.0;
+static const double cache_ratio = 1.6;
 
 static long resident_blocks(const struct device *device, const struct mma_block *b) {
     struct occupancy block = occupancy(b);
@@ -162,8 +166,9 @@ static double matrix_us(const struct device *device, const struct problem *p, co
     double flops = 2.0 * b->tile_m * b->tile_n * ((double)p->k / b->split_k);
     double rate = device->matrix_tflops * 1e6 * mma_share / device->multiprocessors;
     double warps = (double)mma_threads(b) / WARP_THREADS * (on_one < resident ? on_one : resident);
-    double slots = 6.5 * warp_tokens(b) / 2, cover = warps < 8 ? warps / 8 : 1;
-    return on_one * flops / rate * (1 + b->fragment_slots / slots) / cover;
+    double slots = 6.5 * warp_tokens(b) / 2, cover = fmin(1, warps / busy_warps);
+    double turns_us = turn_us * p->k / b->tile_k / b->split_k;
+    return on_one * (flops / rate * (1 + b->fragment_slots / slots) / cover + turns_us / fmin(on_one, resident));
 }
 
 double mma_estimate(const struct device *device, const struct problem *p, const struct mma_block *b) {

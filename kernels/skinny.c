@@ -98,28 +98,31 @@ void skinny_launch(const struct device *device, const struct problem *p, const s
 /* --- the estimate: memory, L2 and the work of the busiest SM overlap; some things are paid once --- */
 
 /* A request takes about this long to come back from a busy memory. */
-static const double latency_us = 1.2;
+static const double latency_us = 0.9;
 /* A launch that does nothing, with the first request and the last chunk. */
-static const double fixed_us = 2.2;
-/* The meetings of a cluster. */
-static const double cluster_us = 1.0;
+static const double fixed_us = 2.25;
+/* The meetings of a cluster, and bytes a microsecond that an SM sends to its others. */
+static const double cluster_us = 1.3, cluster_rate = 9e3;
+/* A warp that shares a block's depth adds its sums in this time. */
+static const double group_us = 0.03;
 /* Few SMs draw at most this multiple of their part of the memory's rate. */
-static const double sm_share = 1.7;
+static const double sm_share = 2.1;
 /* L2 delivers about this multiple of memory. */
-static const double cache_ratio = 1.8;
-/* A scheduler of an SM starts this many instructions a microsecond; an SM has four. */
-static const double scheduler_rate = 1700;
+static const double cache_ratio = 1.5;
+/* A scheduler of an SM starts this many instructions a microsecond. */
+enum { SCHEDULERS = 4 };
+static const double scheduler_rate = 2100;
 /* A chunk of a lone warp: its chain of products. */
-static const double chunk_us = 0.25;
+static const double chunk_us = 0.5;
 
 static double slots(const struct device *device, const struct skinny_block *b) {
     return (double)resident_blocks(device, b) * device->multiprocessors;
 }
 
 /* What an SM has under way beyond this much only waits, and x behind it. */
-static const double useful_bytes = 56e3;
+static const double useful_bytes = 60e3;
 /* That much more makes a launch so much longer. */
-static const double waiting_cost = 0.07;
+static const double waiting_cost = 0.09;
 
 /* Chunks under way: one of the ring is on average half gone. */
 static double memory_us(const struct device *device, const struct problem *p, const struct skinny_block *b) {
@@ -145,11 +148,12 @@ static double work_us(const struct device *device, const struct problem *p, cons
     double blocks = (double)tiles(p, b) * b->split_k, on_one = ceil(blocks / device->multiprocessors);
     double rounds = ceil(blocks / slots(device, b));
     double chunks = (double)estimate_blocks(p->k / SKINNY_CHUNK, b->split_k * b->warps_k);
-    double issue = on_one * warps(b) * chunks * b->chunk_slots / (4 * scheduler_rate);
+    double issue = ceil(on_one * warps(b) / SCHEDULERS) * chunks * b->chunk_slots / scheduler_rate;
     return fmax(issue, rounds * chunks * chunk_us);
 }
 
 double skinny_estimate(const struct device *device, const struct problem *p, const struct skinny_block *b) {
     const double parts[] = {memory_us(device, p, b), cache_us(device, p, b), work_us(device, p, b)};
-    return fixed_us + estimate_together(parts, 3) + (b->split_k > 1 ? cluster_us : 0) + 0.02 * b->warps_k;
+    double sent = b->split_k > 1 ? cluster_us + (double)(b->tile_m * b->tile_n) * sizeof(float) / cluster_rate : 0;
+    return fixed_us + estimate_together(parts, 3) + sent + group_us * b->warps_k;
 }

@@ -7,7 +7,7 @@ static struct skinny_block block_of(const struct config *config) {
     int token_tiles = (block.tile_m + 7) / 8;
     block.slot_bytes = SKINNY_CHUNK * COLUMNS * sizeof(uint16_t);
     block.registers = token_tiles <= 2 ? 104 : token_tiles <= 4 ? 168 : 216;
-    block.chunk_slots = 110 + 110.0 * token_tiles;
+    block.chunk_slots = 730 + 390.0 * token_tiles;
     return block;
 }
 

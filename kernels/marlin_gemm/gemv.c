@@ -5,7 +5,7 @@ static struct skinny_block block_of(const struct problem *problem, const struct 
     struct skinny_block block = skinny_block(config);
     block.slot_bytes = marlin_slot_bytes(problem) + SKINNY_CHUNK * sizeof(int32_t);
     block.registers = 102;
-    block.chunk_slots = 600;
+    block.chunk_slots = 270;
     return block;
 }
 

@@ -16,7 +16,7 @@ static struct mma_block block_of(const struct problem *problem, const struct con
     bool scale_sums = block.tile_m <= 16, grouped = problem->group < problem->k;
     block.stage_bytes = stage_bytes(problem, &block);
     block.two_sums = grouped && scale_sums;
-    block.fragment_slots = grouped && !scale_sums ? 64 : 48;
+    block.fragment_slots = grouped && !scale_sums ? 66 : 10;
     return block;
 }
 

@@ -6,7 +6,7 @@ static struct skinny_block block_of(const struct problem *problem, const struct 
     int token_tiles = (block.tile_m + 7) / 8;
     block.slot_bytes = marlin_slot_bytes(problem);
     block.registers = token_tiles == 1 ? 102 : token_tiles == 2 ? 160 : 255;
-    block.chunk_slots = 350 + (270 + 145.0 * 64 / block.tile_n) * token_tiles; /* the latter for x, which warps share */
+    block.chunk_slots = 350 + (300 + 145.0 * 64 / block.tile_n) * token_tiles; /* the latter for x, which warps share */
     return block;
 }
 

@@ -93,21 +93,25 @@ static void launch(const struct device *device, const struct problem *p, const s
 /* --- the estimate: memory, L2, requests under way and the busiest SM's work overlap; some things are paid once --- */
 
 /* A request takes about this long to come back from memory. */
-static const double latency_us = 0.8;
+static const double latency_us = 0.44;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 3.0;
+static const double fixed_us = 2.2;
 /* Two times across the cluster. */
-static const double cluster_us = 0.6;
+static const double cluster_us = 0.7;
 /* Requesting 16 rows of a tile's weights and bringing them into registers takes a warp this long. */
 static const double decode_us = 0.085;
 /* Of a step's work this much is hidden where many warpgroups take turns, half of it with two. */
 static const double hidden = 0.35;
+/* A stage's wait, barrier and request; half of it is covered by a second warpgroup. */
+static const double turn_us = 0.07;
 /* An SM draws at most this multiple of its part of the memory's rate. */
-static const double sm_share = 1.5;
+static const double sm_share = 4;
 /* L2 delivers about this multiple of memory. */
-static const double cache_ratio = 2.0;
+static const double cache_ratio = 1.6;
 /* Bytes a microsecond that an SM exchanges with itself, and with others. */
-static const double own_rate = 1e5, cluster_rate = 5e4;
+static const double own_rate = 9e5, cluster_rate = 4e4;
+/* Until the next block of an SM has filled its pipeline. */
+static const double restart_us = 2.8;
 /* SMs that a cluster can be placed on; some parts of the chip have more, none less. */
 enum { PART_SMS = 16 };
 
@@ -145,27 +149,37 @@ static double cache_us(const struct device *device, const struct problem *p, con
     return tiles * (p->k / b->tile_k) * stage / (device->memory_gbs * 1e3 * cache_ratio);
 }
 
+/* Blocks that the SM with the most has, one behind or beside the other; a cluster stays in its part of the chip. */
+static double blocks_on_one(const struct device *device, const struct problem *p, const struct block *b) {
+    long blocks = block_count(p, b), parts = device->multiprocessors / PART_SMS;
+    if (b->split_k == 1 || parts < 1) return (double)estimate_blocks(blocks, device->multiprocessors);
+    return (double)estimate_blocks(estimate_blocks(blocks / b->split_k, parts) * b->split_k, PART_SMS);
+}
+
 /* None is faster than its stages come back. */
 static double work_us(const struct device *device, const struct problem *p, const struct block *b) {
-    double rounds = ceil((double)block_count(p, b) / device->multiprocessors);
+    double rounds = blocks_on_one(device, p, b);
     double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups_k;
     double steps = (double)estimate_blocks(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
     double multiply_us = 2.0 * b->tile_m * b->tile_n * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
     double decoding_us = decode_us * b->tile_n / WARPGROUP_COLUMNS;
     double step_us = (decoding_us + multiply_us) * (1 - hidden + hidden / at_once);
     double stage_us = latency_us / stages_ahead(b) / (b->tile_k / 16.0) / at_once;
-    return rounds * b->warpgroups_k * steps * fmax(step_us, stage_us);
+    double turns_us = turn_us * 16 / b->tile_k / fmin(at_once, 2);
+    return rounds * b->warpgroups_k * steps * (fmax(step_us, stage_us) + turns_us);
 }
 
-static double exchange_us(const struct block *b) {
-    double bytes = (double)exchange_bytes(b);
-    return b->split_k == 1 ? bytes / own_rate : cluster_us + bytes / cluster_rate;
+/* A block's end, which nothing covers where it is alone on its SM. */
+static double exchange_us(const struct device *device, const struct problem *p, const struct block *b) {
+    double bytes = (double)exchange_bytes(b), rounds = blocks_on_one(device, p, b) / (double)resident_blocks(device, b);
+    double us = b->split_k == 1 ? bytes / own_rate : cluster_us + bytes / cluster_rate;
+    return ceil(rounds) * us + (ceil(rounds) - 1) * restart_us;
 }
 
 static double estimate(const struct device *device, const struct problem *p, const struct config *config) {
     struct block b = block_of(p, config);
     const double parts[] = {memory_us(device, p, &b), cache_us(device, p, &b), work_us(device, p, &b)};
-    return fixed_us + estimate_together(parts, 3) + exchange_us(&b);
+    return fixed_us + estimate_together(parts, 3) + exchange_us(device, p, &b);
 }
 
 const struct kernel marlin_gemm_wgmma = {
