@@ -95,7 +95,7 @@ static void test_decoder_to_table(void **state) {
     assert_int_equal(count_lines(contents("misses"), " 5    above\n"), 4);
     assert_int_equal(count_lines(contents("misses"), "no-row"), 1);
     expect(0, DECODE, "5 of the shapes and M are not in a table, 0 new ones");
-    expect(0, MEND, "5 problems, 5 trials");
+    expect(0, MEND, "8 of 8 rows are tried first|5 problems, ");
     if (tiles_read(in_folder("t.txt"), &table, message)) fail_msg("%s", message);
     assert_int_equal(table.count, before.count + 5);
     const struct tile_row *row = tiles_find(&table, "marlin_gemm", 256, 512, 128, 5);

@@ -306,22 +306,33 @@ static void test_a_good_estimate_needs_one_trial(void **state) {
     search_result_free(&result);
 }
 
-static void test_a_hint_comes_behind_the_default(void **state) {
+/* Behind the default, in their order, as far as they are legal; beyond the limits only those that are tried always. */
+static void test_starts(void **state) {
     (void)state;
-    const struct kernel *kernels[] = {&misled, NULL};
-    const struct trial winner = {.kernel = &misled, .config = {{5, 7, 2}}}, stranger = {.kernel = &elsewhere};
+    const struct kernel *kernels[] = {&picky, NULL};
+    const struct search_start starts[] = {{.kernel = &elsewhere},       {&picky, {{4, 6, 2}}, false},
+                                          {&picky, {{4, 5, 2}}, true},                                /* b is odd */
+                                          {&picky, {{4, 8, 2}}, false}, {&picky, {{0, 0, 0}}, false}, /* the default */
+                                          {&picky, {{3, 8, 2}}, true}};
     struct oracle oracle = {.time = surface};
-    struct search search = make(kernels, &oracle, 2);
+    struct search search = make(kernels, &oracle, 5);
     struct search_result result;
-    search.hint = &winner;
+    search.starts = starts;
+    search.start_count = 6;
     assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 5);
     assert_true(result.trials[0].is_default);
-    expect_config(&result.trials[1], 5, 7, 2);
+    expect_config(&result.trials[1], 4, 6, 2);
+    expect_config(&result.trials[2], 4, 8, 2);
+    expect_config(&result.trials[3], 3, 8, 2);
+    expect_config(&result.trials[4], 1, 0, 0); /* the estimate's next */
     assert_int_equal(result.best, 1);
     search_result_free(&result);
-    search.hint = &stranger;
+    search.trials = 2;
     assert_int_equal(search_run(&search, &result, NULL), 0);
-    assert_ptr_equal(result.trials[1].kernel, &misled);
+    assert_int_equal(result.count, 3);
+    expect_config(&result.trials[1], 4, 6, 2);
+    expect_config(&result.trials[2], 3, 8, 2);
     search_result_free(&result);
 }
 
@@ -525,7 +536,7 @@ int main(void) {
         cmocka_unit_test(test_a_final_that_fails_or_is_stopped),
         cmocka_unit_test(test_announces_what_it_will_try),
         cmocka_unit_test(test_a_good_estimate_needs_one_trial),
-        cmocka_unit_test(test_a_hint_comes_behind_the_default),
+        cmocka_unit_test(test_starts),
         cmocka_unit_test(test_baselines_come_first_whatever_the_limit),
         cmocka_unit_test(test_noise_does_not_replace_the_default),
         cmocka_unit_test(test_faster_needs_more_than_the_noise),

@@ -121,6 +121,32 @@ static void test_what_is_put_is_found_later(void **state) {
     assert_int_equal(query("SELECT count(*) FROM trials WHERE software = 'driver 1' AND uuid = 'GPU-1'"), 2);
 }
 
+static int remember(void *context, const char *name, const char *configuration) {
+    char *lines = context;
+    strcat(strcat(strcat(strcat(lines, name), " "), configuration), "\n");
+    return strlen(lines) > 100 ? 7 : 0;
+}
+
+static void test_replays_in_the_order_of_trials(void **state) {
+    (void)state;
+    const struct config configs[] = {{{2, 3}}, {{1, 4}}, {{1, 3}}};
+    const int orders[] = {3, 1, 2};
+    struct trial_result result = {.status = TRIAL_RUNTIME};
+    char lines[512] = "";
+    struct store *store = open_store();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(store_put(store, &scope, &kernel, &problem, &configs[i], orders[i], &result, &error), 0);
+    assert_int_equal(store_replay(store, &scope, &problem, remember, lines, &error), 0);
+    assert_string_equal(lines, "marlin_gemm/test a=1 b=4\nmarlin_gemm/test a=1 b=3\nmarlin_gemm/test a=2 b=3\n");
+    assert_int_equal(store_replay(store, &scope, &problem, remember, lines, &error), 7);
+    lines[0] = 0;
+    struct problem other = problem;
+    other.m++;
+    assert_int_equal(store_replay(store, &scope, &other, remember, lines, &error), 0);
+    assert_string_equal(lines, "");
+    store_close(store);
+}
+
 static void test_every_part_of_the_key_counts(void **state) {
     (void)state;
     struct trial_result result = {.us = 1};
@@ -389,6 +415,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_what_is_put_is_found_later),
+        TEST(test_replays_in_the_order_of_trials),
         TEST(test_every_part_of_the_key_counts),
         TEST(test_put_replaces_and_forget_removes),
         TEST(test_epilogues_are_apart),

@@ -98,6 +98,47 @@ static void test_throttled_cards_are_named(void **state) {
     expect(0, "table lint @/tiles.txt", "0 findings");
 }
 
+/* The configurations of trials.csv, line by line. */
+static const char *configurations(void) {
+    expect_shell(0, "tail -n +2 @/trials.csv | cut -d, -f7", "");
+    return output;
+}
+
+#define OWN_1 "tile_m=1 tile_n=16 tile_k=4096 unroll=1 threads=1"
+#define OWN_4 "tile_m=4 tile_n=64 tile_k=1024 unroll=2 threads=1"
+
+/* A table of another machine: no time of it counts, but a search begins with its row and those beside it. */
+static void test_old_tables_are_tried_first(void **state) {
+    (void)state;
+    static const char tune[] =
+        "tune --coarse --shapes 128x128 --device cpu --op fp16_gemm --m 1,4 --trials 3 --out @/tiles.txt ";
+    FILE *file = fopen(in_folder("old.txt"), "w");
+    fputs("# tilebook table 1\ndevice Another CPU, avx9, 3 cores\nsoftware cc, kernels 01234567\nregime cold, calls\n"
+          "fp16_gemm 128 128 0 1-2 fp16_gemm/cpu " OWN_1 " 0.01 9 0 9\n"
+          "fp16_gemm 128 128 0 3-8 fp16_gemm/cpu " OWN_4 " 0.01 9 0 9\n"
+          "fp16_gemm 128 128 0 9-16 fp16_gemm/gone tile_m=4 0.01 9 0 9\n"
+          "fp16_gemm 256 128 0 1-16 fp16_gemm/cpu " OWN_4 " 0.01 9 0 9\n",
+          file);
+    fclose(file);
+    expect_shell(0, "cp @/old.txt @/tiles.txt", "");
+    expect(0, tune, "all of them are replaced|tiles.txt: 2 of 4 rows are tried first|6 trials, 6 of them new");
+    const char *first = strchr(configurations(), '\n');
+    assert_int_equal(strncmp(first, "\n" OWN_1 "\n" OWN_4 "\n", strlen(OWN_1 OWN_4) + 3), 0);
+    assert_non_null(strstr(first + 1, "\n" OWN_4 "\n" OWN_1 "\n"));
+    /* The old table is gone and the path is the same: it is stored. */
+    expect_shell(0, "cp @/trials.csv @/first.csv", "");
+    expect(0, tune, "6 trials, 0 of them new");
+    expect_shell(0, "cmp @/trials.csv @/first.csv", "");
+    /* The same from a file; its own row also beyond the limits. */
+    expect_shell(0, "rm @/tiles.txt @/trials.sqlite", "");
+    expect(0,
+           "tune --coarse --shapes 128x128 --device cpu --op fp16_gemm --m 1 --trials 1 --out @/tiles.txt "
+           "--start @/old.txt",
+           "old.txt: 2 of 4 rows are tried first|2 trials, 2 of them new");
+    assert_non_null(strstr(configurations(), "\n" OWN_1 "\n"));
+    expect(1, "tune --shapes 128x128 --device cpu --out @/tiles.txt --start @/none.txt", "--start: |none.txt");
+}
+
 static void test_budget_and_trials_file(void **state) {
     (void)state;
     static const char tune[] =
@@ -486,6 +527,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_tunes_lints_and_resumes),
         TEST(test_throttled_cards_are_named),
+        TEST(test_old_tables_are_tried_first),
         TEST(test_budget_and_trials_file),
         TEST(test_rows_of_other_shapes_stay),
         TEST(test_kill_then_resume),

@@ -25,6 +25,7 @@ enum {
     OPTION_GROUP,
     OPTION_OUT,
     OPTION_STORE,
+    OPTION_START,
     OPTION_FRESH,
     OPTION_REGIME,
     OPTION_FROM_MISSES,
@@ -62,6 +63,11 @@ static const struct argp_option options[] = {
      2},
     {"out", OPTION_OUT, "FILE", 0, "the table (default: results/DEVICE/tiles.txt); trials.csv is written beside it", 3},
     {"store", OPTION_STORE, "FILE", 0, "the trials (default: trials.sqlite beside the table)", 3},
+    {"start", OPTION_START, "FILE", 0,
+     "try the configurations of this table first, be it of other hardware or kernel sources; those of the table that "
+     "is "
+     "replaced are tried first anyway",
+     3},
     {"fresh", OPTION_FRESH, NULL, 0, "forget the stored trials of these problems first", 3},
     {0},
 };
@@ -70,7 +76,8 @@ static const char documentation[] =
     "Searches the best kernel and tile parameters for every problem and writes a tile table.\v"
     "Each trial is verified, timed and stored as it ends. Ctrl-C and kill lose at most the trial that ran: the same "
     "command goes on from there, and one that is complete measures nothing. Rows of an existing table that were made "
-    "for the same device and kernel sources, and for other shapes, are kept.\n\n"
+    "for the same device and kernel sources, and for other shapes, are kept; of others each search tries the "
+    "configurations first, so that after an update of driver or kernels it begins where the old table ended.\n\n"
     "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
     "  tilebook tune --shapes 256x768 --device cpu\n"
@@ -78,7 +85,7 @@ static const char documentation[] =
     "  tilebook tune --from-misses misses.txt --out tiles.txt\n";
 
 struct choices {
-    const char *shapes_text, *device, *m_text, *out, *store, *misses_file;
+    const char *shapes_text, *device, *m_text, *out, *store, *start, *misses_file;
     struct shapes shapes;
     struct misses misses;
     int *m, m_count;
@@ -163,6 +170,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case OPTION_STORE:
         c->store = text;
         return 0;
+    case OPTION_START:
+        c->start = text;
+        return 0;
     case OPTION_FRESH:
         c->fresh = true;
         return 0;
@@ -227,12 +237,13 @@ static int find_paths(const struct choices *c, const struct device *device, stru
     return make_folders(paths->table, error);
 }
 
-/* Before hours of tuning: can the table be written, and is what lies there a table? Rows of an old table
- * that still hold go to `before`. */
-static int check_output(const struct paths *paths, const struct device *d, struct tile_table *before,
+/* Before hours of tuning: can the table be written, and is what lies there a table? That goes to `old`; *holds says
+ * whether it is of this device and these sources. */
+static int check_output(const struct paths *paths, const struct device *d, struct tile_table *old, bool *holds,
                         struct error *error) {
     char message[TILES_MESSAGE], probe[PATH + 8];
-    *before = (struct tile_table){.count = 0};
+    *old = (struct tile_table){.count = 0};
+    *holds = false;
     snprintf(probe, sizeof probe, "%s.probe", paths->csv);
     FILE *file = fopen(probe, "w");
     if (!file)
@@ -240,14 +251,23 @@ static int check_output(const struct paths *paths, const struct device *d, struc
     fclose(file);
     unlink(probe);
     if (access(paths->table, F_OK)) return 0;
-    if (tiles_read(paths->table, before, message))
+    if (tiles_read(paths->table, old, message))
         return error_set(error, "%s; it is in the way of the new table: remove it, or name another with --out",
                          message);
-    if (!tiles_match(before, d->name, d->architecture, d->multiprocessors, d->kernels, message)) return 0;
-    fprintf(stderr, "tilebook: %s: the rows there were measured elsewhere or with other kernels and are replaced\n",
-            paths->table);
-    tiles_free(before);
+    *holds = !tiles_match(old, d->name, d->architecture, d->multiprocessors, d->kernels, message);
+    if (!*holds)
+        fprintf(stderr,
+                "tilebook: %s: the rows there were measured elsewhere or with other kernels: their times do not count, "
+                "and all of them are replaced\n",
+                paths->table);
     return 0;
+}
+
+static int read_start(const char *path, struct tile_table *table, struct error *error) {
+    char message[TILES_MESSAGE];
+    *table = (struct tile_table){.count = 0};
+    if (!path || !tiles_read(path, table, message)) return 0;
+    return error_set(error, "--start: %s", message);
 }
 
 static int write_csv(const struct tune *tune, const char *path, struct error *error) {
@@ -314,21 +334,14 @@ static int pending(const struct tune *tune) {
     return count;
 }
 
-/* Searches and writes. Returns the exit code, or -1 and the error. */
-static int search_and_write(struct tune *tune, const struct paths *paths, struct error *error) {
-    struct tile_table before;
+/* Searches and writes. `before` are rows that still hold; NULL without. Returns the exit code, or -1 and the error. */
+static int search_and_write(struct tune *tune, const struct paths *paths, const struct tile_table *before,
+                            struct error *error) {
     int status = -1;
-    if (check_output(paths, tune->device, &before, error)) return -1;
-    if (tune->patch && before.count && strncmp(before.regime, tune->scope.regime, strlen(tune->scope.regime))) {
-        error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; see --regime",
-                  paths->table, before.regime, tune->scope.regime);
-        tiles_free(&before);
-        return -1;
-    }
-    if (store_open(paths->store, &tune->store, error)) {
-        tiles_free(&before);
-        return -1;
-    }
+    if (tune->patch && before && strncmp(before->regime, tune->scope.regime, strlen(tune->scope.regime)))
+        return error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; see --regime",
+                         paths->table, before->regime, tune->scope.regime);
+    if (store_open(paths->store, &tune->store, error)) return -1;
     tune->interrupted = catch_interrupt();
     int outcome = tune_run(tune, error);
     if (outcome == TUNE_INTERRUPTED && pending(tune)) {
@@ -337,10 +350,25 @@ static int search_and_write(struct tune *tune, const struct paths *paths, struct
                 pending(tune), tune->count, paths->table);
         status = 130;
     } else if (outcome >= 0) {
-        status = write_results(tune, paths, &before, error);
+        status = write_results(tune, paths, before, error);
         if (status == 0 && outcome == TUNE_INTERRUPTED) status = 130;
     }
-    tiles_free(&before);
+    return status;
+}
+
+static int begin_with_tables(struct tune *tune, const struct choices *c, const struct paths *paths,
+                             struct error *error) {
+    struct tile_table old, start;
+    bool holds;
+    int status = -1;
+    if (check_output(paths, tune->device, &old, &holds, error)) return -1;
+    if (!read_start(c->start, &start, error)) {
+        tune->starts[0] = (struct tune_start){&old, paths->table};
+        tune->starts[1] = (struct tune_start){&start, c->start};
+        status = search_and_write(tune, paths, holds ? &old : NULL, error);
+    }
+    tiles_free(&start);
+    tiles_free(&old);
     return status;
 }
 
@@ -374,7 +402,7 @@ static int run_on(struct supervisor *supervisor, struct choices *c, struct error
         fprintf(stderr, "tilebook: %s\n", error->text);
         status = 2;
     } else if (!find_paths(c, device, &paths, error)) {
-        status = search_and_write(&tune, &paths, error);
+        status = begin_with_tables(&tune, c, &paths, error);
     }
     store_close(tune.store);
     tune_free(&tune);

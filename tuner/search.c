@@ -160,14 +160,6 @@ static int run_baselines(struct state *state) {
                      search->device->id);
 }
 
-/* What won nearby is often right here: the estimate knows less than a measurement. */
-static int run_hint(struct state *state) {
-    const struct search *search = state->search;
-    const struct trial *hint = search->hint;
-    if (!hint || !relevant(search, hint->kernel) || !legal(search, hint->kernel, &hint->config)) return 0;
-    return run_trial(state, hint->kernel, &hint->config, false);
-}
-
 /* In the place of a search. */
 static int run_known(struct state *state) {
     const struct search *search = state->search;
@@ -186,6 +178,19 @@ static bool within_limits(const struct state *state) {
     const struct search *search = state->search;
     return (!search->trials || state->result->count < search->trials) &&
            (!search->seconds || state->elapsed_s < search->seconds);
+}
+
+/* The estimate knows less than a measurement, be it of another m, card or driver. */
+static int run_starts(struct state *state) {
+    const struct search *search = state->search;
+    for (int i = 0; i < search->start_count; i++) {
+        const struct search_start *start = &search->starts[i];
+        if (!relevant(search, start->kernel) || !legal(search, start->kernel, &start->config)) continue;
+        if (!start->always && !within_limits(state)) continue;
+        int status = run_trial(state, start->kernel, &start->config, false);
+        if (status) return status;
+    }
+    return 0;
 }
 
 static const struct candidate *next_by_estimate(struct state *state) {
@@ -372,7 +377,7 @@ int search_run(const struct search *search, struct search_result *result, struct
     if (!status && search->known) {
         status = run_known(&state);
     } else if (!status) {
-        if (within_limits(&state)) status = run_hint(&state);
+        status = run_starts(&state);
         if (!status) status = enumerate(&state);
         if (!status) status = explore(&state);
     }

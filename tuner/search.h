@@ -53,11 +53,19 @@ struct finals {
     double incumbent_us;
 };
 
+/* What a search need not come to by itself; passed over where it is not legal. */
+struct search_start {
+    const struct kernel *kernel;
+    struct config config;
+    bool always; /* whatever the limits */
+};
+
 struct search {
     const struct device *device;
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
     struct problem problem;
-    const struct trial *hint;  /* the winner of a problem like this one, to be tried early; NULL without */
+    const struct search_start *starts; /* tried first, in this order */
+    int start_count;
     const struct trial *known; /* not NULL: in place of a search these are tried; the first is the incumbent */
     int known_count;
     int m_low;      /* the winner must be legal from here up to problem.m */
@@ -86,11 +94,11 @@ struct search_result {
 };
 
 /* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
- * limits); the hint; the legal space in order of the estimate; from the ninth trial on by turns that and the legal
- * neighbours of the leader, one parameter a step away. The choice depends on nothing but the results: a
- * search that is fed stored results takes the same path, and one with larger limits and the same hint goes on from
- * there. `result` is valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with
- * no trials if no configuration of any is legal, and `error` says why there is no default. */
+ * limits); the starts; the legal space in order of the estimate; from the ninth trial on by turns that and the legal
+ * neighbours of the leader, one parameter a step away. The choice depends on nothing but the starts and the results: a
+ * search that is fed stored results takes the same path, and one with larger limits goes on from there. `result` is
+ * valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with no trials if no
+ * configuration of any is legal, and `error` says why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 void search_result_free(struct search_result *result);
 /* Microseconds of the winner, which must be there, and of the default (0 if it did not work): by turns where they were

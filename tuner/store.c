@@ -9,7 +9,7 @@ enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
 
 struct store {
     sqlite3 *database;
-    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret;
+    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret, *replay;
     char path[512];
 };
 
@@ -91,6 +91,8 @@ static const char put_sql[] =
     " clock, sm_mhz, memory_mhz, celsius, watts, throttle, sample_us, \"order\", software, uuid)"
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
     " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
+
+static const char replay_sql[] = "SELECT kernel, configuration FROM trials" WHERE_PROBLEM " ORDER BY \"order\", id";
 
 static const char forget_sql[] = "DELETE FROM trials" WHERE_PROBLEM;
 
@@ -175,7 +177,8 @@ static int set_up(struct store *store, struct error *error) {
                       {put_final_sql, &store->put_final},
                       {forget_finals_sql, &store->forget_finals},
                       {put_regret_sql, &store->put_regret},
-                      {forget_regret_sql, &store->forget_regret}};
+                      {forget_regret_sql, &store->forget_regret},
+                      {replay_sql, &store->replay}};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
         if (sqlite3_prepare_v2(store->database, statements[i].sql, -1, statements[i].statement, NULL) != SQLITE_OK)
             return fail(store, error);
@@ -208,6 +211,7 @@ void store_close(struct store *store) {
     sqlite3_finalize(store->forget_finals);
     sqlite3_finalize(store->put_regret);
     sqlite3_finalize(store->forget_regret);
+    sqlite3_finalize(store->replay);
     sqlite3_close(store->database);
     free(store);
 }
@@ -322,6 +326,19 @@ int store_put(struct store *store, const struct store_scope *scope, const struct
     bind_text(row, 34, scope->software);
     bind_text(row, 35, scope->uuid);
     return run_once(store, row, error);
+}
+
+int store_replay(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                 int (*visit)(void *context, const char *kernel, const char *configuration), void *context,
+                 struct error *error) {
+    sqlite3_stmt *row = store->replay;
+    int status = 0, code = SQLITE_DONE;
+    bind_problem(row, scope, problem);
+    while (!status && (code = sqlite3_step(row)) == SQLITE_ROW)
+        status = visit(context, (const char *)sqlite3_column_text(row, 0), (const char *)sqlite3_column_text(row, 1));
+    if (!status && code != SQLITE_DONE) status = fail(store, error);
+    sqlite3_reset(row);
+    return status;
 }
 
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,

@@ -40,6 +40,12 @@ int store_put_final(struct store *store, const struct store_scope *scope, const 
 /* What a table's row loses at an m that it was not made for, and to whom; in place of what was known of the problem. */
 int store_put_regret(struct store *store, const struct store_scope *scope, const struct problem *problem,
                      const struct trial *row, const struct trial *best, double regret, struct error *error);
+/* The configurations that were tried of the problem, in the order of `order`. Not 0 from `visit` ends it and is
+ * returned.
+ */
+int store_replay(struct store *store, const struct store_scope *scope, const struct problem *problem,
+                 int (*visit)(void *context, const char *kernel, const char *configuration), void *context,
+                 struct error *error);
 /* Removes all that is stored of the problem in this scope. */
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);

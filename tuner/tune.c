@@ -209,6 +209,38 @@ static const struct trial *hint(const struct tune *tune) {
                : NULL;
 }
 
+/* What is stored first, so that a search that goes on comes by where it was; last what won at the m below. */
+static int find_starts(struct tune *tune, const struct tune_item *item, struct starts *starts) {
+    const struct kernel *const *kernels = tune->supervisor->kernels;
+    const struct trial *before = hint(tune);
+    if (!tune->forget && starts_add_stored(starts, tune->store, &tune->scope, kernels, &item->problem, &tune->error))
+        return -1;
+    for (int i = 0; i < TUNE_STARTS; i++)
+        if (tune->starts[i].table &&
+            starts_add_rows(starts, tune->starts[i].table, tune->device, kernels, &item->problem, NULL, &tune->error))
+            return -1;
+    return before ? starts_add(starts, before->kernel, &before->config, false, &tune->error) : 0;
+}
+
+/* Says how many rows there are to begin with. */
+static int tell_starts(struct tune *tune, const struct tune_start *start) {
+    size_t count = 0;
+    int status = 0;
+    if (!start->table || !start->table->count) return 0;
+    bool *taken = calloc(start->table->count, sizeof *taken);
+    if (!taken) return error_set(&tune->error, "out of memory");
+    for (int i = 0; i < tune->count && !status; i++) {
+        struct starts starts = {.list = NULL};
+        status = starts_add_rows(&starts, start->table, tune->device, tune->supervisor->kernels,
+                                 &tune->items[i].problem, taken, &tune->error);
+        starts_free(&starts);
+    }
+    for (size_t r = 0; r < start->table->count; r++) count += taken[r];
+    progress_line(tune->progress, "%s: %zu of %zu rows are tried first", start->path, count, start->table->count);
+    free(taken);
+    return status;
+}
+
 /* A search that so far only replays stored trials needs no compiled code. */
 static void expect(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config) {
@@ -224,11 +256,14 @@ static int run_search(struct tune *tune, const struct search *search, struct tun
 }
 
 static int search_item(struct tune *tune, struct tune_item *item) {
+    struct starts starts = {.list = NULL};
+    int status = find_starts(tune, item, &starts);
     struct search search = {
         .device = tune->device,
         .kernels = tune->supervisor->kernels,
         .problem = item->problem,
-        .hint = hint(tune),
+        .starts = starts.list,
+        .start_count = starts.count,
         .m_low = item->m_low,
         .trials = tune->trials,
         .trial = trial,
@@ -243,7 +278,8 @@ static int search_item(struct tune *tune, struct tune_item *item) {
         if (search.seconds <= 0) search.seconds = 1e-9;
     }
     tune->fresh_before = tune->fresh;
-    int status = run_search(tune, &search, item);
+    if (!status) status = run_search(tune, &search, item);
+    starts_free(&starts);
     if (tune->ahead) ahead_clear(tune->ahead);
     if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
     if (status == 0 || status == TUNE_SKIPPED) report(tune, item);
@@ -294,6 +330,7 @@ int tune_run(struct tune *tune, struct error *error) {
     /* One core is left to the process that measures. */
     if (tune->device->backend == BACKEND_CUDA)
         tune->ahead = ahead_create(tune->device, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
+    for (int i = 0; i < TUNE_STARTS && !status; i++) status = tell_starts(tune, &tune->starts[i]);
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     if (!status && tune->refine) status = ranges_refine(tune);

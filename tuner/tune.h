@@ -9,8 +9,7 @@
 #include "bench/shapes.h"
 #include "kernels/tiles.h"
 #include "bench/progress.h"
-#include "tuner/search.h"
-#include "tuner/store.h"
+#include "tuner/starts.h"
 #include "tuner/supervisor.h"
 
 /* One point of the table: a problem, and how far down its row reaches. */
@@ -22,6 +21,13 @@ struct tune_item {
     bool held_out;     /* an m to test a row at */
     double regret;     /* what that row lost there, as a share of the best known time */
 };
+
+/* A table whose configurations are tried first: of this device and these sources or of others. */
+struct tune_start {
+    const struct tile_table *table; /* NULL without */
+    const char *path;
+};
+enum { TUNE_STARTS = 2 };
 
 struct tune {
     struct supervisor *supervisor; /* open; its kernels are searched */
@@ -36,7 +42,8 @@ struct tune {
     bool forget;        /* what is stored of a problem, before it is searched */
     enum regime regime; /* as scope.regime says it */
     double budget_s;    /* of all, stored trials included; 0 for none */
-    bool patch;         /* the items mend a table and do not replace its rows */
+    struct tune_start starts[TUNE_STARTS];
+    bool patch;                               /* the items mend a table and do not replace its rows */
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
 
     /* filled by tune_run */
