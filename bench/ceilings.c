@@ -198,15 +198,20 @@ static const struct kernel *matrix_kernel(enum backend backend) {
     return NULL;
 }
 
-int measure_ceilings(struct device *device, struct ceilings *ceilings, struct error *error) {
+int measure_bandwidth(struct device *device, struct ceilings *ceilings, struct error *error) {
     bool gpu = device->backend == BACKEND_CUDA;
-    int cube = gpu ? GPU_CUBE : CPU_CUBE;
-    struct problem problem = {.op = OP_FP16_GEMM, .m = cube, .n = cube, .k = cube};
-    const struct kernel *kernel = matrix_kernel(device->backend);
     *ceilings = (struct ceilings){0};
-    if (!kernel) return error_set(error, "no fp16_gemm kernel for %s", device->id);
     if (gpu ? gpu_bandwidth(device, ceilings, error) : cpu_bandwidth(device, ceilings, error))
         return error_prefix(error, "measuring the bandwidth");
+    return 0;
+}
+
+int measure_ceilings(struct device *device, struct ceilings *ceilings, struct error *error) {
+    int cube = device->backend == BACKEND_CUDA ? GPU_CUBE : CPU_CUBE;
+    struct problem problem = {.op = OP_FP16_GEMM, .m = cube, .n = cube, .k = cube};
+    const struct kernel *kernel = matrix_kernel(device->backend);
+    if (!kernel) return error_set(error, "no fp16_gemm kernel for %s", device->id);
+    if (measure_bandwidth(device, ceilings, error)) return -1;
     if (time_matrix(device, kernel, &problem, ceilings, error)) return error_prefix(error, "measuring the matrix rate");
     return 0;
 }

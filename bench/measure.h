@@ -72,6 +72,8 @@ struct ceilings {
     struct gpu_state state; /* after them; the reasons or-ed over the matrix samples */
 };
 int measure_ceilings(struct device *device, struct ceilings *ceilings, struct error *error);
+/* The two of the bandwidth alone; a tenth of a second on a GPU. */
+int measure_bandwidth(struct device *device, struct ceilings *ceilings, struct error *error);
 
 /* --- the procedure apart from its clock --- */
 

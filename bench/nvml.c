@@ -8,6 +8,18 @@
 struct nvml_handle;
 enum { NVML_SUCCESS = 0, NVML_CLOCK_SM = 1, NVML_CLOCK_MEMORY = 2, NVML_TEMPERATURE_GPU = 0 };
 
+struct nvml_memory_v2 {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+};
+static const unsigned memory_version = sizeof(struct nvml_memory_v2) | 2u << 24;
+
+struct nvml_process_v2 {
+    unsigned pid;
+    unsigned long long bytes; /* all ones if the driver does not tell */
+    unsigned gpu_instance, compute_instance;
+};
+
 static struct {
     int (*init)(void);
     int (*by_uuid)(const char *uuid, struct nvml_handle **handle);
@@ -15,6 +27,8 @@ static struct {
     int (*temperature)(struct nvml_handle *, int sensor, unsigned *celsius);
     int (*power)(struct nvml_handle *, unsigned *milliwatts);
     int (*throttle)(struct nvml_handle *, unsigned long long *reasons);
+    int (*memory)(struct nvml_handle *, struct nvml_memory_v2 *);                      /* NULL before 510 */
+    int (*processes)(struct nvml_handle *, unsigned *count, struct nvml_process_v2 *); /* likewise */
 } api;
 
 static int resolve(void *library, const char *name, void *pointer) {
@@ -35,23 +49,62 @@ static int load(void) {
     if (resolve(library, "nvmlDeviceGetCurrentClocksEventReasons", &api.throttle) &&
         resolve(library, "nvmlDeviceGetCurrentClocksThrottleReasons", &api.throttle))
         return -1;
+    resolve(library, "nvmlDeviceGetMemoryInfo_v2", &api.memory);
+    resolve(library, "nvmlDeviceGetComputeRunningProcesses_v3", &api.processes);
     return api.init() == NVML_SUCCESS ? 0 : -1;
 }
 
-struct gpu_state nvml_state(const struct device *device) {
+/* NULL without NVML, or if it does not know the device. */
+static struct nvml_handle *find(const struct device *device) {
     static int loaded = 1; /* 1: not tried yet */
-    struct gpu_state state = {0};
     struct nvml_handle *handle;
-    unsigned value;
-    if (device->backend != BACKEND_CUDA) return state;
+    if (device->backend != BACKEND_CUDA) return NULL;
     if (loaded == 1) loaded = load();
-    if (loaded || api.by_uuid(device->uuid, &handle) != NVML_SUCCESS) return state;
+    return loaded || api.by_uuid(device->uuid, &handle) != NVML_SUCCESS ? NULL : handle;
+}
+
+struct gpu_state nvml_state(const struct device *device) {
+    struct gpu_state state = {0};
+    struct nvml_handle *handle = find(device);
+    unsigned value;
+    if (!handle) return state;
     if (api.clock(handle, NVML_CLOCK_SM, &value) == NVML_SUCCESS) state.sm_mhz = (int)value;
     if (api.clock(handle, NVML_CLOCK_MEMORY, &value) == NVML_SUCCESS) state.memory_mhz = (int)value;
     if (api.temperature(handle, NVML_TEMPERATURE_GPU, &value) == NVML_SUCCESS) state.celsius = (int)value;
     if (api.power(handle, &value) == NVML_SUCCESS) state.watts = value / 1e3;
     if (api.throttle(handle, &state.throttle) != NVML_SUCCESS) state.throttle = 0;
     return state;
+}
+
+bool nvml_use(const struct device *device, struct gpu_use *use) {
+    struct nvml_memory_v2 info = {.version = memory_version};
+    struct nvml_process_v2 processes[NVML_PROCESSES];
+    struct nvml_handle *handle = find(device);
+    unsigned count = NVML_PROCESSES;
+    *use = (struct gpu_use){.used = 0};
+    if (!handle || !api.memory || api.memory(handle, &info) != NVML_SUCCESS) return false;
+    use->used = info.used;
+    if (!api.processes || api.processes(handle, &count, processes) != NVML_SUCCESS) return true;
+    for (unsigned i = 0; i < count && i < NVML_PROCESSES; i++) {
+        use->processes[use->count].pid = processes[i].pid;
+        use->processes[use->count++].bytes = ~processes[i].bytes ? processes[i].bytes : 0;
+    }
+    return true;
+}
+
+static double gib(size_t bytes) {
+    return (double)bytes / (1 << 30);
+}
+
+const char *nvml_use_text(const struct device *device, const struct gpu_use *use, char text[NVML_USE]) {
+    int used = snprintf(text, NVML_USE, "%.2f GiB of %s are in use%s", gib(use->used), device->id,
+                        use->count ? ":" : "; NVML names no process");
+    for (int i = 0; i < use->count; i++) {
+        used += snprintf(text + used, NVML_USE - (size_t)used, "%s process %u", i ? "," : "", use->processes[i].pid);
+        if (use->processes[i].bytes)
+            used += snprintf(text + used, NVML_USE - (size_t)used, " (%.2f GiB)", gib(use->processes[i].bytes));
+    }
+    return text;
 }
 
 /* By bit, as nvml.h numbers them. */

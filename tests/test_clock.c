@@ -326,6 +326,26 @@ static int tear_down(void **state) {
     return system(command);
 }
 
+/* --- memory that others hold --- */
+
+static int memory_is_told(void *data) {
+    struct gpu_use use;
+    char text[NVML_USE];
+    (void)data;
+    if (!nvml_use(&device, &use) || use.used || use.count) return 1;
+    nvml->used = 5ull << 29;
+    if (!nvml_use(&device, &use) || use.used != (size_t)5 << 29) return 2;
+    return strcmp(nvml_use_text(&device, &use, text),
+                  "2.50 GiB of cuda:0 are in use: process 4242 (1.50 GiB), process 77")
+               ? fprintf(stderr, "%s\n", text)
+               : 0;
+}
+
+static void who_holds_memory_is_told(void **state) {
+    (void)state;
+    in_child(memory_is_told, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streams_are_timed),
@@ -334,6 +354,7 @@ int main(void) {
         cmocka_unit_test(half_an_attachment_is_undone),
         cmocka_unit_test(states_are_kept),
         cmocka_unit_test(bad_states_are_refused),
+        cmocka_unit_test(who_holds_memory_is_told),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

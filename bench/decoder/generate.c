@@ -7,6 +7,9 @@
 /* Steps that may be under way: one runs while the host reads the token of the one before. */
 enum { AHEAD = 2 };
 
+/* A bench prefills no more once it has done so for this long. */
+static const double prefill_limit_s = 1;
+
 struct run {
     struct model *model;
     const struct model_config *config;
@@ -36,8 +39,7 @@ static int choose(struct run *run, int position) {
 }
 
 /* The first sequence comes last, so that its logits stay. */
-static int prefill(struct run *run) {
-    double start = now();
+static int prefill_once(struct run *run) {
     struct generation *out = run->out;
     int count = run->prompt_count;
     for (int i = run->options->batch - 1; i >= 0; i--) {
@@ -46,8 +48,19 @@ static int prefill(struct run *run) {
         if (run->options->max_tokens > 0 && (run->tokens[i] = choose(run, count - 1)) < 0) return -1;
         run->positions[i] = count;
     }
+    return 0;
+}
+
+static int prefill(struct run *run) {
+    struct generation *out = run->out;
+    double start = now(), before = start;
+    do {
+        if (prefill_once(run)) return -1;
+        double after = now();
+        out->prefill_seconds[out->prefills++] = after - before;
+        before = after;
+    } while (run->options->bench && out->prefills < GENERATE_PREFILLS && before - start < prefill_limit_s);
     if (run->options->max_tokens > 0) out->ids[out->count++] = run->tokens[0];
-    out->prefill_seconds = now() - start;
     return 0;
 }
 
@@ -180,7 +193,7 @@ static int prepare(struct run *run) {
     if (model_prepare(run->model, run->prompt_count, run->error) ||
         model_prepare_steps(run->model, run->options->batch, run->error))
         return -1;
-    return run->options->warm_up ? warm_up(run) : 0;
+    return run->options->bench ? warm_up(run) : 0;
 }
 
 int generate(struct model *model, const struct model_config *config, const struct tokenizer *tokenizer,

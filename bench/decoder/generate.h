@@ -16,17 +16,20 @@ struct generate_options {
     int context; /* of the model */
     int batch;   /* sequences of the model, each with a prompt of its own; beyond 1 only greedily, ignoring eos */
     bool ignore_eos;
-    bool warm_up; /* run the model before the clock starts */
+    bool bench; /* run the model before the clock starts, and prefill several times */
 };
+
+enum { GENERATE_PREFILLS = 5 };
 
 struct generation {
     int *ids; /* the new ones of the first sequence, an end-of-text token included */
     int count, batch;
-    double prefill_seconds; /* the prompts, and choosing the first tokens */
-    double *step_seconds;   /* `count - 1`: each further token of all sequences */
-    float *logits;          /* of the last position that ran, of the first sequence; vocab */
-    const char *stop;       /* "eos", "length", "context" */
-    const char *clock;      /* of the steps: "GPU events" or "host clock" */
+    double prefill_seconds[GENERATE_PREFILLS]; /* the prompts, and choosing the first tokens; each time */
+    int prefills;
+    double *step_seconds; /* `count - 1`: each further token of all sequences */
+    float *logits;        /* of the last position that ran, of the first sequence; vocab */
+    const char *stop;     /* "eos", "length", "context" */
+    const char *clock;    /* of the steps: "GPU events" or "host clock" */
 };
 
 /* The prompts, (batch, prompt_count), must not be empty. Greedy steps run ahead of the host, which reads their tokens

@@ -442,8 +442,9 @@ struct model_memory model_memory(const struct model *model) {
     };
 }
 
-double model_bytes_per_step(const struct model *model) {
-    double bytes = (double)linear_bytes(&model->weights.head);
+double model_bytes_per_step(const struct model *model, double positions) {
+    double each = (double)model->kv_bytes / model->options.sequences / model->options.context;
+    double bytes = (double)linear_bytes(&model->weights.head) + positions * each;
     for (int i = 0; i < model->config->layers; i++)
         for (int which = 0; which < LAYER_LINEARS; which++)
             bytes += (double)linear_bytes(&model->weights.layers[i].linear[which]);

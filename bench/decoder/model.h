@@ -71,8 +71,8 @@ int model_prepare_steps(struct model *model, int count, struct error *error);
 
 bool model_on_gpu(const struct model *model);
 struct model_memory model_memory(const struct model *model);
-/* Bytes of weights that one step reads. */
-double model_bytes_per_step(const struct model *model);
+/* Bytes that one step reads: weights, and the keys and values of so many positions, of all sequences together. */
+double model_bytes_per_step(const struct model *model, double positions);
 /* Prints "op k=K n=N m=M kernel configuration tuned|default" for each that ran, one a line, to `stream`; where a
  * table was given but not used, why. */
 void model_print_plans(const struct model *model, FILE *stream);

@@ -2,13 +2,14 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct figures {
     int steps;
-    double prefill_ms, prefill_tok_s;
-    double p50_ms, p99_ms, tok_s, gbs; /* 0 without a step */
+    double prefill_ms, prefill_sd_ms, prefill_tok_s;
+    double mean_ms, sd_ms, p50_ms, p99_ms, tok_s, gbs; /* 0 without a step */
     char hash[17];
 };
 
@@ -17,26 +18,38 @@ static int ascending(const void *left, const void *right) {
     return a < b ? -1 : a > b;
 }
 
+/* Of `count` samples, at least one; the deviation is that of the sample, 0 for a single one. */
+static void mean_of(const double *seconds, int count, double *mean_ms, double *sd_ms) {
+    double sum = 0, squares = 0;
+    for (int i = 0; i < count; i++) sum += seconds[i];
+    double mean = sum / count;
+    for (int i = 0; i < count; i++) squares += (seconds[i] - mean) * (seconds[i] - mean);
+    *mean_ms = mean * 1e3;
+    *sd_ms = count > 1 ? sqrt(squares / (count - 1)) * 1e3 : 0;
+}
+
+/* Step i of `steps` attends to the prompt and i + 1 tokens behind it. */
 static void step_figures(const struct report *report, struct figures *figures) {
     const struct generation *g = report->generation;
     size_t count = (size_t)figures->steps;
-    double *sorted = malloc(count * sizeof *sorted), sum = 0;
+    double *sorted = malloc(count * sizeof *sorted);
     if (!sorted) return;
     memcpy(sorted, g->step_seconds, count * sizeof *sorted);
     qsort(sorted, count, sizeof *sorted, ascending);
-    for (size_t i = 0; i < count; i++) sum += sorted[i];
+    mean_of(sorted, figures->steps, &figures->mean_ms, &figures->sd_ms);
     figures->p50_ms = sorted[count / 2] * 1e3;
     figures->p99_ms = sorted[(count * 99 - 1) / 100] * 1e3;
-    figures->tok_s = (double)g->batch * (double)count / sum;
-    figures->gbs = model_bytes_per_step(report->model) * (double)count / sum / 1e9;
+    figures->tok_s = g->batch / figures->mean_ms * 1e3;
+    double positions = g->batch * (report->prompt_count + (figures->steps + 1) / 2.0);
+    figures->gbs = model_bytes_per_step(report->model, positions) / figures->mean_ms / 1e6;
     free(sorted);
 }
 
 static struct figures figures_of(const struct report *report) {
     const struct generation *g = report->generation;
-    struct figures figures = {.steps = g->count > 1 ? g->count - 1 : 0,
-                              .prefill_ms = g->prefill_seconds * 1e3,
-                              .prefill_tok_s = g->batch * report->prompt_count / g->prefill_seconds};
+    struct figures figures = {.steps = g->count > 1 ? g->count - 1 : 0};
+    mean_of(g->prefill_seconds, g->prefills, &figures.prefill_ms, &figures.prefill_sd_ms);
+    figures.prefill_tok_s = g->batch * report->prompt_count / figures.prefill_ms * 1e3;
     snprintf(figures.hash, sizeof figures.hash, "%016" PRIx64, generation_hash(g, report->config->vocab));
     if (figures.steps) step_figures(report, &figures);
     return figures;
@@ -76,17 +89,27 @@ static void print_plans(const struct report *report, FILE *stream) {
     free(lines);
 }
 
+static void print_steps(const struct report *report, const struct figures *f, FILE *stream) {
+    const struct generation *g = report->generation;
+    fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/%s (median; mean %.3f, deviation %.3f, p99 %.3f; %s), ",
+            f->steps, f->tok_s, f->p50_ms, g->batch > 1 ? "step" : "token", f->mean_ms, f->sd_ms, f->p99_ms, g->clock);
+    fprintf(stream, "%.1f GB/s of weights and cache", f->gbs);
+    if (report->ceiling_gbs > 0)
+        fprintf(stream, ", %.1f %% of the %.0f that were measured here", 100 * f->gbs / report->ceiling_gbs,
+                report->ceiling_gbs);
+    fputc('\n', stream);
+}
+
 void report_print(const struct report *report, FILE *stream) {
     struct figures f = figures_of(report);
     const struct generation *g = report->generation;
     fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
             report->synthetic ? ", synthetic weights" : "");
     if (g->batch > 1) fprintf(stream, "batch    %d sequences\n", g->batch);
-    fprintf(stream, "prefill  %d tokens, %.1f ms, %.1f tok/s\n", g->batch * report->prompt_count, f.prefill_ms,
-            f.prefill_tok_s);
-    if (f.steps)
-        fprintf(stream, "decode   %d steps, %.2f tok/s, %.3f ms/%s (median; p99 %.3f; %s), %.1f GB/s of weights\n",
-                f.steps, f.tok_s, f.p50_ms, g->batch > 1 ? "step" : "token", f.p99_ms, g->clock, f.gbs);
+    fprintf(stream, "prefill  %d tokens, %.1f ms", g->batch * report->prompt_count, f.prefill_ms);
+    if (g->prefills > 1) fprintf(stream, " (mean of %d; deviation %.2f)", g->prefills, f.prefill_sd_ms);
+    fprintf(stream, ", %.1f tok/s\n", f.prefill_tok_s);
+    if (f.steps) print_steps(report, &f, stream);
     fprintf(stream, "stopped  %s, %d tokens\n", g->stop, g->count);
     print_memory(report, stream);
     print_plans(report, stream);
@@ -115,19 +138,32 @@ static json_t *json_memory(const struct report *report) {
                      (json_int_t)memory.embedding);
 }
 
-static json_t *json_report(const struct report *report) {
+static json_t *json_figures(const struct report *report) {
     struct figures f = figures_of(report);
     const struct generation *g = report->generation;
-    return json_pack(
-        "{s:o, s:o, s:s%, s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:f, s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:o, s:s, "
-        "s:o, s:s}",
-        "prompt_ids", json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count), "text",
-        report->text, report->text_bytes, "stop", g->stop, "method", method_name(report->method), "device",
-        report->device->id, "device_name", report->device->name, "synthetic_weights", report->synthetic, "batch",
-        g->batch, "context", report->context, "prefill_ms", f.prefill_ms, "prefill_tok_s", f.prefill_tok_s,
-        "decode_steps", f.steps, "clock", g->clock, "tok_s", f.tok_s, "ms_per_token", f.p50_ms, "ms_per_token_p99",
-        f.p99_ms, "gb_s", f.gbs, "memory", json_memory(report), "tiles", report->table, "configurations",
-        json_plans(report), "logits_fnv1a64", f.hash);
+    return json_pack("{s:f, s:f, s:i, s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "prefill_ms", f.prefill_ms,
+                     "prefill_ms_sd", f.prefill_sd_ms, "prefills", g->prefills, "prefill_tok_s", f.prefill_tok_s,
+                     "decode_steps", f.steps, "clock", g->clock, "tok_s", f.tok_s, "ms_per_token", f.p50_ms,
+                     "ms_per_token_mean", f.mean_ms, "ms_per_token_sd", f.sd_ms, "ms_per_token_p99", f.p99_ms, "gb_s",
+                     f.gbs, "logits_fnv1a64", f.hash);
+}
+
+static json_t *json_report(const struct report *report) {
+    const struct generation *g = report->generation;
+    json_t *figures = json_figures(report);
+    json_t *object = json_pack(
+        "{s:o, s:o, s:s%, s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:f, s:o, s:s, s:b, s:o}", "prompt_ids",
+        json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count), "text", report->text,
+        report->text_bytes, "stop", g->stop, "method", method_name(report->method), "device", report->device->id,
+        "device_name", report->device->name, "synthetic_weights", report->synthetic, "batch", g->batch, "context",
+        report->context, "ceiling_gb_s", report->ceiling_gbs, "memory", json_memory(report), "tiles", report->table,
+        "tuned", report->tuned, "configurations", json_plans(report));
+    if (object && json_object_update(object, figures)) {
+        json_decref(object);
+        object = NULL;
+    }
+    json_decref(figures);
+    return object;
 }
 
 int report_print_json(const struct report *report, FILE *stream, struct error *error) {

@@ -14,6 +14,8 @@ struct report {
     bool synthetic;
     int context;
     const char *table;  /* where the configurations came from */
+    bool tuned;         /* from a tile table */
+    double ceiling_gbs; /* what reading the device's memory gave; 0 if that was not measured */
     const char *regime; /* in which they were measured; NULL for built-in ones */
     const int *prompt;
     int prompt_count;
@@ -22,8 +24,8 @@ struct report {
     size_t text_bytes;
 };
 
-/* tok/s of all sequences, ms a token of each, GB/s, memory by part, the configurations that ran, a hash of the last
- * logits. */
+/* tok/s of all sequences, ms a token of each, GB/s of weights and cached keys and values, each byte counted once,
+ * memory by part, the configurations that ran, a hash of the last logits. */
 void report_print(const struct report *report, FILE *stream);
 /* The same and the ids and text as one object on one line. */
 int report_print_json(const struct report *report, FILE *stream, struct error *error);

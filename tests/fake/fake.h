@@ -30,6 +30,18 @@ struct fake_cupti {
 struct fake_nvml {
     int calls;
     int slow_from; /* from this call on 1200 MHz in hardware slowdown instead of 1980 MHz; 0: never */
+    uint64_t used; /* bytes of memory, by two processes */
+};
+
+/* As NVML declares them: nvmlMemory_v2_t, nvmlProcessInfo_t. */
+struct fake_memory {
+    unsigned version;
+    unsigned long long total, reserved, free, used;
+};
+struct fake_process {
+    unsigned pid;
+    unsigned long long bytes;
+    unsigned gpu_instance, compute_instance;
 };
 
 #endif

@@ -41,3 +41,20 @@ int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *rea
     *reasons = slow() ? 0x8 : 0x4;
     return 0;
 }
+
+int nvmlDeviceGetMemoryInfo_v2(void *handle, struct fake_memory *memory) {
+    (void)handle;
+    memory->used = fake.used;
+    return memory->version == (40 | 2u << 24) ? 0 : 2;
+}
+
+/* One that tells its memory and one that does not. */
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, struct fake_process *processes) {
+    (void)handle;
+    if (!fake.used || *count < 2) *count = 0;
+    if (!*count) return 0;
+    *count = 2;
+    processes[0] = (struct fake_process){.pid = 4242, .bytes = 3ull << 29};
+    processes[1] = (struct fake_process){.pid = 77, .bytes = ~0ull};
+    return 0;
+}

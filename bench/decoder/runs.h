@@ -1,0 +1,35 @@
+/* The table of `tilebook decode --report`: a run a row, as text, CSV, markdown or JSON. */
+#ifndef TILEBOOK_DECODER_RUNS_H
+#define TILEBOOK_DECODER_RUNS_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "bench/decoder/options.h"
+
+/* Numbers are NaN where there is none. */
+struct runs_row {
+    const char *method;
+    double batch, ctx, prompt, tuned;
+    double decode_tok_s, prefill_tok_s;
+    double ttft_ms; /* until every sequence has its first token; the mean of `prefills` */
+    double mean_ms, sd_ms, p50_ms, p99_ms, steps;
+    double gb_s, share; /* share of what reading the device's memory gave in the same process, in percent */
+    double weights_gib, kv_gib, scratch_gib, total_gib;
+    char note[512]; /* why there is nothing; "" */
+};
+
+/* Runs them all, each in a process of its own. -1 if none gave figures or a file could not be written; the rows say
+ * what else failed. */
+int runs_table(const struct decode_options *options, struct error *error);
+
+/* What was measured on, then the head; a row. Errors are left to ferror. */
+void runs_text_begin(FILE *file, const char *about);
+void runs_text_put(FILE *file, const struct runs_row *row);
+void runs_markdown_begin(FILE *file, const char *about);
+void runs_markdown_put(FILE *file, const struct runs_row *row);
+void runs_csv_begin(FILE *file);
+void runs_csv_put(FILE *file, const struct runs_row *row);
+json_t *runs_json(const struct runs_row *row);
+
+#endif
