@@ -294,6 +294,37 @@ static void test_announces_what_it_will_try(void **state) {
     search_result_free(&told);
 }
 
+/* The default, the starts, then the estimate's first, as many as the limits let through; nothing is tried. */
+static void test_outline(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, &elsewhere, NULL};
+    const struct search_start starts[] = {{&misled, {{5, 7, 2}}, true}, {.kernel = &elsewhere}};
+    struct announcements notes = {.count = 0};
+    struct search search = make(kernels, &notes.oracle, 6);
+    long space = 0;
+    search.starts = starts;
+    search.start_count = 2;
+    search.expect = note;
+    search.context = &notes;
+    assert_int_equal(search_outline(&search, &space, NULL), 0);
+    assert_int_equal(space, 1000);
+    assert_int_equal(notes.count, 2 + 6);
+    assert_memory_equal(&notes.expected[0], (&(struct config){{0, 0, 0}}), sizeof(struct config));
+    assert_memory_equal(&notes.expected[1], &starts[0].config, sizeof(struct config));
+    assert_memory_equal(&notes.expected[3], (&(struct config){{0, 1, 0}}), sizeof(struct config));
+    assert_int_equal(notes.oracle.calls, 0);
+    search.trials = 0;
+    search.seconds = 0.401; /* of 0.04 a trial at least */
+    notes.count = 0;
+    assert_int_equal(search_outline(&search, &space, NULL), 0);
+    assert_int_equal(notes.count, 2 + 11);
+    search.expect = NULL;
+    search.m_low = 1;
+    kernels[0] = &picky;
+    assert_int_equal(search_outline(&search, &space, NULL), 0);
+    assert_int_equal(space, 5 * 5 * 10);
+}
+
 static void test_a_good_estimate_needs_one_trial(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&knowing, NULL};
@@ -535,6 +566,7 @@ int main(void) {
         cmocka_unit_test(test_the_best_of_several_finalists),
         cmocka_unit_test(test_a_final_that_fails_or_is_stopped),
         cmocka_unit_test(test_announces_what_it_will_try),
+        cmocka_unit_test(test_outline),
         cmocka_unit_test(test_a_good_estimate_needs_one_trial),
         cmocka_unit_test(test_starts),
         cmocka_unit_test(test_baselines_come_first_whatever_the_limit),

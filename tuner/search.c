@@ -1,5 +1,6 @@
 #include "tuner/search.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,8 @@
 
 enum { BY_ESTIMATE = 8 }; /* trials before the leader's neighbours are looked at */
 enum { EXPECTED = 32 };   /* candidates that are announced ahead of their turn */
+
+static const double least_trial_s = 0.04; /* a trial's warm-up and samples, whatever is measured */
 
 struct candidate {
     const struct kernel *kernel;
@@ -240,11 +243,25 @@ static void expect(const struct state *state, const struct candidate *candidate)
     search->expect(search->context, candidate->kernel, &search->problem, &candidate->config);
 }
 
+/* Trials that the limits still let through, EXPECTED at most. */
+static size_t within_reach(const struct state *state) {
+    const struct search *search = state->search;
+    double reach = EXPECTED;
+    if (search->trials) reach = fmin(reach, search->trials - state->result->count);
+    if (search->seconds > 0) reach = fmin(reach, 1 + (search->seconds - state->elapsed_s) / least_trial_s);
+    return reach > 0 ? (size_t)reach : 0;
+}
+
+static void announce_by_estimate(struct state *state) {
+    size_t end = state->next + within_reach(state);
+    for (; state->expected < state->space_count && state->expected < end; state->expected++)
+        expect(state, &state->space[state->expected]);
+}
+
 /* Announces the next by estimate, and the neighbours of a new leader. */
 static void announce(struct state *state) {
     if (!state->search->expect) return;
-    for (; state->expected < state->space_count && state->expected < state->next + EXPECTED; state->expected++)
-        expect(state, &state->space[state->expected]);
+    announce_by_estimate(state);
     int at = state->result->count >= BY_ESTIMATE ? leader(state->search, state->result) : -1;
     if (at < 0 || at == state->expected_leader) return;
     const struct trial *centre = &state->result->trials[at];
@@ -383,6 +400,24 @@ int search_run(const struct search *search, struct search_result *result, struct
     }
     if (!status) status = run_final(&state);
     choose(search, result);
+    free(state.space);
+    return status;
+}
+
+int search_outline(const struct search *search, long *space, struct error *error) {
+    struct search_result nothing = {.best = -1, .baseline = -1, .incumbent = -1};
+    struct state state = {.search = search, .result = &nothing, .error = error, .expected_leader = -1};
+    struct choice choice;
+    if (search->expect && !choice_default(search->device, search->kernels, &search->problem, &choice, NULL))
+        search->expect(search->context, choice.kernel, &search->problem, &choice.config);
+    for (int i = 0; search->expect && i < search->start_count; i++) {
+        const struct search_start *start = &search->starts[i];
+        if (relevant(search, start->kernel) && legal(search, start->kernel, &start->config))
+            search->expect(search->context, start->kernel, &search->problem, &start->config);
+    }
+    int status = enumerate(&state);
+    if (!status && search->expect) announce_by_estimate(&state);
+    *space = (long)state.space_count;
     free(state.space);
     return status;
 }

@@ -74,7 +74,7 @@ struct search {
     /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
     int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result);
-    /* Told what will probably be tried before long, the soonest first; may be NULL. */
+    /* Told what will probably be tried before long, as far as the limits let it, the soonest first; may be NULL. */
     void (*expect)(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config);
     /* Measures `count` arms by turns, as supervisor_rounds does; not 0 ends the search. NULL: trials alone decide. */
@@ -100,6 +100,8 @@ struct search_result {
  * valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with no trials if no
  * configuration of any is legal, and `error` says why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
+/* Tries nothing: tells search->expect what search_run would try first, and *space how many configurations are legal. */
+int search_outline(const struct search *search, long *space, struct error *error);
 void search_result_free(struct search_result *result);
 /* Microseconds of the winner, which must be there, and of the default (0 if it did not work): by turns where they were
  * in the final, else of their trials. */

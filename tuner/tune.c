@@ -117,8 +117,12 @@ static void tell_quarantined(const struct tune *tune, const struct kernel *kerne
 /* A failure to make the problem's data costs the problem; a worker that cannot be started ends the run. */
 static int measure_fresh(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
                          const struct config *config, struct trial_result *result) {
+    double start = progress_now();
+    if (tune->ahead) ahead_take(tune->ahead, kernel, problem, config);
+    double waited = progress_now() - start;
     int status = supervisor_trial(tune->supervisor, kernel, problem, config, tune->regime, result, &tune->error);
     if (status < 0) return -1;
+    result->seconds += waited;
     if (status) {
         snprintf(tune->items[tune->current].skipped, sizeof tune->items->skipped, "%s", tune->error.text);
         return TUNE_SKIPPED;
@@ -241,11 +245,58 @@ static int tell_starts(struct tune *tune, const struct tune_start *start) {
     return status;
 }
 
-/* A search that so far only replays stored trials needs no compiled code. */
+/* What is stored needs no compiled code. */
+static bool stored(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
+                   const struct config *config) {
+    struct trial_result result;
+    bool found = false;
+    return !store_find(tune->store, &tune->scope, kernel, problem, config, &result, &found, NULL) && found;
+}
+
 static void expect(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config) {
     struct tune *tune = context;
-    if (tune->ahead && tune->fresh > tune->fresh_before) ahead_add(tune->ahead, kernel, problem, config);
+    if (tune->ahead && !stored(tune, kernel, problem, config)) ahead_announce(tune->ahead, kernel, problem, config);
+}
+
+/* The same before the searches begin. */
+static void expect_later(void *context, const struct kernel *kernel, const struct problem *problem,
+                         const struct config *config) {
+    struct tune *tune = context;
+    if (tune->ahead && (tune->forget || !stored(tune, kernel, problem, config)))
+        ahead_plan(tune->ahead, tune->current, kernel, problem, config);
+}
+
+static struct search make_search(struct tune *tune, const struct tune_item *item) {
+    return (struct search){
+        .device = tune->device,
+        .kernels = tune->supervisor->kernels,
+        .problem = item->problem,
+        .m_low = item->m_low,
+        .trials = tune->trials,
+        .trial = trial,
+        .final = final,
+        .context = tune,
+    };
+}
+
+/* Queues what each search will begin with, as far as an equal share of the budget reaches. */
+static int plan_ahead(struct tune *tune) {
+    int status = 0;
+    for (tune->current = 0; tune->current < tune->count && !status; tune->current++) {
+        const struct tune_item *item = &tune->items[tune->current];
+        struct starts starts = {.list = NULL};
+        long space;
+        status = find_starts(tune, item, &starts);
+        struct search search = make_search(tune, item);
+        search.expect = expect_later;
+        search.starts = starts.list;
+        search.start_count = starts.count;
+        search.seconds = tune->budget_s / tune->count;
+        if (!status) status = search_outline(&search, &space, &tune->error);
+        starts_free(&starts);
+    }
+    return status;
 }
 
 static int run_search(struct tune *tune, const struct search *search, struct tune_item *item) {
@@ -258,29 +309,19 @@ static int run_search(struct tune *tune, const struct search *search, struct tun
 static int search_item(struct tune *tune, struct tune_item *item) {
     struct starts starts = {.list = NULL};
     int status = find_starts(tune, item, &starts);
-    struct search search = {
-        .device = tune->device,
-        .kernels = tune->supervisor->kernels,
-        .problem = item->problem,
-        .starts = starts.list,
-        .start_count = starts.count,
-        .m_low = item->m_low,
-        .trials = tune->trials,
-        .trial = trial,
-        .expect = expect,
-        .final = final,
-        .context = tune,
-    };
+    struct search search = make_search(tune, item);
+    search.starts = starts.list;
+    search.start_count = starts.count;
+    search.expect = expect;
     /* Every problem that is left has the same share, so what one leaves over flows on to the others. */
     if (tune->budget_s > 0) {
         double budget_s = tune->budget_s * (tune->refine ? 1 - refining_share : 1);
         search.seconds = (budget_s - tune->spent_s) / (tune->count - tune->current);
         if (search.seconds <= 0) search.seconds = 1e-9;
     }
-    tune->fresh_before = tune->fresh;
+    if (tune->ahead) ahead_turn(tune->ahead, tune->current);
     if (!status) status = run_search(tune, &search, item);
     starts_free(&starts);
-    if (tune->ahead) ahead_clear(tune->ahead);
     if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
     if (status == 0 || status == TUNE_SKIPPED) report(tune, item);
     return status == TUNE_SKIPPED ? 0 : status;
@@ -300,17 +341,9 @@ int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int
     struct tune_item *item = &items[at];
     *item = (struct tune_item){.problem = item->problem, .m_low = item->m_low};
     item->problem.m = m;
-    struct search search = {
-        .device = tune->device,
-        .kernels = tune->supervisor->kernels,
-        .problem = item->problem,
-        .known = known,
-        .known_count = known_count,
-        .m_low = item->m_low,
-        .trial = trial,
-        .final = final,
-        .context = tune,
-    };
+    struct search search = make_search(tune, item);
+    search.known = known;
+    search.known_count = known_count;
     tune->current = at;
     int status = run_search(tune, &search, item);
     if (!status && item->result.best < 0) status = TUNE_SKIPPED;
@@ -327,10 +360,11 @@ int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int
 int tune_run(struct tune *tune, struct error *error) {
     int status = 0;
     tune->started_s = progress_now();
-    /* One core is left to the process that measures. */
+    /* A core is left to the process that measures, another to this thread and the driver's. */
     if (tune->device->backend == BACKEND_CUDA)
-        tune->ahead = ahead_create(tune->device, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
+        tune->ahead = ahead_create(tune->device, plan_compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 2);
     for (int i = 0; i < TUNE_STARTS && !status; i++) status = tell_starts(tune, &tune->starts[i]);
+    if (!status && tune->ahead) status = plan_ahead(tune);
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     if (!status && tune->refine) status = ranges_refine(tune);

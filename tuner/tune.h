@@ -49,7 +49,6 @@ struct tune {
     /* filled by tune_run */
     int inserted;            /* items that ranges_refine added */
     int fresh;               /* trials that this run measured */
-    int fresh_before;        /* those of other items */
     struct ahead *ahead;     /* compiles what will be tried; NULL on the CPU */
     double started_s;        /* monotonic */
     double spent_s;          /* costs of all trials so far, stored ones too */

@@ -1,0 +1,177 @@
+/* The queue of what is compiled ahead, with a compiler that notes what it is given and waits to be let go on. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "tuner/ahead.h"
+
+static const struct device device = {.backend = BACKEND_CUDA, .id = "test"};
+
+/* The grid follows m, the code does not. */
+static void launch(const struct device *d, const struct problem *p, const struct config *c, struct launch *launch) {
+    (void)d, (void)c;
+    launch->source = "test.cu";
+    launch->grid.blocks[0] = (unsigned)p->m;
+}
+
+static const struct kernel kernel = {.op = OP_FP16_GEMM,
+                                     .backend = BACKEND_CUDA,
+                                     .name = "test",
+                                     .parameter_count = 1,
+                                     .parameters = {{"value", "-", 1, {0}}},
+                                     .launch = launch};
+static const struct kernel library = {.op = OP_FP16_GEMM, .backend = BACKEND_CUDA, .name = "library"};
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int compiled[8192], count; /* in the order they were begun */
+    int let;                   /* so many may end */
+} gate = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static int compile(const struct device *d, const struct kernel *k, const struct problem *p, const struct config *c,
+                   struct error *error) {
+    assert_true(d == &device && k == &kernel && p->k == 128 && !error);
+    pthread_mutex_lock(&gate.mutex);
+    int number = gate.count++;
+    gate.compiled[number] = c->value[0];
+    pthread_cond_broadcast(&gate.changed);
+    while (gate.let <= number) pthread_cond_wait(&gate.changed, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+    return -1; /* nobody is told */
+}
+
+static void let(int count) {
+    pthread_mutex_lock(&gate.mutex);
+    gate.let = count;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+static void await_begun(int count) {
+    pthread_mutex_lock(&gate.mutex);
+    while (gate.count < count) pthread_cond_wait(&gate.changed, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+}
+
+static struct problem at(int m) {
+    return (struct problem){OP_FP16_GEMM, m, 64, 128, 0, false, EPILOGUE_NONE};
+}
+
+static void plan(struct ahead *ahead, int turn, int value) {
+    const struct problem problem = at(turn + 1);
+    ahead_plan(ahead, turn, &kernel, &problem, &(struct config){{value}});
+}
+
+static void announce(struct ahead *ahead, int value) {
+    const struct problem problem = at(1);
+    ahead_announce(ahead, &kernel, &problem, &(struct config){{value}});
+}
+
+/* One thread, and the first job holds it. */
+static struct ahead *begin(void) {
+    gate.count = gate.let = 0;
+    struct ahead *ahead = ahead_create(&device, compile, 1);
+    assert_non_null(ahead);
+    plan(ahead, 0, 100);
+    await_begun(1);
+    return ahead;
+}
+
+static void expect_compiled(struct ahead *ahead, const int *values, int count) {
+    let(8192);
+    ahead_wait(ahead);
+    ahead_destroy(ahead);
+    assert_int_equal(gate.count, count);
+    for (int i = 0; i < count; i++) assert_int_equal(gate.compiled[i], values[i]);
+}
+
+static void test_once_and_in_order(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    const struct problem problem = at(1);
+    ahead_plan(ahead, 0, &library, &problem, &(struct config){{0}}); /* has no device code */
+    for (int turn = 0; turn < 3; turn++)
+        for (int value = 1; value <= 2 + turn; value++) plan(ahead, turn, value);
+    plan(ahead, 3, 100); /* runs */
+    expect_compiled(ahead, (int[]){100, 1, 2, 3, 4}, 5);
+}
+
+static void test_announced_ones_go_first(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    for (int value = 1; value <= 4; value++) plan(ahead, value, value);
+    announce(ahead, 7);
+    announce(ahead, 3); /* moves */
+    expect_compiled(ahead, (int[]){100, 3, 7, 1, 2, 4}, 6);
+}
+
+/* What no later problem needs is forgotten. */
+static void test_turns(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    plan(ahead, 0, 1);
+    plan(ahead, 1, 2);
+    plan(ahead, 2, 3);
+    plan(ahead, 2, 1);
+    announce(ahead, 7);
+    announce(ahead, 3);
+    ahead_turn(ahead, 2);
+    plan(ahead, 2, 2); /* may come again */
+    expect_compiled(ahead, (int[]){100, 1, 3, 2}, 4);
+}
+
+static void *take(void *ahead) {
+    const struct problem problem = at(9);
+    ahead_take(ahead, &library, &problem, &(struct config){{100}});
+    ahead_take(ahead, &kernel, &problem, &(struct config){{55}}); /* unknown */
+    ahead_take(ahead, &kernel, &problem, &(struct config){{2}});  /* waits: its trial compiles it */
+    ahead_take(ahead, &kernel, &problem, &(struct config){{100}});
+    assert_int_equal(gate.let, 1);
+    return NULL;
+}
+
+static void test_trials_take_what_they_need(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    pthread_t trial;
+    for (int value = 1; value <= 3; value++) plan(ahead, 0, value);
+    assert_int_equal(pthread_create(&trial, NULL, take, ahead), 0);
+    let(1);
+    pthread_join(trial, NULL);
+    expect_compiled(ahead, (int[]){100, 1, 3}, 3);
+}
+
+/* Beyond its room the queue drops what comes, but what is announced takes the place of what is planned last; what is
+ * done makes room. */
+static void test_bounded(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    for (int value = 1000; value < 1000 + 5000; value++) plan(ahead, 1, value);
+    announce(ahead, 7);
+    let(8192);
+    ahead_wait(ahead);
+    assert_int_equal(gate.count, 4096);
+    assert_int_equal(gate.compiled[1], 7);
+    assert_int_equal(gate.compiled[4095], 1000 + 4093);
+    plan(ahead, 1, 1000 + 4094);
+    ahead_wait(ahead);
+    assert_int_equal(gate.count, 4097);
+    ahead_destroy(ahead);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_once_and_in_order),
+        cmocka_unit_test(test_announced_ones_go_first),
+        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_trials_take_what_they_need),
+        cmocka_unit_test(test_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
