@@ -41,7 +41,7 @@ static void test_options(void **state) {
     expect(2, "decode --seed x", "--seed x: not a whole number from 0");
     expect(2, "decode --temperature nan", "--temperature nan: not a number from 0 to 1000");
     expect(2, "decode --top-p 1.5", "--top-p 1.5: not a number from 0 to 1");
-    expect(2, "decode --ctx 0", "--ctx 0: not a whole number from 1");
+    expect(2, "decode --ctx 0", "--ctx 0: not whole numbers from 1");
     expect(2, "tune --shapes 128x128 --budget nan", "--budget nan: not a time");
     expect(2, SWEEP "--regime graphs", "--regime: unknown regime 'graphs'; accepted: stream, graph, pdl");
     expect(2, SWEEP "--regime pdl", "device cpu has no graphs: regime pdl needs cuda:N");

@@ -238,8 +238,8 @@ int runs_table(const struct decode_options *options, struct error *error) {
     status = status || open_files(&table, about, error) || run_methods(&table, error) ? -1 : 0;
     if (!status && table.rows) status = print_json(&table, error);
     json_decref(table.rows);
-    bool lost = close_file(table.csv) | close_file(table.markdown);
-    if (!status && lost) status = error_set(error, "--csv or --markdown could not be written; is the disk full?");
+    bool csv = close_file(table.csv), markdown = close_file(table.markdown);
+    if (!status && (csv || markdown)) status = error_set(error, "--csv or --markdown could not be written; is the disk full?");
     if (!status && !table.made) status = error_set(error, "no row has figures; each says why");
     return status;
 }
