@@ -6,10 +6,6 @@
 
 using std::max;
 
-static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
-    return {x, y, z, w};
-}
-
 /* This lane's pair of a transposed matrix, of which lane l has the pair `words[word]` of row l / 4. */
 static inline unsigned transposed_pair(const struct exchange *lanes, unsigned word) {
     const unsigned column = threadIdx.x % 32 / 4, row = threadIdx.x % 4 * 2;
