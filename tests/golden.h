@@ -48,8 +48,12 @@ static inline void subject_open(struct subject *s, const char *device, const cha
     must(device_open(device, &s->device, &error), &error);
     must(model_config_read(path, &s->config, &error), &error);
     must(checkpoint_open(path, &s->checkpoint, &error), &error);
-    struct model_options options = {
-        .method = method, .context = GOLDEN_IDS, .sequences = GOLDEN_BATCH, .chunk = chunk, .table = table};
+    struct model_options options = {.method = method,
+                                    .context = GOLDEN_IDS,
+                                    .sequences = GOLDEN_BATCH,
+                                    .scored = 5,
+                                    .chunk = chunk,
+                                    .table = table};
     must(model_create(s->device, &s->config, s->checkpoint, &options, &s->model, &error), &error);
 }
 
@@ -115,6 +119,42 @@ static inline void golden_check_entry(struct subject *s, const json_t *entry) {
         if (best(logits) != greedy[i]) fail_msg("token %d after %d: %d, not %d", i, count, best(logits), greedy[i]);
         must(model_forward(s->model, 0, &greedy[i], 1, count + i, logits, &error), &error);
     }
+}
+
+/* The score that one more token adds to a prompt's is the logarithm of its probability by transformers' logits, for
+ * likely and unlikely tokens, to what logits that are off by GOLDEN_TOLERANCE allow. */
+static inline void golden_check_scores_of(struct subject *s, const json_t *entry) {
+    static float expected[GOLDEN_VOCAB];
+    int ids[GOLDEN_IDS + 1], greedy[GOLDEN_IDS], count = golden_ids(entry, "prompt_ids", ids);
+    double alone, more, sum = 0, norm = 0;
+    struct error error = {""};
+    golden_ids(entry, "greedy_ids", greedy);
+    golden_logits(entry, expected);
+    float most = expected[best(expected)];
+    for (int i = 0; i < GOLDEN_VOCAB; i++) {
+        sum += exp((double)expected[i] - most);
+        norm += (double)expected[i] * expected[i];
+    }
+    must(model_score(s->model, ids, count, &alone, &error), &error);
+    for (int i = 0; i < 4; i++) {
+        ids[count] = i ? i * 331 % GOLDEN_VOCAB : greedy[0];
+        double right = (double)expected[ids[count]] - most - log(sum);
+        must(model_score(s->model, ids, count + 1, &more, &error), &error);
+        if (!(fabs(more - alone - right) <= 0.1 * GOLDEN_TOLERANCE * sqrt(norm)))
+            fail_msg("token %d behind %d: %g, not %g", ids[count], count, more - alone, right);
+    }
+}
+
+static inline void golden_check_scores(const char *device, const char *name, enum method method, int chunk) {
+    struct subject subject;
+    json_t *root, *entry, *entries = golden_entries(name, &root);
+    size_t index;
+    subject_open(&subject, device, name, method, chunk, NULL);
+    json_array_foreach(entries, index, entry) {
+        if (index < golden_prompts) golden_check_scores_of(&subject, entry);
+    }
+    subject_close(&subject);
+    json_decref(root);
 }
 
 /* Sequence i of `count` has the prompt of entry i and goes on from its first token; all greedy tokens are

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench/decoder/perplexity.h"
 #include "tests/golden.h"
 #include "tests/model_dir.h"
 
@@ -32,6 +33,42 @@ static void desc_act_gives_transformers_tokens(void **state) {
     (void)state;
     golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ, 512, NULL);
     golden_check("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
+}
+
+static void scores_are_transformers(void **state) {
+    (void)state;
+    golden_check_scores("cpu", "tiny-qwen2", METHOD_NONE, 512);
+    golden_check_scores("cpu", "tiny-qwen2", METHOD_NONE, 3);
+    golden_check_scores("cpu", "tiny-qwen2-awq", METHOD_AWQ, 512);
+    golden_check_scores("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 7);
+    golden_check_scores("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512);
+}
+
+/* Chunks begin anew, and their first tokens are not counted. */
+static void perplexity_is_of_chunks(void **state) {
+    (void)state;
+    struct subject subject;
+    struct error error = {""};
+    struct perplexity p;
+    int ids[50];
+    double sums[3], bad;
+    for (int i = 0; i < 50; i++) ids[i] = i * 7919 % GOLDEN_VOCAB;
+    subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
+    must(perplexity_measure(subject.model, ids, 50, 20, &p, &error), &error);
+    for (int i = 0; i < 3; i++)
+        must(model_score(subject.model, ids + 20 * i, i < 2 ? 20 : 10, &sums[i], &error), &error);
+    assert_int_equal(p.counted, 47);
+    assert_int_equal(p.chunks, 3);
+    assert_float_equal(p.nats, -(sums[0] + sums[1] + sums[2]) / 47, 1e-9);
+    assert_float_equal(p.perplexity / exp(p.nats), 1, 1e-9);
+    must(perplexity_measure(subject.model, ids, 41, 20, &p, &error), &error);
+    assert_int_equal(p.counted, 38); /* the third chunk is one token */
+    assert_int_equal(perplexity_measure(subject.model, ids, 1, 20, &p, &error), -1);
+    assert_non_null(strstr(error.text, "1 tokens"));
+    ids[3] = GOLDEN_VOCAB;
+    assert_int_equal(model_score(subject.model, ids, 20, &bad, &error), -1);
+    assert_non_null(strstr(error.text, "vocab_size"));
+    subject_close(&subject);
 }
 
 static void steps_give_transformers_tokens(void **state) {
@@ -444,6 +481,8 @@ int main(void) {
         cmocka_unit_test(awq_gives_transformers_tokens),
         cmocka_unit_test(gptq_gives_transformers_tokens),
         cmocka_unit_test(desc_act_gives_transformers_tokens),
+        cmocka_unit_test(scores_are_transformers),
+        cmocka_unit_test(perplexity_is_of_chunks),
         cmocka_unit_test(steps_give_transformers_tokens),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_check_their_input),

@@ -281,6 +281,41 @@ static void argmax(void **state) {
     for (int i = 0; i < 2; i++) dlclose(libraries[i]);
 }
 
+/* log(softmax) of the targets in double, over the first `limit` logits. */
+static double expected_score(const uint16_t *logits, int limit, int target) {
+    double most = -INFINITY, sum = 0;
+    for (int i = 0; i < limit; i++) most = fmax(most, half_to_float(logits[i]));
+    for (int i = 0; i < limit; i++) sum += exp(half_to_float(logits[i]) - most);
+    return half_to_float(logits[target]) - most - log(sum);
+}
+
+/* Beyond the limit lie larger logits, which count for nothing; a NaN shows. */
+static void scores(void **state) {
+    (void)state;
+    enum { ROWS = 6, LIMIT = 1151 };
+    static const int32_t targets[ROWS] = {0, 1, 63, 64, 1150, 700};
+    emulate_function *emulate;
+    void *library = load_op("score", "struct score_arguments", &emulate);
+    uint16_t *logits = halves(ROWS * LOGITS, 20, 1);
+    double found[2][ROWS];
+    for (int row = 0; row < ROWS; row++)
+        for (int i = LIMIT; i < LOGITS; i++) logits[row * LOGITS + i] = 0x7bff;
+    logits[3 * LOGITS + 1000] = half_from_float(60); /* the others are next to nothing beside it */
+    logits[5 * LOGITS + 1000] = 0x7e00;
+    struct ops_score a = {logits, targets, found[0], ROWS, LOGITS, LIMIT}, b = a;
+    b.scores = found[1];
+    emulate(&a, &(struct device_grid){.blocks = {ROWS, 1, 1}, .threads = 64}, false, 1);
+    must(cpu.functions->score(&cpu, &b, &error));
+    for (int i = 0; i < 2 * ROWS; i++) {
+        int row = i % ROWS;
+        double expected = expected_score(logits + row * LOGITS, LIMIT, targets[row]), score = found[i / ROWS][row];
+        if (row == 5 ? !isnan(score) : !(fabs(score - expected) <= 1e-6 * (1 + fabs(expected))))
+            fail_msg("row %d: %g, not %g", row, score, expected);
+    }
+    device_free(cpu.device, logits);
+    dlclose(library);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(attend_one_sequence),
@@ -289,6 +324,7 @@ int main(void) {
         cmocka_unit_test(norms),
         cmocka_unit_test(embeddings),
         cmocka_unit_test(argmax),
+        cmocka_unit_test(scores),
     };
     return cmocka_run_group_tests(tests, open_cpu, close_cpu);
 }

@@ -2,6 +2,7 @@
 #include "tests/command.h"
 
 #include <jansson.h>
+#include <math.h>
 
 #define AWQ "decode --device cpu --model tests/fixtures/tiny-qwen2-awq "
 #define HEADER                                                                                                         \
@@ -113,12 +114,46 @@ static void what_fails_is_a_row(void **state) {
     expect(1, AWQ "--report -q none --ctx 24 -n 4", "quantised with AWQ|no row has figures");
 }
 
+/* The model recites this text, so that its next token is rarely a surprise; a column of the table is the same figure.
+ */
+static void perplexity_of_a_text(void **state) {
+    (void)state;
+    double alone[2];
+    for (int i = 0; i < 2; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "$TILEBOOK " AWQ "-q %s --perplexity tests/fixtures/text.txt --json >%s",
+                 i ? "awq_marlin" : "awq", in_folder("text.json"));
+        if (shell(line)) fail_msg("%s", output);
+        json_t *object = json_load_file(in_folder("text.json"), 0, NULL);
+        alone[i] = number(object, "perplexity");
+        assert_true(alone[i] > 1 && alone[i] < 4);
+        assert_float_equal(log(alone[i]), number(object, "nats"), 1e-6);
+        assert_true(number(object, "tokens") == number(object, "foretold") + number(object, "chunks"));
+        assert_true(number(object, "chunk") == 512);
+        json_decref(object);
+    }
+    json_t *rows =
+        rows_of(AWQ "--report --json --ctx 20,24 -n 4 --perplexity tests/fixtures/text.txt --csv @/p.csv", 7);
+    for (size_t i = 1; i < 5; i++)
+        assert_float_equal(number(json_array_get(rows, i), "perplexity"), alone[i > 2], 1e-6);
+    json_decref(rows);
+    assert_non_null(strstr(slurp("p.csv"), HEADER ",perplexity\n"));
+    expect(0, AWQ "--perplexity tests/fixtures/text.txt --ctx 100", "perplexity |chunks of 100|weights");
+    expect(1, AWQ "--perplexity /nowhere", "/nowhere");
+    expect(1, "decode --device cpu --in-memory --model qwen2.5-0.5b --perplexity tests/fixtures/text.txt",
+           "tokenizer.json");
+    expect_shell(1, "printf a | $TILEBOOK " AWQ "--perplexity -", "1 tokens");
+    expect(2, AWQ "--report --perplexity -", "standard input");
+    expect(2, AWQ "--bench --perplexity x", "--perplexity");
+    expect(2, AWQ "--prompt x --perplexity x", "--perplexity takes no prompt");
+}
+
 static void nothing_runs_for_what_cannot_work(void **state) {
     (void)state;
     expect(1, "decode --device cpu --model /nowhere --report", "/nowhere");
     expect(1, AWQ "--report --csv /nowhere/x", "--csv /nowhere/x|No such file");
     expect(1, AWQ "--report -q awq --ctx 24 -n 4 --csv /dev/full", "could not be written");
-    expect(2, AWQ "--report --prompt x", "--report makes its own prompt");
+    expect(2, AWQ "--report --prompt x", "--report takes no prompt");
     expect(2, AWQ "--prompt x --csv @/x", "--bench and --report");
     expect(2, AWQ "--prompt x --ctx 8,16", "--bench and --report");
     expect(2, AWQ "--bench --batch 1,,2", "--batch 1,,2|1,8,64");
@@ -128,8 +163,11 @@ static void nothing_runs_for_what_cannot_work(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_checkpoint_has_a_row_a_method),   cmocka_unit_test(a_shape_in_memory_has_them_all),
-        cmocka_unit_test(lists_make_a_table_of_one_method),  cmocka_unit_test(what_fails_is_a_row),
+        cmocka_unit_test(a_checkpoint_has_a_row_a_method),
+        cmocka_unit_test(a_shape_in_memory_has_them_all),
+        cmocka_unit_test(lists_make_a_table_of_one_method),
+        cmocka_unit_test(what_fails_is_a_row),
+        cmocka_unit_test(perplexity_of_a_text),
         cmocka_unit_test(nothing_runs_for_what_cannot_work),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

@@ -6,6 +6,7 @@
 
 #include "bench/decoder/generate.h"
 #include "bench/decoder/options.h"
+#include "bench/decoder/perplexity.h"
 #include "bench/decoder/prompt.h"
 #include "bench/decoder/report.h"
 #include "bench/decoder/runs.h"
@@ -28,6 +29,7 @@ struct session {
     int context;
     struct ceilings ceilings; /* of --bench */
     struct generation generation;
+    struct perplexity perplexity;
     struct stream stream;
     FILE *logits;
 };
@@ -50,7 +52,7 @@ static int read_text(struct session *s, struct error *error) {
         return error_set(error, "%s has no tokenizer.json, so a text cannot become tokens; give --prompt-ids 1,2,3",
                          o->model);
     size_t bytes = o->prompt ? strlen(o->prompt) : 0;
-    char *file = o->prompt ? NULL : prompt_read(o->prompt_file, &bytes, error);
+    char *file = o->prompt ? NULL : prompt_read(o->perplexity ? o->perplexity : o->prompt_file, &bytes, error);
     if (!o->prompt && !file) return -1;
     int status =
         prompt_encode(s->tokenizer, o->prompt ? o->prompt : file, bytes, o->chat, &s->prompt, &s->prompt_count, error);
@@ -61,13 +63,14 @@ static int read_text(struct session *s, struct error *error) {
 /* --ctx, or as much as this run can use. */
 static int choose_context(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
-    int most = s->config.max_position, wanted = o->ctx ? o->ctx : o->bench ? BENCH_CONTEXT : 0;
+    int most = s->config.max_position, wanted = o->ctx;
+    if (!wanted) wanted = o->bench ? BENCH_CONTEXT : o->perplexity ? PERPLEXITY_CONTEXT : 0;
     if (wanted > most && o->ctx)
         return error_set(error, "--ctx %d: this model takes at most %d (config.json: max_position_embeddings)", o->ctx,
                          most);
     s->context = wanted ? wanted : most;
     if (s->context > most) s->context = most;
-    if (o->bench) return 0;
+    if (o->bench || o->perplexity) return 0;
     if (s->prompt_count < 1) return error_set(error, "the prompt is empty; at least one token is needed");
     if (s->prompt_count > s->context)
         return error_set(error, "the prompt has %d tokens, more than %s %d", s->prompt_count,
@@ -125,6 +128,7 @@ static int open_session(struct session *s, struct error *error) {
         .context = s->context,
         .sequences = s->options->batch,
         .choices = s->tokenizer && tokenizer_size(s->tokenizer) < s->config.vocab ? tokenizer_size(s->tokenizer) : 0,
+        .scored = s->options->perplexity ? PERPLEXITY_ROWS : 0,
         .chunk = MODEL_CHUNK,
         .table = s->has_table ? &s->table : NULL,
         .synthetic = s->options->in_memory,
@@ -196,11 +200,13 @@ static int report(const struct session *s, struct error *error) {
         .ceiling_gbs = s->ceilings.read_gbs,
         .prompt = s->prompt,
         .prompt_count = s->prompt_count,
+        .batch = o->batch,
+        .perplexity = o->perplexity ? &s->perplexity : NULL,
         .generation = &s->generation,
         .text = s->stream.text ? s->stream.text : "",
         .text_bytes = s->stream.length,
     };
-    if (!o->json) report_print(&report, o->bench ? stdout : stderr);
+    if (!o->json) report_print(&report, o->bench || o->perplexity ? stdout : stderr);
     return o->json ? report_print_json(&report, stdout, error) : 0;
 }
 
@@ -216,9 +222,15 @@ static int append_misses(const struct session *s, struct error *error) {
     return status ? error_prefix(error, "--misses") : 0;
 }
 
-static int run(struct session *s, struct error *error) {
+static int run_perplexity(struct session *s, struct error *error) {
+    if (perplexity_measure(s->model, s->prompt, s->prompt_count, s->context, &s->perplexity, error))
+        return error_prefix(error, "--perplexity %s", s->options->perplexity);
+    return append_misses(s, error) || report(s, error) ? -1 : 0;
+}
+
+static int run_generation(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
-    if (open_session(s, error) || open_logits(s, error)) return -1;
+    if (open_logits(s, error)) return -1;
     struct generate_options options = {
         .sampling = choose_sampling(s),
         .max_tokens = o->max_tokens,
@@ -238,7 +250,8 @@ static int run(struct session *s, struct error *error) {
 
 static int run_once(const struct decode_options *options, struct error *error) {
     struct session session = {.options = options};
-    int status = run(&session, error);
+    int status = open_session(&session, error);
+    if (!status) status = options->perplexity ? run_perplexity(&session, error) : run_generation(&session, error);
     close_session(&session);
     return status;
 }

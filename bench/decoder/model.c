@@ -13,19 +13,20 @@ _Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h says what the ring ho
 
 /* Activations of what runs at once: M rows each, fp16 unless said otherwise. */
 struct buffers {
-    int32_t *ids;          /* (M): of a chunk */
+    int32_t *ids;          /* (M + 1): of a chunk, and the one that follows */
     uint16_t *residual;    /* (M, hidden): o and down add to it in place */
     uint16_t *x;           /* (M, hidden or heads * head_dim): what a GEMM reads */
     uint16_t *qkv;         /* (M, (heads + 2 kv_heads) * head_dim) */
     uint16_t *activation;  /* (M, intermediate): silu(gate) * up */
     uint16_t *gathered;    /* (M, largest K); of permuted linears */
     uint16_t *dequantized; /* the largest (N, K); of linears that are dequantised before their GEMM */
-    uint16_t *logits;      /* (sequences, N of the head) */
+    uint16_t *logits;      /* (sequences or options.scored, N of the head) */
     float *frequency;      /* (head_dim / 2), fp32 */
     uint16_t *kv;          /* (layers, 2, sequences, kv_heads, context, head_dim) */
     float *parts;          /* ops_attend_parts() */
     unsigned *arrivals;    /* ops_attend_arrivals() */
     struct ops_pick *picks;
+    double *scores; /* (options.scored) */
 };
 
 struct model {
@@ -39,6 +40,7 @@ struct model {
     struct steps *steps;
     int step_count, step_position; /* sequences of the next step, and the furthest position among them */
     uint16_t *host_logits;
+    double *host_scores; /* (options.scored) */
     size_t kv_bytes, scratch_bytes;
 };
 
@@ -66,26 +68,29 @@ static bool survey(const struct model *model, size_t *dequantized) {
 static int take_scratch(struct model *model, struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
-    int sequences = model->options.sequences, rows = model->options.chunk;
+    int sequences = model->options.sequences, rows = model->options.chunk, scored = model->options.scored;
     size_t m = (size_t)(rows > sequences ? rows : sequences), hidden = (size_t)c->hidden,
            inner = (size_t)c->intermediate;
+    size_t logits = (size_t)(sequences > scored ? sequences : scored) * (size_t)model->weights.head.n;
     size_t q = (size_t)c->heads * (size_t)c->head_dim, kv = (size_t)c->kv_heads * (size_t)c->head_dim;
     size_t widest = q > hidden ? q : hidden, *total = &model->scratch_bytes, dequantized = 0;
     bool permuted = survey(model, &dequantized);
     size_t arrivals = ops_attend_arrivals(sequences, c->heads, c->kv_heads);
     size_t parts =
         ops_attend_parts(model->device, sequences, c->heads, c->kv_heads, model->options.context, c->head_dim);
-    if (!(b->ids = take(model, m * sizeof *b->ids, total, error)) ||
+    if (!(b->ids = take(model, (m + 1) * sizeof *b->ids, total, error)) ||
         !(b->residual = take(model, 2 * m * hidden, total, error)) ||
         !(b->x = take(model, 2 * m * widest, total, error)) ||
         !(b->qkv = take(model, 2 * m * (q + 2 * kv), total, error)) ||
         !(b->activation = take(model, 2 * m * inner, total, error)) ||
-        !(b->logits = take(model, 2 * (size_t)sequences * (size_t)model->weights.head.n, total, error)) ||
+        !(b->logits = take(model, 2 * logits, total, error)) ||
         !(b->frequency = take(model, 2 * (size_t)c->head_dim, total, error)) ||
         !(b->parts = take(model, parts, total, error)) || !(b->arrivals = take(model, arrivals, total, error)) ||
         !(b->picks = take(model, (size_t)sequences * OPS_PICKS * sizeof *b->picks, total, error)) ||
         device_fill(model->device, b->arrivals, 0, arrivals, error))
         return -1;
+    size_t scores = (size_t)scored * sizeof *b->scores;
+    if (scored && !(b->scores = take(model, scores, total, error))) return -1;
     if (permuted && !(b->gathered = take(model, 2 * m * (widest > inner ? widest : inner), total, error))) return -1;
     if (dequantized && !(b->dequantized = take(model, 2 * dequantized, total, error))) return -1;
     return 0;
@@ -123,7 +128,8 @@ static int set_up(struct model *model, const struct checkpoint *checkpoint, stru
                      &model->weights, error))
         return -1;
     model->host_logits = malloc((size_t)model->weights.head.n * sizeof *model->host_logits);
-    if (!model->host_logits) return error_set(error, "out of memory");
+    model->host_scores = malloc((size_t)options->scored * sizeof *model->host_scores + 1);
+    if (!model->host_logits || !model->host_scores) return error_set(error, "out of memory");
     size_t kv = 4 * (size_t)c->layers * (size_t)options->sequences * cache_elements(model);
     if (!(model->buffers.kv = take(model, kv, &model->kv_bytes, error)))
         return error_prefix(error, "KV cache of %d tokens for %d sequences (a smaller --ctx needs less)",
@@ -155,11 +161,12 @@ void model_destroy(struct model *model) {
     struct buffers *b = &model->buffers;
     steps_destroy(model->steps);
     void *buffers[] = {b->ids,    b->residual,  b->x,  b->qkv,   b->activation, b->gathered, b->dequantized,
-                       b->logits, b->frequency, b->kv, b->parts, b->arrivals,   b->picks};
+                       b->logits, b->frequency, b->kv, b->parts, b->arrivals,   b->picks,    b->scores};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
     weights_free(&model->weights);
     free(model->host_logits);
+    free(model->host_scores);
     free(model);
 }
 
@@ -346,6 +353,53 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
         done += pass.rows;
         if (done == count && logits)
             return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
+    }
+    return 0;
+}
+
+/* Rows of the residual whose tokens' successors are known. */
+static int score_rows(struct model *model, int first, int rows, double *sum, struct error *error) {
+    const struct buffers *b = &model->buffers;
+    double *scores = model->host_scores;
+    struct ops_score score = {.logits = b->logits,
+                              .targets = b->ids + first + 1,
+                              .scores = b->scores,
+                              .rows = rows,
+                              .width = model->weights.head.n,
+                              .limit = model->config->vocab};
+    if (run_head(model, first, rows, error) || model->ops.functions->score(&model->ops, &score, error) ||
+        device_read(model->device, scores, b->scores, (size_t)rows * sizeof *scores, error))
+        return -1;
+    for (int i = 0; i < rows; i++) {
+        if (!isfinite(scores[i])) return error_set(error, "a logit is not finite");
+        *sum += scores[i];
+    }
+    return 0;
+}
+
+/* One chunk, and whether a token follows it. */
+static int score_chunk(struct model *model, const struct pass *pass, const int *ids, bool more, double *sum,
+                       struct error *error) {
+    int32_t *to = model->buffers.ids;
+    int count = more ? pass->rows : pass->rows - 1, most = model->options.scored;
+    if (device_write(model->device, to, ids, (size_t)(count + 1) * sizeof *to, error) ||
+        run_layers(model, pass, to, 1, error))
+        return -1;
+    for (int first = 0; first < count; first += most)
+        if (score_rows(model, first, count - first < most ? count - first : most, sum, error)) return -1;
+    return 0;
+}
+
+int model_score(struct model *model, const int *ids, int count, double *sum, struct error *error) {
+    *sum = 0;
+    if (!model->options.scored) return error_set(error, "the model was made without options.scored");
+    if (check_position(model, count, 0, error) || check_ids(model, ids, count, error)) return -1;
+    for (int done = 0; done < count;) {
+        int left = count - done, chunk = model->options.chunk;
+        struct pass pass = {.rows = left < chunk ? left : chunk, .position = done};
+        if (score_chunk(model, &pass, ids + done, left > pass.rows, sum, error))
+            return error_prefix(error, "token %d", done);
+        done += pass.rows;
     }
     return 0;
 }

@@ -28,6 +28,7 @@ struct model_options {
     int context;                    /* tokens of KV cache, of each sequence */
     int sequences;                  /* that are decoded together; 0 is 1 */
     int choices;                    /* ids from here on are never a step's token; 0: any may be */
+    int scored;                     /* rows of logits that model_score makes at once; 0 if it is not called */
     int chunk;                      /* most tokens that run through the layers at once */
     const struct tile_table *table; /* NULL: built-in defaults */
     bool synthetic;                 /* weights made on the device from the seed; checkpoint is NULL */
@@ -53,6 +54,11 @@ int model_prepare(struct model *model, int count, struct error *error);
  * of the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond options.context. */
 int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
                   struct error *error);
+
+/* Runs `count` tokens as the first sequence from its beginning; the sum of the logarithms of the probabilities that
+ * each but the first had behind those before it, over the whole vocabulary. Errors: those of model_forward; a logit
+ * that is not finite. */
+int model_score(struct model *model, const int *ids, int count, double *sum, struct error *error);
 
 /* Decoding, one token a sequence and step, greedily and without the host: model_begin says what the next step runs,
  * ids[i] at positions[i] of sequence i; each step runs the tokens that the one before it chose, one position on. On a

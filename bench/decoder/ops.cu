@@ -65,6 +65,13 @@ struct argmax_arguments {
     int rows, width, limit;
 };
 
+struct score_arguments {
+    const half_word *logits;
+    const int *targets;
+    double *scores;
+    int rows, width, limit;
+};
+
 // The sum over a warp, in every lane.
 __device__ inline float warp_sum(float value) {
     for (int step = 16; step; step /= 2) value += other_lane(value, step);
@@ -349,4 +356,23 @@ extern "C" __global__ void __launch_bounds__(32) argmax_next(const __grid_consta
     sequence->token = best.id;
     sequence->position++;
     sequence->step++;
+}
+
+// One block a row: its largest logit, then the sum of what the others are beside it.
+extern "C" __global__ void __launch_bounds__(BLOCK) score(const __grid_constant__ struct score_arguments a) {
+    __shared__ float largest[BLOCK];
+    __shared__ double sums[BLOCK];
+    const half_word *logits = a.logits + (size_t)blockIdx.x * a.width;
+    float most = half_to_float(logits[0]);
+    for (int i = threadIdx.x; i < a.limit; i += BLOCK) most = fmaxf(most, half_to_float(logits[i]));
+    largest[threadIdx.x] = most;
+    __syncthreads();
+    for (int i = 0; i < BLOCK; i++) most = fmaxf(most, largest[i]);
+    double sum = 0;
+    for (int i = threadIdx.x; i < a.limit; i += BLOCK) sum += expf(half_to_float(logits[i]) - most);
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x) return;
+    for (int i = 1; i < BLOCK; i++) sum += sums[i];
+    a.scores[blockIdx.x] = (double)(half_to_float(logits[a.targets[blockIdx.x]]) - most) - log(sum);
 }

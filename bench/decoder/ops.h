@@ -96,6 +96,16 @@ struct ops_argmax {
 
 enum { OPS_PICKS = 128, OPS_RING = 4 };
 
+/* The logarithm of the probability that each row's softmax over its first `limit` logits gives the target: terms fp32,
+ * their sum double. NaN if a logit is not finite. */
+struct ops_score {
+    const uint16_t *logits; /* (rows, width) */
+    const int32_t *targets; /* (rows) */
+    double *scores;         /* (rows) */
+    int rows, width;
+    int limit;
+};
+
 struct ops;
 
 /* Each enqueues its work on the device. */
@@ -107,6 +117,7 @@ struct ops_functions {
     int (*embed)(struct ops *, const struct ops_embed *, struct error *);
     int (*attend)(struct ops *, const struct ops_attend *, struct error *);
     int (*argmax)(struct ops *, const struct ops_argmax *, struct error *);
+    int (*score)(struct ops *, const struct ops_score *, struct error *);
 };
 
 enum {
@@ -119,6 +130,7 @@ enum {
     OPS_ATTEND,
     OPS_ARGMAX_PICKS,
     OPS_ARGMAX_NEXT,
+    OPS_SCORE,
     OPS_KERNELS
 };
 

@@ -153,4 +153,17 @@ static int argmax(struct ops *ops, const struct ops_argmax *a, struct error *err
     return 0;
 }
 
-const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather, embed, step_attention, argmax};
+static int score(struct ops *ops, const struct ops_score *a, struct error *error) {
+    (void)ops, (void)error;
+    for (int row = 0; row < a->rows; row++) {
+        const uint16_t *logits = a->logits + (size_t)row * (size_t)a->width;
+        float most = -INFINITY;
+        double sum = 0;
+        for (int i = 0; i < a->limit; i++) most = fmaxf(most, half_to_float(logits[i]));
+        for (int i = 0; i < a->limit; i++) sum += expf(half_to_float(logits[i]) - most);
+        a->scores[row] = (double)(half_to_float(logits[a->targets[row]]) - most) - log(sum);
+    }
+    return 0;
+}
+
+const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather, embed, step_attention, argmax, score};

@@ -37,6 +37,7 @@ int ops_cuda_compile(struct ops *ops, struct error *error) {
     if (compile(ops, OPS_EMBED, "embed", 1, error)) return -1;
     if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", 1, error)) return -1;
     if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", 1, error)) return -1;
+    if (compile(ops, OPS_SCORE, "score", 1, error)) return -1;
     return compile_attend(ops, error);
 }
 
@@ -82,4 +83,8 @@ static int argmax(struct ops *ops, const struct ops_argmax *a, struct error *err
     return launch(ops, OPS_ARGMAX_NEXT, a->rows, 1, 32, true, a, error);
 }
 
-const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather, embed, attend, argmax};
+static int score(struct ops *ops, const struct ops_score *a, struct error *error) {
+    return launch(ops, OPS_SCORE, a->rows, 1, BLOCK, false, a, error);
+}
+
+const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather, embed, attend, argmax, score};

@@ -2,6 +2,7 @@
 #include "bench/decoder/options.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "bench/commands.h"
@@ -31,6 +32,7 @@ enum {
     OPTION_REPORT,
     OPTION_CSV,
     OPTION_MARKDOWN,
+    OPTION_PERPLEXITY,
 };
 
 static const struct argp_option option_list[] = {
@@ -43,8 +45,10 @@ static const struct argp_option option_list[] = {
      0},
     {"device", 'd', "auto|cpu|cuda:N", 0, "Where to run (default auto: a GPU if there is one)", 0},
     {"ctx", OPTION_CTX, "N", 0,
-     "Tokens of KV cache (default: prompt and --max-tokens, at most the model's; with --bench and --report 4096)", 0},
-    {0, 0, 0, 0, "The prompt (one of these, unless --bench or --report):", 2},
+     "Tokens of KV cache (default: prompt and --max-tokens, at most the model's; with --bench and --report 4096, with "
+     "--perplexity 2048)",
+     0},
+    {0, 0, 0, 0, "The prompt (one of these, unless measuring):", 2},
     {"prompt", 'p', "TEXT", 0, "The text to continue", 0},
     {"prompt-file", OPTION_PROMPT_FILE, "FILE", 0, "The same, from a file; - is standard input", 0},
     {"prompt-ids", OPTION_PROMPT_IDS, "1,2,3", 0, "Token ids; works without a tokenizer.json", 0},
@@ -81,6 +85,11 @@ static const struct argp_option option_list[] = {
      "With --bench and --report: decode N sequences together, each of --ctx tokens (default 1). Both take lists "
      "(1,8,64), which make a table",
      0},
+    {"perplexity", OPTION_PERPLEXITY, "FILE", 0,
+     "Perplexity of a text: chunks of --ctx tokens, each from an empty cache, whose first token is given and whose "
+     "others "
+     "are foretold. With --report a column of the table, in chunks of 2048",
+     0},
     {"csv", OPTION_CSV, "FILE", 0, "Write the table's rows as CSV too", 0},
     {"markdown", OPTION_MARKDOWN, "FILE", 0, "Write the table for pull requests", 0},
     {0}};
@@ -91,16 +100,21 @@ bool decode_options_table(const struct decode_options *o) {
 
 static void check_options(struct argp_state *state, const struct decode_options *o) {
     int prompts = !!o->prompt + !!o->prompt_file + !!o->prompt_ids;
-    const char *measures = o->report ? "--report" : o->bench ? "--bench" : NULL;
+    const char *measures = o->report ? "--report" : o->bench ? "--bench" : o->perplexity ? "--perplexity" : NULL;
+    bool benches = o->report || o->bench;
     if (!o->model) argp_error(state, "--model is missing: a Hugging Face directory, or qwen2.5-14b with --in-memory");
-    if (measures && (prompts || o->chat)) argp_error(state, "%s makes its own prompt; give none", measures);
+    if (measures && (prompts || o->chat)) argp_error(state, "%s takes no prompt", measures);
     if (!measures && prompts != 1)
-        argp_error(state, "%s: give one of --prompt, --prompt-file, --prompt-ids, or --bench or --report",
+        argp_error(state, "%s: give one of --prompt, --prompt-file, --prompt-ids, or --bench, --report, --perplexity",
                    prompts ? "more than one prompt" : "there is no prompt");
-    if (!measures && (o->batch > 1 || decode_options_table(o)))
+    if (!benches && (o->batch > 1 || decode_options_table(o)))
         argp_error(state,
                    "--batch, lists, --csv and --markdown are for --bench and --report; a prompt is one sequence");
     if (o->logits && decode_options_table(o)) argp_error(state, "--logits is for one run; a table has many");
+    if (o->bench && !o->report && o->perplexity) argp_error(state, "--perplexity is a run of its own; or --report");
+    if (o->report && o->perplexity && !strcmp(o->perplexity, "-"))
+        argp_error(state, "--perplexity -: standard input cannot be read for every method; give a file");
+    if (o->logits && o->perplexity) argp_error(state, "--logits is for a prompt; --perplexity has many");
     if (o->chat && o->prompt_ids) argp_error(state, "--chat needs a text, not --prompt-ids");
 }
 
@@ -162,6 +176,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_CSV:
         o->csv = text;
+        return 0;
+    case OPTION_PERPLEXITY:
+        o->perplexity = text;
         return 0;
     case OPTION_MARKDOWN:
         o->markdown = text;
@@ -226,6 +243,7 @@ void decode_options_parse(int argc, char **argv, struct decode_options *options)
         "  tilebook decode --model DIR --prompt 'Once upon a time' --max-tokens 64\n"
         "  tilebook decode --model DIR --chat --prompt-file FILE --table tiles.txt\n"
         "  tilebook decode --model qwen2.5-14b --in-memory -q awq_marlin --bench\n"
+        "  tilebook decode --model DIR --perplexity FILE --ctx 4096\n"
         "  tilebook decode --model DIR --report --batch 1,64 --ctx 512,4096 --csv decode.csv",
         0,
         0,

@@ -10,7 +10,8 @@ struct counts {
 };
 
 struct decode_options {
-    const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits, *csv, *markdown;
+    const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits, *csv, *markdown,
+        *perplexity;
     enum method method;
     bool in_memory, chat, ignore_eos, untuned, json, bench, report;
     int max_tokens, top_k; /* top_k: -1 if not given */

@@ -63,7 +63,7 @@ static void print_memory(const struct report *report, FILE *stream) {
     struct model_memory memory = model_memory(report->model);
     fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%d tokens), scratch %.3f\n",
             gib(memory.weights + memory.kv + memory.scratch), report->device->id, gib(memory.weights), gib(memory.kv),
-            report->generation->batch * report->context, gib(memory.scratch));
+            report->batch * report->context, gib(memory.scratch));
     if (memory.embedding)
         fprintf(stream, "         the embedding, %.3f GiB, lies in the host's memory\n", gib(memory.embedding));
 }
@@ -100,20 +100,33 @@ static void print_steps(const struct report *report, const struct figures *f, FI
     fputc('\n', stream);
 }
 
-void report_print(const struct report *report, FILE *stream) {
+static void print_generation(const struct report *report, FILE *stream) {
     struct figures f = figures_of(report);
     const struct generation *g = report->generation;
-    fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
-            report->synthetic ? ", synthetic weights" : "");
     if (g->batch > 1) fprintf(stream, "batch    %d sequences\n", g->batch);
     fprintf(stream, "prefill  %d tokens, %.1f ms", g->batch * report->prompt_count, f.prefill_ms);
     if (g->prefills > 1) fprintf(stream, " (mean of %d; deviation %.2f)", g->prefills, f.prefill_sd_ms);
     fprintf(stream, ", %.1f tok/s\n", f.prefill_tok_s);
     if (f.steps) print_steps(report, &f, stream);
     fprintf(stream, "stopped  %s, %d tokens\n", g->stop, g->count);
+    fprintf(stream, "logits   fnv1a64 %s\n", f.hash);
+}
+
+static void print_perplexity(const struct perplexity *p, FILE *stream) {
+    fprintf(stream, "text     perplexity %.4f, %.5f nats a token, %d of %d tokens foretold in %d %s of %d, %.1f s\n",
+            p->perplexity, p->nats, p->counted, p->tokens, p->chunks, p->chunks > 1 ? "chunks" : "chunk", p->chunk,
+            p->seconds);
+}
+
+void report_print(const struct report *report, FILE *stream) {
+    fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
+            report->synthetic ? ", synthetic weights" : "");
+    if (report->perplexity)
+        print_perplexity(report->perplexity, stream);
+    else
+        print_generation(report, stream);
     print_memory(report, stream);
     print_plans(report, stream);
-    fprintf(stream, "logits   fnv1a64 %s\n", f.hash);
 }
 
 static json_t *json_ids(const int *ids, int count) {
@@ -138,31 +151,34 @@ static json_t *json_memory(const struct report *report) {
                      (json_int_t)memory.embedding);
 }
 
-static json_t *json_figures(const struct report *report) {
+static json_t *json_generation(const struct report *report) {
     struct figures f = figures_of(report);
     const struct generation *g = report->generation;
-    return json_pack("{s:f, s:f, s:i, s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "prefill_ms", f.prefill_ms,
-                     "prefill_ms_sd", f.prefill_sd_ms, "prefills", g->prefills, "prefill_tok_s", f.prefill_tok_s,
-                     "decode_steps", f.steps, "clock", g->clock, "tok_s", f.tok_s, "ms_per_token", f.p50_ms,
-                     "ms_per_token_mean", f.mean_ms, "ms_per_token_sd", f.sd_ms, "ms_per_token_p99", f.p99_ms, "gb_s",
-                     f.gbs, "logits_fnv1a64", f.hash);
+    return json_pack("{s:o, s:o, s:s%, s:s, s:i, s:f, s:f, s:i, s:f, s:f, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:s}",
+                     "prompt_ids", json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count),
+                     "text", report->text, report->text_bytes, "stop", g->stop, "batch", g->batch, "ceiling_gb_s",
+                     report->ceiling_gbs, "prefill_ms", f.prefill_ms, "prefills", g->prefills, "prefill_ms_sd",
+                     f.prefill_sd_ms, "prefill_tok_s", f.prefill_tok_s, "decode_steps", f.steps, "clock", g->clock,
+                     "tok_s", f.tok_s, "ms_per_token", f.p50_ms, "ms_per_token_mean", f.mean_ms, "ms_per_token_sd",
+                     f.sd_ms, "ms_per_token_p99", f.p99_ms, "gb_s", f.gbs, "logits_fnv1a64", f.hash);
+}
+
+static json_t *json_perplexity(const struct perplexity *p) {
+    return json_pack("{s:f, s:f, s:i, s:i, s:i, s:i, s:f}", "perplexity", p->perplexity, "nats", p->nats, "tokens",
+                     p->tokens, "foretold", p->counted, "chunk", p->chunk, "chunks", p->chunks, "seconds", p->seconds);
 }
 
 static json_t *json_report(const struct report *report) {
-    const struct generation *g = report->generation;
-    json_t *figures = json_figures(report);
-    json_t *object = json_pack(
-        "{s:o, s:o, s:s%, s:s, s:s, s:s, s:s, s:b, s:i, s:i, s:f, s:o, s:s, s:b, s:o}", "prompt_ids",
-        json_ids(report->prompt, report->prompt_count), "ids", json_ids(g->ids, g->count), "text", report->text,
-        report->text_bytes, "stop", g->stop, "method", method_name(report->method), "device", report->device->id,
-        "device_name", report->device->name, "synthetic_weights", report->synthetic, "batch", g->batch, "context",
-        report->context, "ceiling_gb_s", report->ceiling_gbs, "memory", json_memory(report), "tiles", report->table,
-        "tuned", report->tuned, "configurations", json_plans(report));
-    if (object && json_object_update(object, figures)) {
+    json_t *object = report->perplexity ? json_perplexity(report->perplexity) : json_generation(report);
+    json_t *about = json_pack("{s:s, s:s, s:s, s:b, s:i, s:o, s:s, s:b, s:o}", "method", method_name(report->method),
+                              "device", report->device->id, "device_name", report->device->name, "synthetic_weights",
+                              report->synthetic, "context", report->context, "memory", json_memory(report), "tiles",
+                              report->table, "tuned", report->tuned, "configurations", json_plans(report));
+    if (object && json_object_update(object, about)) {
         json_decref(object);
         object = NULL;
     }
-    json_decref(figures);
+    json_decref(about);
     return object;
 }
 

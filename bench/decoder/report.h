@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "bench/decoder/generate.h"
+#include "bench/decoder/perplexity.h"
 
 struct report {
     const struct model *model;
@@ -19,13 +20,15 @@ struct report {
     const char *regime; /* in which they were measured; NULL for built-in ones */
     const int *prompt;
     int prompt_count;
+    int batch;
     const struct generation *generation;
-    const char *text; /* "" without a tokenizer; may hold NUL bytes */
+    const struct perplexity *perplexity; /* instead of a generation; else NULL */
+    const char *text;                    /* "" without a tokenizer; may hold NUL bytes */
     size_t text_bytes;
 };
 
 /* tok/s of all sequences, ms a token of each, GB/s of weights and cached keys and values, each byte counted once,
- * memory by part, the configurations that ran, a hash of the last logits. */
+ * memory by part, the configurations that ran, a hash of the last logits; or the perplexity instead of rates. */
 void report_print(const struct report *report, FILE *stream);
 /* The same and the ids and text as one object on one line. */
 int report_print_json(const struct report *report, FILE *stream, struct error *error);

@@ -27,7 +27,7 @@ struct table {
 
 static struct runs_row empty_row(const char *method) {
     struct runs_row row = {.method = method};
-    for (double *number = &row.batch; number <= &row.total_gib; number++) *number = NAN;
+    for (double *number = &row.batch; number <= &row.perplexity; number++) *number = NAN;
     return row;
 }
 
@@ -49,19 +49,23 @@ static void add_number(struct command_line *a, int which, const char *option, un
     add(a, option, a->numbers[which]);
 }
 
-static void make_arguments(const struct decode_options *o, const struct device *device, const struct runs_row *row,
+static void make_arguments(const struct decode_options *o, const struct device *device, const char *method,
                            struct command_line *a) {
-    *a = (struct command_line){.list = {"tilebook", "decode", "--bench", "--json"}, .count = 4};
+    *a = (struct command_line){.list = {"tilebook", "decode", "--json"}, .count = 3};
     add(a, "--model", o->model);
-    add(a, "--quantization", row->method);
+    add(a, "--quantization", method);
     add(a, "--device", device->id);
     if (o->in_memory) add(a, "--in-memory", NULL);
     if (o->untuned) add(a, "--untuned", NULL);
     if (o->table) add(a, "--table", o->table);
     if (o->misses) add(a, "--misses", o->misses);
-    add_number(a, 0, "--batch", (unsigned long long)row->batch);
-    add_number(a, 1, "--max-tokens", (unsigned long long)o->max_tokens);
-    add_number(a, 2, "--seed", o->seed);
+    add_number(a, 0, "--seed", o->seed);
+}
+
+static void bench_arguments(const struct decode_options *o, const struct runs_row *row, struct command_line *a) {
+    add(a, "--bench", NULL);
+    add_number(a, 1, "--batch", (unsigned long long)row->batch);
+    add_number(a, 2, "--max-tokens", (unsigned long long)o->max_tokens);
     if (o->ctx) add_number(a, 3, "--ctx", (unsigned long long)row->ctx);
 }
 
@@ -121,28 +125,59 @@ static void check_memory(struct table *table) {
         fprintf(stderr, "tilebook decode: before the next row: %s\n", nvml_use_text(&table->device, &use, text));
 }
 
-static int run_row(struct table *table, struct runs_row *row, struct error *error) {
-    struct command_line arguments;
+/* Runs it and reads what it prints. Not -1 if only that fails: then the note says why. */
+static int run(struct table *table, const struct command_line *arguments,
+               int (*read)(const char *text, struct runs_row *), struct runs_row *row, struct error *error) {
     struct process_result result;
-    make_arguments(table->options, &table->device, row, &arguments);
     check_memory(table);
-    if (process_run((char *const *)arguments.list, &result, error)) return -1;
+    if (process_run((char *const *)arguments->list, &result, error)) return -1;
     if (result.status)
         say_failure(&result, row->note, sizeof row->note);
-    else if (read_figures(result.out, row))
+    else if (read(result.out, row))
         snprintf(row->note, sizeof row->note, "its figures cannot be read");
     if (!result.status) fputs(result.err, stderr);
-    table->made += !*row->note;
     process_free(&result);
+    return 0;
+}
+
+static int run_row(struct table *table, struct runs_row *row, struct error *error) {
+    struct command_line arguments;
+    make_arguments(table->options, &table->device, row->method, &arguments);
+    bench_arguments(table->options, row, &arguments);
+    if (run(table, &arguments, read_figures, row, error)) return -1;
+    table->made += !*row->note;
+    return 0;
+}
+
+static int read_perplexity(const char *text, struct runs_row *row) {
+    json_t *object = json_loads(text, JSON_ALLOW_NUL, NULL);
+    int status = json_unpack(object, "{s:F}", "perplexity", &row->perplexity);
+    json_decref(object);
+    return status;
+}
+
+/* NaN if it cannot be had; then stderr says why. */
+static int run_perplexity(struct table *table, const char *method, double *perplexity, struct error *error) {
+    const struct decode_options *o = table->options;
+    struct command_line arguments;
+    struct runs_row row = empty_row(method);
+    *perplexity = NAN;
+    if (!o->perplexity) return 0;
+    make_arguments(o, &table->device, method, &arguments);
+    add(&arguments, "--perplexity", o->perplexity);
+    if (run(table, &arguments, read_perplexity, &row, error)) return -1;
+    if (*row.note) fprintf(stderr, "tilebook decode: no perplexity of %s: %s\n", method, row.note);
+    *perplexity = row.perplexity;
     return 0;
 }
 
 /* --- all of them --- */
 
 static int put(struct table *table, const struct runs_row *row, struct error *error) {
-    if (table->csv) runs_csv_put(table->csv, row);
-    if (table->markdown) runs_markdown_put(table->markdown, row);
-    if (!table->rows) runs_text_put(stdout, row);
+    bool perplexity = table->options->perplexity != NULL;
+    if (table->csv) runs_csv_put(table->csv, row, perplexity);
+    if (table->markdown) runs_markdown_put(table->markdown, row, perplexity);
+    if (!table->rows) runs_text_put(stdout, row, perplexity);
     if (table->rows && json_array_append_new(table->rows, runs_json(row))) return error_set(error, "out of memory");
     return 0;
 }
@@ -158,6 +193,8 @@ static int run_method(struct table *table, enum method method, struct error *err
         snprintf(row.note, sizeof row.note, "%.*s", (int)strcspn(why.text, "\n"), why.text);
         return put(table, &row, error);
     }
+    double perplexity;
+    if (run_perplexity(table, method_name(resolved), &perplexity, error)) return -1;
     for (int c = 0; c < contexts->count || !c; c++)
         for (int b = 0; b < batches->count || !b; b++) {
             struct runs_row row = empty_row(method_name(resolved));
@@ -165,6 +202,7 @@ static int run_method(struct table *table, enum method method, struct error *err
             row.ctx = contexts->count ? contexts->list[c] : longest;
             row.batch = batches->count ? batches->list[b] : 1;
             row.tuned = o->table && !o->untuned;
+            row.perplexity = perplexity;
             if (run_row(table, &row, error) || put(table, &row, error)) return -1;
         }
     return 0;
@@ -204,13 +242,14 @@ static int look(struct table *table, struct error *error) {
 
 static int open_files(struct table *table, const char *about, struct error *error) {
     const struct decode_options *o = table->options;
+    bool perplexity = o->perplexity != NULL;
     if (o->csv && !(table->csv = fopen(o->csv, "w"))) return error_set(error, "--csv %s: %s", o->csv, strerror(errno));
     if (o->markdown && !(table->markdown = fopen(o->markdown, "w")))
         return error_set(error, "--markdown %s: %s", o->markdown, strerror(errno));
     if (o->json && !(table->rows = json_array())) return error_set(error, "out of memory");
-    if (table->csv) runs_csv_begin(table->csv);
-    if (table->markdown) runs_markdown_begin(table->markdown, about);
-    if (!o->json) runs_text_begin(stdout, about);
+    if (table->csv) runs_csv_begin(table->csv, perplexity);
+    if (table->markdown) runs_markdown_begin(table->markdown, about, perplexity);
+    if (!o->json) runs_text_begin(stdout, about, perplexity);
     return 0;
 }
 
@@ -232,14 +271,15 @@ static int print_json(const struct table *table, struct error *error) {
 
 int runs_table(const struct decode_options *options, struct error *error) {
     struct table table = {.options = options};
-    char about[1024];
+    char about[4096];
     int status = look(&table, error);
     if (!status) describe(&table, about, sizeof about);
     status = status || open_files(&table, about, error) || run_methods(&table, error) ? -1 : 0;
     if (!status && table.rows) status = print_json(&table, error);
     json_decref(table.rows);
     bool csv = close_file(table.csv), markdown = close_file(table.markdown);
-    if (!status && (csv || markdown)) status = error_set(error, "--csv or --markdown could not be written; is the disk full?");
+    if (!status && (csv || markdown))
+        status = error_set(error, "--csv or --markdown could not be written; is the disk full?");
     if (!status && !table.made) status = error_set(error, "no row has figures; each says why");
     return status;
 }

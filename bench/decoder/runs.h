@@ -16,20 +16,21 @@ struct runs_row {
     double mean_ms, sd_ms, p50_ms, p99_ms, steps;
     double gb_s, share; /* share of what reading the device's memory gave in the same process, in percent */
     double weights_gib, kv_gib, scratch_gib, total_gib;
-    char note[512]; /* why there is nothing; "" */
+    double perplexity; /* of --perplexity, the method's */
+    char note[512];    /* why there is nothing; "" */
 };
 
 /* Runs them all, each in a process of its own. -1 if none gave figures or a file could not be written; the rows say
  * what else failed. */
 int runs_table(const struct decode_options *options, struct error *error);
 
-/* What was measured on, then the head; a row. Errors are left to ferror. */
-void runs_text_begin(FILE *file, const char *about);
-void runs_text_put(FILE *file, const struct runs_row *row);
-void runs_markdown_begin(FILE *file, const char *about);
-void runs_markdown_put(FILE *file, const struct runs_row *row);
-void runs_csv_begin(FILE *file);
-void runs_csv_put(FILE *file, const struct runs_row *row);
+/* What was measured on, then the head; a row. With `perplexity` its column is the last. Errors are left to ferror. */
+void runs_text_begin(FILE *file, const char *about, bool perplexity);
+void runs_text_put(FILE *file, const struct runs_row *row, bool perplexity);
+void runs_markdown_begin(FILE *file, const char *about, bool perplexity);
+void runs_markdown_put(FILE *file, const struct runs_row *row, bool perplexity);
+void runs_csv_begin(FILE *file, bool perplexity);
+void runs_csv_put(FILE *file, const struct runs_row *row, bool perplexity);
 json_t *runs_json(const struct runs_row *row);
 
 #endif

@@ -31,8 +31,13 @@ static const struct column {
     {"kv_gib", "KV GiB", 3, BOTH, offsetof(struct runs_row, kv_gib)},
     {"scratch_gib", "scratch GiB", 3, IN_TABLE, offsetof(struct runs_row, scratch_gib)},
     {"total_gib", "total GiB", 3, BOTH, offsetof(struct runs_row, total_gib)},
+    {"perplexity", "perplexity", 4, BOTH, offsetof(struct runs_row, perplexity)},
 };
 enum { COLUMNS = sizeof columns / sizeof *columns, LEAST_WIDTH = 7 };
+
+static int columns_of(bool perplexity) {
+    return perplexity ? COLUMNS : COLUMNS - 1;
+}
 
 static double value(const struct runs_row *row, const struct column *column) {
     double number;
@@ -61,41 +66,45 @@ static int width(const struct column *column) {
     return length < LEAST_WIDTH ? LEAST_WIDTH : length;
 }
 
-void runs_text_begin(FILE *file, const char *about) {
+void runs_text_begin(FILE *file, const char *about, bool perplexity) {
+    int count = columns_of(perplexity);
     fprintf(file, "%s\n\n%-36s %-12s", about, "configuration", "quantisation");
-    for (int i = 0; i < COLUMNS; i++)
+    for (int i = 0; i < count; i++)
         if (columns[i].where & IN_TABLE) fprintf(file, "  %*s", width(&columns[i]), columns[i].heading);
     fputc('\n', file);
     fflush(file);
 }
 
-void runs_text_put(FILE *file, const struct runs_row *row) {
+void runs_text_put(FILE *file, const struct runs_row *row, bool perplexity) {
+    int count = columns_of(perplexity);
     char text[64];
     fprintf(file, "%-36s %-12s", configuration(row, text), row->method);
-    for (int i = 0; i < COLUMNS && !*row->note; i++)
+    for (int i = 0; i < count && !*row->note; i++)
         if (columns[i].where & IN_TABLE) fprintf(file, "  %*s", width(&columns[i]), cell(row, &columns[i], text));
     fprintf(file, "%s%s\n", *row->note ? "  " : "", row->note);
     fflush(file);
 }
 
-void runs_markdown_begin(FILE *file, const char *about) {
+void runs_markdown_begin(FILE *file, const char *about, bool perplexity) {
+    int count = columns_of(perplexity);
     fprintf(file, "%s\n\n| configuration | quantisation |", about);
-    for (int i = 0; i < COLUMNS; i++)
+    for (int i = 0; i < count; i++)
         if (columns[i].where & IN_TABLE) fprintf(file, " %s |", columns[i].heading);
     fprintf(file, "\n| --- | --- |");
-    for (int i = 0; i < COLUMNS; i++)
+    for (int i = 0; i < count; i++)
         if (columns[i].where & IN_TABLE) fprintf(file, " ---: |");
     fputc('\n', file);
 }
 
 /* A note takes the first cell of the figures, where a bar would end it. */
-void runs_markdown_put(FILE *file, const struct runs_row *row) {
+void runs_markdown_put(FILE *file, const struct runs_row *row, bool perplexity) {
+    int count = columns_of(perplexity);
     char text[64];
     fprintf(file, "| %s | %s |", configuration(row, text), row->method);
     if (*row->note) fputc(' ', file);
     for (const char *c = row->note; *c; c++) fprintf(file, *c == '|' ? "\\|" : "%.1s", c);
     if (*row->note) fprintf(file, " |");
-    for (int i = 0, first = *row->note != 0; i < COLUMNS; i++) {
+    for (int i = 0, first = *row->note != 0; i < count; i++) {
         if (!(columns[i].where & IN_TABLE)) continue;
         if (!first) fprintf(file, " %s |", cell(row, &columns[i], text));
         first = 0;
@@ -104,17 +113,19 @@ void runs_markdown_put(FILE *file, const struct runs_row *row) {
     fflush(file);
 }
 
-void runs_csv_begin(FILE *file) {
+void runs_csv_begin(FILE *file, bool perplexity) {
+    int count = columns_of(perplexity);
     fprintf(file, "method");
-    for (int i = 0; i < COLUMNS; i++)
+    for (int i = 0; i < count; i++)
         if (columns[i].where & IN_CSV) fprintf(file, ",%s", columns[i].name);
     fputc('\n', file);
 }
 
-void runs_csv_put(FILE *file, const struct runs_row *row) {
+void runs_csv_put(FILE *file, const struct runs_row *row, bool perplexity) {
+    int count = columns_of(perplexity);
     char text[32];
     fprintf(file, "%s", row->method);
-    for (int i = 0; i < COLUMNS; i++)
+    for (int i = 0; i < count; i++)
         if (columns[i].where & IN_CSV) fprintf(file, ",%s", cell(row, &columns[i], text));
     fputc('\n', file);
     fflush(file);

@@ -291,6 +291,12 @@ static void every_method_gives_transformers_tokens(void **state) {
     golden_check("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
 }
 
+static void scores_are_transformers(void **state) {
+    (void)state;
+    golden_check_scores("cuda:0", "tiny-qwen2", METHOD_NONE, 512);
+    golden_check_scores("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 7);
+}
+
 static void steps_give_transformers_tokens(void **state) {
     (void)state;
     golden_check_steps("cuda:0", "tiny-qwen2", METHOD_NONE);
@@ -352,6 +358,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(embeddings_agree),
         cmocka_unit_test(gather_agrees),
         cmocka_unit_test(every_method_gives_transformers_tokens),
+        cmocka_unit_test(scores_are_transformers),
         cmocka_unit_test(steps_give_transformers_tokens),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_outlive_larger_calls),
