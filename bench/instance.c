@@ -41,11 +41,9 @@ static int fill_bits(struct instance *instance, const void *to, size_t bytes, in
     return reference_fill_bits(instance->device, (void *)to, bytes, instance->seed * SEEDS + which, error);
 }
 
-static int fill(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
+static int fill_weights(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
     const struct operands *all = &instance->copies[0];
     size_t count = (size_t)instance->count, weights = stride(bytes->weights) * count;
-    if (fill_half(instance, all->x, bytes->x, -1, 1, SEED_X, error)) return -1;
-    if (fill_half(instance, all->addend, bytes->addend, -1, 1, SEED_ADDEND, error)) return -1;
     if (instance->problem.op == OP_FP16_GEMM)
         return fill_half(instance, all->weights, weights, -weight_limit, weight_limit, SEED_WEIGHTS, error);
     if (fill_bits(instance, all->weights, weights, SEED_WEIGHTS, error)) return -1;
@@ -57,24 +55,49 @@ static const void *advance(const void *first, size_t bytes, int index) {
     return first ? (const char *)first + stride(bytes) * (size_t)index : NULL;
 }
 
-static int allocate_copies(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
+/* Weights, scales and zeros. */
+static int make_weights(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
     struct operands *all = &instance->copies[0];
-    const void *y = NULL;
     if (allocate(instance, bytes->weights, instance->count, &all->weights, error)) return -1;
     if (allocate(instance, bytes->scales, instance->count, &all->scales, error)) return -1;
     if (allocate(instance, bytes->zeros, instance->count, &all->zeros, error)) return -1;
+    for (int i = 1; i < instance->count; i++)
+        instance->copies[i] = (struct operands){.weights = advance(all->weights, bytes->weights, i),
+                                                .scales = advance(all->scales, bytes->scales, i),
+                                                .zeros = advance(all->zeros, bytes->zeros, i)};
+    return fill_weights(instance, bytes, error);
+}
+
+/* What follows m and the epilogue: x, addend and y, the same ones in all copies. */
+static int make_rows(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
+    struct operands *all = &instance->copies[0];
+    const void *y = NULL;
     if (allocate(instance, bytes->x, 1, &all->x, error)) return -1;
     if (allocate(instance, bytes->addend, 1, &all->addend, error)) return -1;
     if (allocate(instance, bytes->y, 1, &y, error)) return -1;
     all->y = (void *)y;
-    for (int i = 1; i < instance->count; i++)
-        instance->copies[i] = (struct operands){.x = all->x,
-                                                .weights = advance(all->weights, bytes->weights, i),
-                                                .scales = advance(all->scales, bytes->scales, i),
-                                                .zeros = advance(all->zeros, bytes->zeros, i),
-                                                .addend = all->addend,
-                                                .y = all->y};
-    return 0;
+    for (int i = 1; i < instance->count; i++) {
+        instance->copies[i].x = all->x;
+        instance->copies[i].addend = all->addend;
+        instance->copies[i].y = all->y;
+    }
+    if (fill_half(instance, all->x, bytes->x, -1, 1, SEED_X, error)) return -1;
+    return fill_half(instance, all->addend, bytes->addend, -1, 1, SEED_ADDEND, error);
+}
+
+static void release(struct instance *instance, const void *memory) {
+    if (memory) device_free(instance->device, (void *)memory);
+}
+
+/* The reference is of x too. */
+static void release_rows(struct instance *instance) {
+    struct operands *all = &instance->copies[0];
+    release(instance, all->x);
+    release(instance, all->addend);
+    release(instance, all->y);
+    release(instance, instance->reference);
+    all->x = all->addend = all->y = NULL;
+    instance->reference = NULL;
 }
 
 int instance_create_copies(struct device *device, const struct problem *problem, uint64_t seed, int count,
@@ -87,7 +110,7 @@ int instance_create_copies(struct device *device, const struct problem *problem,
     *instance = (struct instance){.device = device, .problem = *problem, .seed = seed, .count = count};
     instance->copies = calloc((size_t)instance->count, sizeof *instance->copies);
     if (!instance->copies) error_set(error, "out of memory");
-    if (!instance->copies || allocate_copies(instance, &bytes, error) || fill(instance, &bytes, error)) {
+    if (!instance->copies || make_weights(instance, &bytes, error) || make_rows(instance, &bytes, error)) {
         char text[128];
         instance_destroy(instance);
         return error_prefix(error, "data for %s", problem_text(problem, text));
@@ -104,17 +127,33 @@ int instance_create(struct device *device, const struct problem *problem, uint64
     return instance_create_copies(device, problem, seed, copies_wanted(device, &bytes, cold), result, error);
 }
 
+bool instance_shares(const struct instance *instance, const struct problem *problem) {
+    struct problem same = instance->problem;
+    same.m = problem->m;
+    same.epilogue = problem->epilogue;
+    return problem_equal(&same, problem);
+}
+
+int instance_change(struct instance *instance, const struct problem *problem, struct error *error) {
+    struct operand_bytes bytes = problem_operand_bytes(problem);
+    char text[128];
+    if (problem_check(problem, error)) return -1;
+    release_rows(instance);
+    instance->problem = *problem;
+    if (!make_rows(instance, &bytes, error)) return 0;
+    return error_prefix(error, "data for %s", problem_text(problem, text));
+}
+
 void instance_destroy(struct instance *instance) {
     if (!instance) return;
     if (instance->copies) {
-        struct operands *all = &instance->copies[0];
-        void *const memory[] = {(void *)all->x,     (void *)all->weights, (void *)all->scales,
-                                (void *)all->zeros, (void *)all->addend,  all->y,
-                                all->workspace};
-        for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
-            if (memory[i]) device_free(instance->device, memory[i]);
+        const struct operands *all = &instance->copies[0];
+        release_rows(instance);
+        release(instance, all->weights);
+        release(instance, all->scales);
+        release(instance, all->zeros);
+        release(instance, all->workspace);
     }
-    if (instance->reference) device_free(instance->device, instance->reference);
     free(instance->copies);
     free(instance);
 }

@@ -25,6 +25,11 @@ int instance_create_copies(struct device *device, const struct problem *problem,
                            struct instance **instance, struct error *error);
 void instance_destroy(struct instance *instance);
 
+/* Whether the problem differs at most in m and the epilogue. Then the instance may become its instance, with the same
+ * numbers as a fresh one of this seed; weights and workspace stay. On failure it can only be destroyed. */
+bool instance_shares(const struct instance *instance, const struct problem *problem);
+int instance_change(struct instance *instance, const struct problem *problem, struct error *error);
+
 /* Makes the shared workspace at least plan->workspace_bytes (counters zeroed), and the weights that the plan wants in a
  * form of its own, for every copy. Before the first run of a plan. */
 int instance_fit(struct instance *instance, const struct plan *plan, struct error *error);

@@ -12,7 +12,7 @@ enum { SEED = 1 };
 struct worker {
     const struct kernel *const *kernels;
     struct device *device;
-    struct instance *instance; /* of the problem that was tried last */
+    struct instance *instance; /* of the problem that was tried last; its weights serve all m */
     struct worker_answer answer;
 };
 
@@ -93,11 +93,15 @@ static void verify_and_measure(struct worker *worker, const struct worker_reques
 }
 
 static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
-    if (!worker->instance || !problem_equal(&worker->instance->problem, problem)) {
-        instance_destroy(worker->instance);
+    struct instance *old = worker->instance;
+    bool shares = old && instance_shares(old, problem);
+    int status = shares && !problem_equal(&old->problem, problem) ? instance_change(old, problem, error) : 0;
+    if (!shares || status) {
+        instance_destroy(old);
         worker->instance = NULL;
-        if (instance_create(worker->device, problem, SEED, true, &worker->instance, error)) return -1;
     }
+    if (!shares) status = instance_create(worker->device, problem, SEED, true, &worker->instance, error);
+    if (status) return -1;
     return instance_reference(worker->instance, error);
 }
 
