@@ -1,9 +1,10 @@
 #include "bench/samples.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "bench/lines.h"
 
 int samples_path(const char *json, char *path, size_t size, struct error *error) {
     if ((size_t)snprintf(path, size, "%s" SAMPLES_SUFFIX, json) < size) return 0;
@@ -67,32 +68,14 @@ static struct samples_row *add_row(struct samples *samples) {
     return row;
 }
 
-/* NULL, or what is wrong with a line of `length` bytes. */
-static const char *read_line(struct samples *samples, int number, char *line, size_t length) {
-    if (line[length - 1] != '\n') return "it is cut off";
-    line[length - 1] = 0;
-    if (strlen(line) != length - 1) return "it has a byte 0";
-    if (number == 1) return strcmp(line, SAMPLES_HEADER) ? "it is not '" SAMPLES_HEADER "'" : NULL;
+static const char *take_line(void *samples, char *line) {
     struct samples_row *row = add_row(samples);
     return row ? read_row(line, row) : "out of memory";
 }
 
 int samples_read(const char *path, struct samples *samples, struct error *error) {
-    char *line = NULL;
-    const char *wrong = NULL;
-    size_t room = 0;
-    ssize_t length;
-    int number = 0;
     *samples = (struct samples){.count = 0};
-    FILE *file = fopen(path, "r");
-    if (!file) return error_set(error, "%s: %s", path, strerror(errno));
-    while (!wrong && (length = getline(&line, &room, file)) > 0)
-        wrong = read_line(samples, ++number, line, (size_t)length);
-    if (!wrong && ferror(file)) wrong = strerror(errno);
-    if (!wrong && !number) wrong = "the file is empty";
-    fclose(file);
-    free(line);
-    return wrong ? error_set(error, "%s, line %d: %s", path, number, wrong) : 0;
+    return lines_read(path, SAMPLES_HEADER, take_line, samples, error);
 }
 
 void samples_free(struct samples *samples) {

@@ -1,8 +1,9 @@
 #include "bench/states.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "bench/lines.h"
 
 void states_put(FILE *file, const char *name, const struct measurement *m) {
     if (!m->state_count) return;
@@ -51,30 +52,14 @@ static struct states_row *add_row(struct states *states) {
     return &rows[states->count++];
 }
 
-static const char *read_line(struct states *states, int number, char *line, size_t length) {
-    if (line[length - 1] != '\n') return "it is cut off";
-    line[length - 1] = 0;
-    if (number == 1) return strcmp(line, STATES_HEADER) ? "it is not '" STATES_HEADER "'" : NULL;
+static const char *take_line(void *states, char *line) {
     struct states_row *row = add_row(states);
     return row ? read_row(line, row) : "out of memory";
 }
 
 int states_read(const char *path, struct states *states, struct error *error) {
-    char *line = NULL;
-    const char *wrong = NULL;
-    size_t room = 0;
-    ssize_t length;
-    int number = 0;
     *states = (struct states){.count = 0};
-    FILE *file = fopen(path, "r");
-    if (!file) return error_set(error, "%s: %s", path, strerror(errno));
-    while (!wrong && (length = getline(&line, &room, file)) > 0)
-        wrong = read_line(states, ++number, line, (size_t)length);
-    if (!wrong && ferror(file)) wrong = strerror(errno);
-    if (!wrong && !number) wrong = "the file is empty";
-    fclose(file);
-    free(line);
-    return wrong ? error_set(error, "%s, line %d: %s", path, number, wrong) : 0;
+    return lines_read(path, STATES_HEADER, take_line, states, error);
 }
 
 void states_free(struct states *states) {
