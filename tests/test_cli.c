@@ -43,13 +43,20 @@ static void test_options(void **state) {
     expect(2, "decode --top-p 1.5", "--top-p 1.5: not a number from 0 to 1");
     expect(2, "decode --ctx 0", "--ctx 0: not whole numbers from 1");
     expect(2, "tune --shapes 128x128 --budget nan", "--budget nan: not a time");
+    expect(2, "tune --shapes 128x128 --part 3/2", "--part: expected I/N with I from 1 to N, found 3/2");
+    expect(2, "tune --shapes 128x128,128x192 --part 1/3", "--part 1/3: there are 2 shapes");
+    expect(0,
+           "tune --coarse --device cpu --shapes 128x64,128x128,128x192 --part 2/2 --op fp16_gemm --m 1 --trials 1 "
+           "--out @/part.txt",
+           "n=128 k=128");
     expect(2, SWEEP "--regime graphs", "--regime: unknown regime 'graphs'; accepted: stream, graph, pdl");
     expect(2, SWEEP "--regime pdl", "device cpu has no graphs: regime pdl needs cuda:N");
     expect(2, "tune --shapes 128x128 --regime x", "--regime: unknown regime 'x'; accepted: stream, graph, pdl");
     expect(2, "tune --device cpu --shapes 128x128 --regime graph --out @/t", "regime graph needs cuda:N");
     expect(2, "sweep --device cpu --shapes qwen2.5-14b --chain 48",
            "--chain needs graphs, which cuda:N has; found device cpu");
-    expect(2, "sweep --chain 48 --regime pdl", "--config, --epilogue, --regime, --csv, --report and --markdown do not go with it");
+    expect(2, "sweep --chain 48 --regime pdl",
+           "--config, --epilogue, --regime, --csv, --report and --markdown do not go with it");
     expect(2, "sweep --chain 0", "--chain 0: not a whole number from 1");
     expect(2, "frob", "no command 'frob'|decode");
 }

@@ -1,6 +1,7 @@
 #include <argp.h>
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,6 +31,7 @@ enum {
     OPTION_REGIME,
     OPTION_FROM_MISSES,
     OPTION_COARSE,
+    OPTION_PART,
     OPTION_LIMIT
 };
 
@@ -42,6 +44,7 @@ static const struct argp_option options[] = {
     {"shapes", OPTION_SHAPES, "KxN,...", 0, "tune these shapes instead", 0},
     {"from-misses", OPTION_FROM_MISSES, "FILE", 0,
      "tune what decode or sweep --misses FILE looked up in vain, and mend the table with it", 0},
+    {"part", OPTION_PART, "I/N", 0, "only every Nth shape, from the Ith on: for many machines (tuner/slurm/submit)", 0},
     {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
     {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},
     {"trials", OPTION_TRIALS, "N", 0, "at most N trials a problem (without --budget: 32 on a GPU, 16 on a CPU)", 1},
@@ -89,7 +92,7 @@ struct choices {
     struct shapes shapes;
     struct misses misses;
     int *m, m_count;
-    int group, trials;
+    int group, trials, part, parts;
     bool have_group, have_op, ops[OP_COUNT], fresh, coarse;
     enum regime regime;
     double budget_s, limit_s;
@@ -109,18 +112,37 @@ static void parse_ops(struct choices *c, const char *text, struct argp_state *st
     c->have_op = true;
 }
 
+static void parse_part(struct choices *c, const char *text, struct argp_state *state) {
+    int used = 0;
+    if (sscanf(text, "%d/%d%n", &c->part, &c->parts, &used) == 2 && !text[used] && c->part >= 1 && c->part <= c->parts)
+        return;
+    argp_error(state, "--part: expected I/N with I from 1 to N, found %s", text);
+}
+
+/* All of a shape stays together, so that one device compares its configurations. */
+static void keep_part(struct choices *c, struct argp_state *state) {
+    int kept = 0;
+    if (c->parts > c->shapes.count)
+        argp_error(state, "--part %d/%d: there are %d shapes; use at most as many parts", c->part, c->parts,
+                   c->shapes.count);
+    for (int i = c->part - 1; i < c->shapes.count; i += c->parts) c->shapes.list[kept++] = c->shapes.list[i];
+    c->shapes.count = kept;
+}
+
 static void check_choices(struct choices *c, struct argp_state *state) {
     struct error error;
     if (c->misses_file) {
-        if (c->shapes_text || c->m_text || c->have_op || c->have_group)
-            argp_error(state, "--from-misses says what to tune: --model, --shapes, --m, --op and --group do not go "
-                              "with it");
+        if (c->shapes_text || c->m_text || c->have_op || c->have_group || c->parts)
+            argp_error(state,
+                       "--from-misses says what to tune: --model, --shapes, --part, --m, --op and --group do not "
+                       "go with it");
         if (misses_read(c->misses_file, &c->misses, &error)) argp_error(state, "--from-misses: %s", error.text);
         return;
     }
     if (!c->shapes_text)
         argp_error(state, "what should be tuned? Give --model qwen2.5-14b or --shapes KxN, or --from-misses FILE");
     if (shapes_parse(c->shapes_text, &c->shapes, &error)) argp_error(state, "%s", error.text);
+    if (c->parts) keep_part(c, state);
     for (int i = 0; i < c->shapes.count; i++)
         if (c->shapes.list[i].m)
             argp_error(state, "--shapes: %s has an M of its own (@%d); a table has every M of --m",
@@ -178,6 +200,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_COARSE:
         c->coarse = true;
+        return 0;
+    case OPTION_PART:
+        parse_part(c, text, state);
         return 0;
     case OPTION_REGIME:
         if (regime_parse(text, &c->regime, &error)) argp_error(state, "--regime: %s", error.text);
