@@ -27,8 +27,8 @@ void cupti_log_kernel(struct cupti_log *log, uint32_t correlation, uint64_t star
         return;
     }
     log->kernels = kernels;
-    kernels[log->kernel_count++] =
-        (struct cupti_kernel){.start = start, .end = end, .name = hash_name(name), .correlation = correlation};
+    kernels[log->kernel_count++] = (struct cupti_kernel){
+        .start = start, .end = end, .name = hash_name(name), .label = name ? name : "", .correlation = correlation};
 }
 
 void cupti_log_tag(struct cupti_log *log, uint32_t correlation, uint64_t sample) {
@@ -74,6 +74,21 @@ static void select_kernels(struct cupti_log *log, uint64_t first, int count) {
     if (kept) qsort(log->kernels, kept, sizeof *log->kernels, compare_kernels);
 }
 
+static int check_time(const struct cupti_kernel *kernel, struct error *error) {
+    if (kernel->start && kernel->end > kernel->start) return 0;
+    return error_set(error, "cupti: a kernel record has no time (start %llu ns, end %llu ns)",
+                     (unsigned long long)kernel->start, (unsigned long long)kernel->end);
+}
+
+static int check_lost(const struct cupti_log *log, struct error *error) {
+    if (!log->lost) return 0;
+    return error_set(error, "cupti: %zu records were dropped; the times are incomplete", log->lost);
+}
+
+static void empty(struct cupti_log *log) {
+    log->kernel_count = log->tag_count = log->lost = 0;
+}
+
 /* Adds up the kernels of one sample from *next on. */
 static int add_sample(const struct cupti_log *log, size_t *next, uint64_t index, struct cupti_sample *sample,
                       struct error *error) {
@@ -81,9 +96,7 @@ static int add_sample(const struct cupti_log *log, size_t *next, uint64_t index,
     *sample = (struct cupti_sample){.names = 0};
     for (; *next < log->kernel_count && log->kernels[*next].sample == index; ++*next) {
         const struct cupti_kernel *kernel = &log->kernels[*next];
-        if (!kernel->start || kernel->end <= kernel->start)
-            return error_set(error, "cupti: a kernel record has no time (start %llu ns, end %llu ns)",
-                             (unsigned long long)kernel->start, (unsigned long long)kernel->end);
+        if (check_time(kernel, error)) return -1;
         if (!sample->kernels++) begin = kernel->start;
         if (kernel->end > end) end = kernel->end;
         sum += kernel->end - kernel->start;
@@ -97,7 +110,7 @@ static int add_sample(const struct cupti_log *log, size_t *next, uint64_t index,
 static int make_samples(struct cupti_log *log, uint64_t first, int count, struct cupti_sample *samples,
                         struct error *error) {
     size_t next = 0;
-    if (log->lost) return error_set(error, "cupti: %zu records were dropped; the times are incomplete", log->lost);
+    if (check_lost(log, error)) return -1;
     select_kernels(log, first, count);
     for (int i = 0; i < count; i++) {
         if (add_sample(log, &next, first + (uint64_t)i, &samples[i], error)) return -1;
@@ -112,7 +125,29 @@ static int make_samples(struct cupti_log *log, uint64_t first, int count, struct
 int cupti_log_samples(struct cupti_log *log, uint64_t first, int count, struct cupti_sample *samples,
                       struct error *error) {
     int result = make_samples(log, first, count, samples, error);
-    log->kernel_count = log->tag_count = log->lost = 0;
+    empty(log);
+    return result;
+}
+
+static int copy_kernels(struct cupti_log *log, uint64_t first, int count, struct cupti_kernel **kernels,
+                        size_t *kernel_count, struct error *error) {
+    if (check_lost(log, error)) return -1;
+    select_kernels(log, first, count);
+    for (size_t i = 0; i < log->kernel_count; i++)
+        if (check_time(&log->kernels[i], error)) return -1;
+    *kernels = malloc(log->kernel_count * sizeof **kernels + 1);
+    if (!*kernels) return error_set(error, "out of memory");
+    *kernel_count = log->kernel_count;
+    for (size_t i = 0; i < log->kernel_count; i++) (*kernels)[i] = log->kernels[i];
+    return 0;
+}
+
+int cupti_log_kernels(struct cupti_log *log, uint64_t first, int count, struct cupti_kernel **kernels,
+                      size_t *kernel_count, struct error *error) {
+    *kernels = NULL;
+    *kernel_count = 0;
+    int result = copy_kernels(log, first, count, kernels, kernel_count, error);
+    empty(log);
     return result;
 }
 
@@ -286,6 +321,14 @@ int cupti_collect(uint64_t first, int count, struct cupti_sample *samples, struc
     return result;
 }
 
+int cupti_kernels(uint64_t first, int count, struct cupti_kernel **kernels, size_t *kernel_count, struct error *error) {
+    if (check(api.flush(0), "collecting records", error)) return -1;
+    pthread_mutex_lock(&lock);
+    int result = cupti_log_kernels(&records, first, count, kernels, kernel_count, error);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
 const char *cupti_version(void) {
     return version;
 }
@@ -311,6 +354,11 @@ int cupti_end(struct error *error) {
 
 int cupti_collect(uint64_t first, int count, struct cupti_sample *samples, struct error *error) {
     (void)first, (void)count, (void)samples;
+    return absent(error);
+}
+
+int cupti_kernels(uint64_t first, int count, struct cupti_kernel **kernels, size_t *kernel_count, struct error *error) {
+    (void)first, (void)count, (void)kernels, (void)kernel_count;
     return absent(error);
 }
 

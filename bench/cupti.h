@@ -23,6 +23,9 @@ int cupti_end(struct error *error);
 /* After the device is idle: the samples `first` ... `first + count - 1`. Missing, zero or dropped records and
  * names that differ between samples are errors. */
 int cupti_collect(uint64_t first, int count, struct cupti_sample *samples, struct error *error);
+/* The kernels of these samples, by sample and start, however many each has; the caller frees. */
+struct cupti_kernel;
+int cupti_kernels(uint64_t first, int count, struct cupti_kernel **kernels, size_t *kernel_count, struct error *error);
 /* "cupti 13.0"; "" when not attached. */
 const char *cupti_version(void);
 
@@ -30,7 +33,8 @@ const char *cupti_version(void);
 
 struct cupti_kernel {
     uint64_t start, end;
-    uint64_t name; /* hash */
+    uint64_t name;     /* hash */
+    const char *label; /* the name; CUPTI keeps it */
     uint64_t sample;
     uint32_t correlation;
 };
@@ -53,6 +57,9 @@ void cupti_log_tag(struct cupti_log *log, uint32_t correlation, uint64_t sample)
 /* As cupti_collect; records may have come in any order. Empties the log. */
 int cupti_log_samples(struct cupti_log *log, uint64_t first, int count, struct cupti_sample *samples,
                       struct error *error);
+/* As cupti_kernels. */
+int cupti_log_kernels(struct cupti_log *log, uint64_t first, int count, struct cupti_kernel **kernels,
+                      size_t *kernel_count, struct error *error);
 void cupti_log_free(struct cupti_log *log);
 
 #endif

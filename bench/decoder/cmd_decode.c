@@ -7,6 +7,7 @@
 #include "bench/decoder/generate.h"
 #include "bench/decoder/options.h"
 #include "bench/decoder/perplexity.h"
+#include "bench/decoder/profile.h"
 #include "bench/decoder/prompt.h"
 #include "bench/decoder/report.h"
 #include "bench/decoder/runs.h"
@@ -30,6 +31,7 @@ struct session {
     struct ceilings ceilings; /* of --bench */
     struct generation generation;
     struct perplexity perplexity;
+    struct profile profile;
     struct stream stream;
     FILE *logits;
 };
@@ -64,13 +66,13 @@ static int read_text(struct session *s, struct error *error) {
 static int choose_context(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
     int most = s->config.max_position, wanted = o->ctx;
-    if (!wanted) wanted = o->bench ? BENCH_CONTEXT : o->perplexity ? PERPLEXITY_CONTEXT : 0;
+    if (!wanted) wanted = decode_options_made_up(o) ? BENCH_CONTEXT : o->perplexity ? PERPLEXITY_CONTEXT : 0;
     if (wanted > most && o->ctx)
         return error_set(error, "--ctx %d: this model takes at most %d (config.json: max_position_embeddings)", o->ctx,
                          most);
     s->context = wanted ? wanted : most;
     if (s->context > most) s->context = most;
-    if (o->bench || o->perplexity) return 0;
+    if (decode_options_made_up(o) || o->perplexity) return 0;
     if (s->prompt_count < 1) return error_set(error, "the prompt is empty; at least one token is needed");
     if (s->prompt_count > s->context)
         return error_set(error, "the prompt has %d tokens, more than %s %d", s->prompt_count,
@@ -82,13 +84,14 @@ static int choose_context(struct session *s, struct error *error) {
 static int make_prompt(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
     if (o->prompt_ids ? prompt_ids(o->prompt_ids, s->config.vocab, &s->prompt, &s->prompt_count, error)
-                      : !o->bench && read_text(s, error))
+                      : !decode_options_made_up(o) && read_text(s, error))
         return -1;
     if (choose_context(s, error)) return -1;
-    if (!o->bench) return 0;
-    if (o->max_tokens < 2 || o->max_tokens >= s->context)
-        return error_set(error, "--bench: --max-tokens %d must be from 2 to less than the context, %d", o->max_tokens,
-                         s->context);
+    if (!decode_options_made_up(o)) return 0;
+    int least = o->profile ? PROFILE_LEAST : 2;
+    if (o->max_tokens < least || o->max_tokens >= s->context)
+        return error_set(error, "--%s: --max-tokens %d must be from %d to less than the context, %d",
+                         o->profile ? "profile" : "bench", o->max_tokens, least, s->context);
     return make_ids(s, s->context - o->max_tokens, error);
 }
 
@@ -139,6 +142,7 @@ static int open_session(struct session *s, struct error *error) {
 
 static void close_session(struct session *s) {
     generation_free(&s->generation);
+    profile_free(&s->profile);
     stream_free(&s->stream);
     if (s->logits) fclose(s->logits);
     model_destroy(s->model);
@@ -202,11 +206,12 @@ static int report(const struct session *s, struct error *error) {
         .prompt_count = s->prompt_count,
         .batch = o->batch,
         .perplexity = o->perplexity ? &s->perplexity : NULL,
+        .profile = o->profile ? &s->profile : NULL,
         .generation = &s->generation,
         .text = s->stream.text ? s->stream.text : "",
         .text_bytes = s->stream.length,
     };
-    if (!o->json) report_print(&report, o->bench || o->perplexity ? stdout : stderr);
+    if (!o->json) report_print(&report, decode_options_made_up(o) || o->perplexity ? stdout : stderr);
     return o->json ? report_print_json(&report, stdout, error) : 0;
 }
 
@@ -225,6 +230,12 @@ static int append_misses(const struct session *s, struct error *error) {
 static int run_perplexity(struct session *s, struct error *error) {
     if (perplexity_measure(s->model, s->prompt, s->prompt_count, s->context, &s->perplexity, error))
         return error_prefix(error, "--perplexity %s", s->options->perplexity);
+    return append_misses(s, error) || report(s, error) ? -1 : 0;
+}
+
+static int run_profile(struct session *s, struct error *error) {
+    const struct decode_options *o = s->options;
+    if (profile_take(s->model, s->prompt, s->prompt_count, o->batch, o->max_tokens, &s->profile, error)) return -1;
     return append_misses(s, error) || report(s, error) ? -1 : 0;
 }
 
@@ -251,7 +262,10 @@ static int run_generation(struct session *s, struct error *error) {
 static int run_once(const struct decode_options *options, struct error *error) {
     struct session session = {.options = options};
     int status = open_session(&session, error);
-    if (!status) status = options->perplexity ? run_perplexity(&session, error) : run_generation(&session, error);
+    if (!status)
+        status = options->perplexity ? run_perplexity(&session, error)
+                 : options->profile  ? run_profile(&session, error)
+                                     : run_generation(&session, error);
     close_session(&session);
     return status;
 }

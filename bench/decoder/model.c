@@ -1,12 +1,14 @@
 #include "bench/decoder/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "bench/decoder/load.h"
 #include "bench/decoder/ops.h"
 #include "bench/decoder/plans.h"
 #include "bench/decoder/steps.h"
+#include "bench/nvtx.h"
 #include "kernels/half.h"
 
 _Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h says what the ring holds");
@@ -41,6 +43,8 @@ struct model {
     int step_count, step_position; /* sequences of the next step, and the furthest position among them */
     uint16_t *host_logits;
     double *host_scores; /* (options.scored) */
+    model_enter *enter;  /* as model_trace set it */
+    void *enter_context;
     size_t kv_bytes, scratch_bytes;
 };
 
@@ -212,7 +216,18 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
     return run_alone(model, &problem, gemm, error);
 }
 
-/* `rows` rows of the residual from row `first` on, to x. */
+/* What runs through the layers at once: `rows` tokens of one sequence from a position on, or, as a step, one token each
+ * of so many sequences. */
+struct pass {
+    int rows;
+    bool step;
+    int sequence, position; /* unless it is a step */
+    const int32_t *ids;     /* on the device, `stride` apart */
+    int stride;
+    int first; /* row of the residual from which on the head's `rows` are */
+};
+
+/* Rows of the residual, to x. */
 static int norm(struct model *model, const float *weight, int first, int rows, struct error *error) {
     const struct model_config *c = model->config;
     const uint16_t *residual = model->buffers.residual + (size_t)first * (size_t)c->hidden;
@@ -220,13 +235,11 @@ static int norm(struct model *model, const float *weight, int first, int rows, s
     return model->ops.functions->rms_norm(&model->ops, &norm, error);
 }
 
-/* What runs through the layers at once: `rows` tokens of one sequence from a position on, or, as a step, one token each
- * of so many sequences. */
-struct pass {
-    int rows;
-    bool step;
-    int sequence, position; /* unless it is a step */
-};
+static int embed(struct model *model, const struct pass *pass, struct error *error) {
+    struct ops_embed embed = {model->weights.embedding, pass->ids,   model->buffers.residual, pass->rows,
+                              model->config->hidden,    pass->stride};
+    return model->ops.functions->embed(&model->ops, &embed, error);
+}
 
 static int attend_chunk(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
                         struct error *error) {
@@ -272,36 +285,96 @@ static int attend(struct model *model, int index, const struct pass *pass, struc
                       : attend_chunk(model, pass, keys, keys + all, error);
 }
 
-static int run_layer(struct model *model, int index, const struct pass *pass, struct error *error) {
-    const struct layer *layer = &model->weights.layers[index];
-    const struct linear *linear = layer->linear;
-    struct buffers *b = &model->buffers;
-    int m = pass->rows;
-    if (norm(model, layer->input_norm, 0, m, error) || run_linear(model, &linear[LINEAR_QKV], b->x, m, b->qkv, error) ||
-        attend(model, index, pass, error) || run_linear(model, &linear[LINEAR_O], b->x, m, b->residual, error) ||
-        norm(model, layer->post_norm, 0, m, error) ||
-        run_linear(model, &linear[LINEAR_GATE_UP], b->x, m, b->activation, error) ||
-        run_linear(model, &linear[LINEAR_DOWN], b->activation, m, b->residual, error))
-        return error_prefix(error, "layer %d", index);
-    return 0;
+/* The next token of each sequence. */
+static int choose(struct model *model, int rows, struct error *error) {
+    struct ops_argmax argmax = {.logits = model->buffers.logits,
+                                .picks = model->buffers.picks,
+                                .sequences = steps_sequences(model->steps),
+                                .ring = steps_ring(model->steps),
+                                .rows = rows,
+                                .width = model->weights.head.n,
+                                .limit = model->options.choices};
+    return model->ops.functions->argmax(&model->ops, &argmax, error);
 }
 
-/* From ids on the device, `stride` apart, to the residual behind the last layer. */
-static int run_layers(struct model *model, const struct pass *pass, const int32_t *ids, int stride,
-                      struct error *error) {
-    const struct model_config *c = model->config;
-    struct ops_embed embed = {model->weights.embedding, ids, model->buffers.residual, pass->rows, c->hidden, stride};
-    if (model->ops.functions->embed(&model->ops, &embed, error)) return -1;
-    for (int i = 0; i < c->layers; i++)
+static const char *const op_names[] = {[MODEL_EMBED] = "embed",
+                                       [MODEL_INPUT_NORM] = "input_norm",
+                                       [MODEL_QKV] = "qkv",
+                                       [MODEL_ATTEND] = "attend",
+                                       [MODEL_O] = "o",
+                                       [MODEL_POST_NORM] = "post_norm",
+                                       [MODEL_GATE_UP] = "gate_up",
+                                       [MODEL_DOWN] = "down",
+                                       [MODEL_FINAL_NORM] = "final_norm",
+                                       [MODEL_HEAD] = "lm_head",
+                                       [MODEL_ARGMAX] = "argmax"};
+
+const char *model_op_name(enum model_op op) {
+    return op_names[op];
+}
+
+static int enqueue_op(struct model *model, int index, enum model_op op, const struct pass *pass, struct error *error) {
+    const struct layer *layer = index < 0 ? NULL : &model->weights.layers[index];
+    const struct buffers *b = &model->buffers;
+    int m = pass->rows;
+    switch (op) {
+    case MODEL_EMBED:
+        return embed(model, pass, error);
+    case MODEL_INPUT_NORM:
+        return norm(model, layer->input_norm, 0, m, error);
+    case MODEL_QKV:
+        return run_linear(model, &layer->linear[LINEAR_QKV], b->x, m, b->qkv, error);
+    case MODEL_ATTEND:
+        return attend(model, index, pass, error);
+    case MODEL_O:
+        return run_linear(model, &layer->linear[LINEAR_O], b->x, m, b->residual, error);
+    case MODEL_POST_NORM:
+        return norm(model, layer->post_norm, 0, m, error);
+    case MODEL_GATE_UP:
+        return run_linear(model, &layer->linear[LINEAR_GATE_UP], b->x, m, b->activation, error);
+    case MODEL_DOWN:
+        return run_linear(model, &layer->linear[LINEAR_DOWN], b->activation, m, b->residual, error);
+    case MODEL_FINAL_NORM:
+        return norm(model, model->weights.final_norm, pass->first, m, error);
+    case MODEL_HEAD:
+        return run_linear(model, &model->weights.head, b->x, m, b->logits, error);
+    case MODEL_ARGMAX:
+        return choose(model, m, error);
+    }
+    return error_set(error, "op %d is none of the model's", (int)op);
+}
+
+static int run_op(struct model *model, int index, enum model_op op, const struct pass *pass, struct error *error) {
+    nvtx_push(op_names[op]);
+    int status = model->enter ? model->enter(model->enter_context, index, op, error) : 0;
+    if (!status) status = enqueue_op(model, index, op, pass, error);
+    nvtx_pop();
+    return status;
+}
+
+static int run_layer(struct model *model, int index, const struct pass *pass, struct error *error) {
+    char name[32];
+    int status = 0;
+    snprintf(name, sizeof name, "layer %d", index);
+    nvtx_push(name);
+    for (enum model_op op = MODEL_INPUT_NORM; op <= MODEL_DOWN && !status; op++)
+        status = run_op(model, index, op, pass, error);
+    nvtx_pop();
+    return status ? error_prefix(error, "%s", name) : 0;
+}
+
+/* From ids to the residual behind the last layer. */
+static int run_layers(struct model *model, const struct pass *pass, struct error *error) {
+    if (run_op(model, -1, MODEL_EMBED, pass, error)) return -1;
+    for (int i = 0; i < model->config->layers; i++)
         if (run_layer(model, i, pass, error)) return -1;
     return 0;
 }
 
 /* Logits of `rows` rows of the residual from row `first` on. */
 static int run_head(struct model *model, int first, int rows, struct error *error) {
-    struct buffers *b = &model->buffers;
-    if (norm(model, model->weights.final_norm, first, rows, error) ||
-        run_linear(model, &model->weights.head, b->x, rows, b->logits, error))
+    const struct pass pass = {.rows = rows, .first = first};
+    if (run_op(model, -1, MODEL_FINAL_NORM, &pass, error) || run_op(model, -1, MODEL_HEAD, &pass, error))
         return error_prefix(error, "lm_head");
     return 0;
 }
@@ -335,10 +408,27 @@ static int check_sequences(const struct model *model, int count, struct error *e
     return error_set(error, "%d sequences, but the model was made for 1 to %d", count, model->options.sequences);
 }
 
-static int run_chunk(struct model *model, const struct pass *pass, const int *ids, struct error *error) {
+/* `count` ids are the pass's, and maybe one more that is only written. */
+static int run_chunk(struct model *model, const struct pass *pass, const int *ids, int count, struct error *error) {
     int32_t *to = model->buffers.ids;
-    if (device_write(model->device, to, ids, (size_t)pass->rows * sizeof *to, error)) return -1;
-    return run_layers(model, pass, to, 1, error);
+    struct pass here = *pass;
+    here.ids = to;
+    here.stride = 1;
+    if (device_write(model->device, to, ids, (size_t)count * sizeof *to, error)) return -1;
+    return run_layers(model, &here, error);
+}
+
+static int run_chunks(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
+                      struct error *error) {
+    for (int done = 0; done < count;) {
+        int left = count - done, chunk = model->options.chunk;
+        struct pass pass = {.rows = left < chunk ? left : chunk, .sequence = sequence, .position = position + done};
+        if (run_chunk(model, &pass, ids + done, pass.rows, error)) return -1;
+        done += pass.rows;
+        if (done == count && logits)
+            return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
+    }
+    return 0;
 }
 
 int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
@@ -346,15 +436,10 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
     if (check_sequences(model, sequence + 1, error) || check_position(model, count, position, error) ||
         check_ids(model, ids, count, error))
         return -1;
-    for (int done = 0; done < count;) {
-        int left = count - done, chunk = model->options.chunk;
-        struct pass pass = {.rows = left < chunk ? left : chunk, .sequence = sequence, .position = position + done};
-        if (run_chunk(model, &pass, ids + done, error)) return -1;
-        done += pass.rows;
-        if (done == count && logits)
-            return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
-    }
-    return 0;
+    nvtx_push("prefill");
+    int status = run_chunks(model, sequence, ids, count, position, logits, error);
+    nvtx_pop();
+    return status;
 }
 
 /* Rows of the residual whose tokens' successors are known. */
@@ -380,11 +465,8 @@ static int score_rows(struct model *model, int first, int rows, double *sum, str
 /* One chunk, and whether a token follows it. */
 static int score_chunk(struct model *model, const struct pass *pass, const int *ids, bool more, double *sum,
                        struct error *error) {
-    int32_t *to = model->buffers.ids;
     int count = more ? pass->rows : pass->rows - 1, most = model->options.scored;
-    if (device_write(model->device, to, ids, (size_t)(count + 1) * sizeof *to, error) ||
-        run_layers(model, pass, to, 1, error))
-        return -1;
+    if (run_chunk(model, pass, ids, count + 1, error)) return -1;
     for (int first = 0; first < count; first += most)
         if (score_rows(model, first, count - first < most ? count - first : most, sum, error)) return -1;
     return 0;
@@ -415,18 +497,13 @@ struct step {
 static int enqueue_step(void *context, struct error *error) {
     const struct step *step = context;
     struct model *model = step->model;
-    const struct pass pass = {.rows = step->count, .step = true};
     struct ops_sequence *sequences = steps_sequences(model->steps);
-    const int stride = sizeof *sequences / sizeof sequences->token;
-    struct ops_argmax argmax = {.logits = model->buffers.logits,
-                                .picks = model->buffers.picks,
-                                .sequences = sequences,
-                                .ring = steps_ring(model->steps),
-                                .rows = step->count,
-                                .width = model->weights.head.n,
-                                .limit = model->options.choices};
-    if (run_layers(model, &pass, &sequences->token, stride, error) || run_head(model, 0, step->count, error)) return -1;
-    return model->ops.functions->argmax(&model->ops, &argmax, error);
+    const struct pass pass = {.rows = step->count,
+                              .step = true,
+                              .ids = &sequences->token,
+                              .stride = sizeof *sequences / sizeof sequences->token};
+    if (run_layers(model, &pass, error) || run_head(model, 0, step->count, error)) return -1;
+    return run_op(model, -1, MODEL_ARGMAX, &pass, error);
 }
 
 int model_begin(struct model *model, const int *ids, const int *positions, int count, struct error *error) {
@@ -445,7 +522,10 @@ int model_step(struct model *model, struct error *error) {
     if (check_position(model, 1, model->step_position, error) || model_prepare_steps(model, step.count, error))
         return -1;
     model->step_position++;
-    return steps_run(model->steps, enqueue_step, &step, error);
+    nvtx_push("token");
+    int status = steps_run(model->steps, model->enter != NULL, enqueue_step, &step, error);
+    nvtx_pop();
+    return status;
 }
 
 int model_take(struct model *model, int *ids, double *seconds, struct error *error) {
@@ -496,12 +576,37 @@ struct model_memory model_memory(const struct model *model) {
     };
 }
 
-double model_bytes_per_step(const struct model *model, double positions) {
+void model_trace(struct model *model, model_enter *enter, void *context) {
+    model->enter = enter;
+    model->enter_context = context;
+}
+
+double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions) {
+    const struct linear *linear = layer < 0 ? NULL : model->weights.layers[layer].linear;
     double each = (double)model->kv_bytes / model->options.sequences / model->options.context;
-    double bytes = (double)linear_bytes(&model->weights.head) + positions * each;
+    switch (op) {
+    case MODEL_QKV:
+        return (double)linear_bytes(&linear[LINEAR_QKV]);
+    case MODEL_O:
+        return (double)linear_bytes(&linear[LINEAR_O]);
+    case MODEL_GATE_UP:
+        return (double)linear_bytes(&linear[LINEAR_GATE_UP]);
+    case MODEL_DOWN:
+        return (double)linear_bytes(&linear[LINEAR_DOWN]);
+    case MODEL_HEAD:
+        return (double)linear_bytes(&model->weights.head);
+    case MODEL_ATTEND:
+        return positions * each / model->config->layers;
+    default:
+        return 0;
+    }
+}
+
+double model_bytes_per_step(const struct model *model, double positions) {
+    double bytes = model_op_bytes(model, -1, MODEL_HEAD, positions);
     for (int i = 0; i < model->config->layers; i++)
-        for (int which = 0; which < LAYER_LINEARS; which++)
-            bytes += (double)linear_bytes(&model->weights.layers[i].linear[which]);
+        for (enum model_op op = MODEL_INPUT_NORM; op <= MODEL_DOWN; op++)
+            bytes += model_op_bytes(model, i, op, positions);
     return bytes;
 }
 

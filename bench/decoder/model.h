@@ -72,6 +72,29 @@ int model_step(struct model *model, struct error *error);
 int model_take(struct model *model, int *ids, double *seconds, struct error *error);
 /* Logits (host, fp32, vocab) of one sequence of the last step that was enqueued, after waiting for it. */
 int model_logits(struct model *model, int sequence, float *logits, struct error *error);
+/* What a step does, in this order: those from MODEL_INPUT_NORM to MODEL_DOWN in each layer. */
+enum model_op {
+    MODEL_EMBED,
+    MODEL_INPUT_NORM,
+    MODEL_QKV,
+    MODEL_ATTEND,
+    MODEL_O,
+    MODEL_POST_NORM,
+    MODEL_GATE_UP,
+    MODEL_DOWN,
+    MODEL_FINAL_NORM,
+    MODEL_HEAD,
+    MODEL_ARGMAX
+};
+/* "embed", "input_norm", ... */
+const char *model_op_name(enum model_op op);
+/* Called ahead of each op that is enqueued; layer -1 outside of layers. */
+typedef int model_enter(void *context, int layer, enum model_op op, struct error *error);
+/* From now on steps are enqueued op by op, and not as a graph, with that call ahead of each; NULL ends it. */
+void model_trace(struct model *model, model_enter *enter, void *context);
+/* Bytes that the op has to read in a step: weights, or keys and values of so many positions of all sequences together.
+ */
+double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions);
 /* Makes all ready that steps of `count` sequences need, their graph too. */
 int model_prepare_steps(struct model *model, int count, struct error *error);
 

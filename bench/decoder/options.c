@@ -33,6 +33,7 @@ enum {
     OPTION_CSV,
     OPTION_MARKDOWN,
     OPTION_PERPLEXITY,
+    OPTION_PROFILE,
 };
 
 static const struct argp_option option_list[] = {
@@ -45,8 +46,8 @@ static const struct argp_option option_list[] = {
      0},
     {"device", 'd', "auto|cpu|cuda:N", 0, "Where to run (default auto: a GPU if there is one)", 0},
     {"ctx", OPTION_CTX, "N", 0,
-     "Tokens of KV cache (default: prompt and --max-tokens, at most the model's; with --bench and --report 4096, with "
-     "--perplexity 2048)",
+     "Tokens of KV cache (default: prompt and --max-tokens, at most the model's; 4096 with --bench, --report and "
+     "--profile, 2048 with --perplexity)",
      0},
     {0, 0, 0, 0, "The prompt (one of these, unless measuring):", 2},
     {"prompt", 'p', "TEXT", 0, "The text to continue", 0},
@@ -82,17 +83,27 @@ static const struct argp_option option_list[] = {
      "of its own; what fails is a row that says why",
      0},
     {"batch", OPTION_BATCH, "N", 0,
-     "With --bench and --report: decode N sequences together, each of --ctx tokens (default 1). Both take lists "
-     "(1,8,64), which make a table",
+     "With --bench, --report and --profile: decode N sequences together, each of --ctx tokens (default 1). The first "
+     "two "
+     "take lists (1,8,64) of both, which make a table",
      0},
     {"perplexity", OPTION_PERPLEXITY, "FILE", 0,
      "Perplexity of a text: chunks of --ctx tokens, each from an empty cache, whose first token is given and whose "
      "others "
      "are foretold. With --report a column of the table, in chunks of 2048",
      0},
+    {"profile", OPTION_PROFILE, 0, 0,
+     "Where the time of a token goes, by kernel and by layer, where --bench decodes: the token of the median time, on "
+     "a "
+     "GPU by CUPTI",
+     0},
     {"csv", OPTION_CSV, "FILE", 0, "Write the table's rows as CSV too", 0},
     {"markdown", OPTION_MARKDOWN, "FILE", 0, "Write the table for pull requests", 0},
     {0}};
+
+bool decode_options_made_up(const struct decode_options *o) {
+    return o->bench || o->profile;
+}
 
 bool decode_options_table(const struct decode_options *o) {
     return o->report || o->batches.count > 1 || o->contexts.count > 1 || o->csv || o->markdown;
@@ -100,21 +111,29 @@ bool decode_options_table(const struct decode_options *o) {
 
 static void check_options(struct argp_state *state, const struct decode_options *o) {
     int prompts = !!o->prompt + !!o->prompt_file + !!o->prompt_ids;
-    const char *measures = o->report ? "--report" : o->bench ? "--bench" : o->perplexity ? "--perplexity" : NULL;
+    const char *measures = o->report       ? "--report"
+                           : o->bench      ? "--bench"
+                           : o->profile    ? "--profile"
+                           : o->perplexity ? "--perplexity"
+                                           : NULL;
     bool benches = o->report || o->bench;
     if (!o->model) argp_error(state, "--model is missing: a Hugging Face directory, or qwen2.5-14b with --in-memory");
     if (measures && (prompts || o->chat)) argp_error(state, "%s takes no prompt", measures);
     if (!measures && prompts != 1)
-        argp_error(state, "%s: give one of --prompt, --prompt-file, --prompt-ids, or --bench, --report, --perplexity",
-                   prompts ? "more than one prompt" : "there is no prompt");
-    if (!benches && (o->batch > 1 || decode_options_table(o)))
+        argp_error(
+            state,
+            "%s: give one of --prompt, --prompt-file, --prompt-ids, or --bench, --report, --profile, --perplexity",
+            prompts ? "more than one prompt" : "there is no prompt");
+    if (o->profile && (benches || o->perplexity || decode_options_table(o)))
+        argp_error(state, "--profile is a run of its own, of one --batch and --ctx");
+    if (!benches && ((o->batch > 1 && !o->profile) || decode_options_table(o)))
         argp_error(state,
                    "--batch, lists, --csv and --markdown are for --bench and --report; a prompt is one sequence");
     if (o->logits && decode_options_table(o)) argp_error(state, "--logits is for one run; a table has many");
     if (o->bench && !o->report && o->perplexity) argp_error(state, "--perplexity is a run of its own; or --report");
     if (o->report && o->perplexity && !strcmp(o->perplexity, "-"))
         argp_error(state, "--perplexity -: standard input cannot be read for every method; give a file");
-    if (o->logits && o->perplexity) argp_error(state, "--logits is for a prompt; --perplexity has many");
+    if (o->logits && (o->perplexity || o->profile)) argp_error(state, "--logits does not go with %s", measures);
     if (o->chat && o->prompt_ids) argp_error(state, "--chat needs a text, not --prompt-ids");
 }
 
@@ -176,6 +195,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_CSV:
         o->csv = text;
+        return 0;
+    case OPTION_PROFILE:
+        o->profile = true;
         return 0;
     case OPTION_PERPLEXITY:
         o->perplexity = text;

@@ -13,7 +13,7 @@ struct decode_options {
     const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits, *csv, *markdown,
         *perplexity;
     enum method method;
-    bool in_memory, chat, ignore_eos, untuned, json, bench, report;
+    bool in_memory, chat, ignore_eos, untuned, json, bench, report, profile;
     int max_tokens, top_k; /* top_k: -1 if not given */
     int batch, ctx;        /* the first of each list; batch 1, ctx 0 if not given */
     struct counts batches, contexts;
@@ -21,8 +21,10 @@ struct decode_options {
     unsigned long long seed;
 };
 
-enum { BENCH_CONTEXT = 4096 }; /* of --bench without --ctx */
+enum { BENCH_CONTEXT = 4096 }; /* without --ctx, where the prompt is made up */
 
+/* --bench or --profile: the prompt is made up. */
+bool decode_options_made_up(const struct decode_options *options);
 /* Whether there is a table of runs to be made, rather than one run. */
 bool decode_options_table(const struct decode_options *options);
 

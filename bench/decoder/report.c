@@ -123,6 +123,8 @@ void report_print(const struct report *report, FILE *stream) {
             report->synthetic ? ", synthetic weights" : "");
     if (report->perplexity)
         print_perplexity(report->perplexity, stream);
+    else if (report->profile)
+        profile_print(report->profile, report->model, stream);
     else
         print_generation(report, stream);
     print_memory(report, stream);
@@ -169,7 +171,9 @@ static json_t *json_perplexity(const struct perplexity *p) {
 }
 
 static json_t *json_report(const struct report *report) {
-    json_t *object = report->perplexity ? json_perplexity(report->perplexity) : json_generation(report);
+    json_t *object = report->perplexity ? json_perplexity(report->perplexity)
+                     : report->profile  ? profile_json(report->profile, report->model)
+                                        : json_generation(report);
     json_t *about = json_pack("{s:s, s:s, s:s, s:b, s:i, s:o, s:s, s:b, s:o}", "method", method_name(report->method),
                               "device", report->device->id, "device_name", report->device->name, "synthetic_weights",
                               report->synthetic, "context", report->context, "memory", json_memory(report), "tiles",

@@ -6,6 +6,7 @@
 
 #include "bench/decoder/generate.h"
 #include "bench/decoder/perplexity.h"
+#include "bench/decoder/profile.h"
 
 struct report {
     const struct model *model;
@@ -23,12 +24,14 @@ struct report {
     int batch;
     const struct generation *generation;
     const struct perplexity *perplexity; /* instead of a generation; else NULL */
+    const struct profile *profile;       /* likewise */
     const char *text;                    /* "" without a tokenizer; may hold NUL bytes */
     size_t text_bytes;
 };
 
 /* tok/s of all sequences, ms a token of each, GB/s of weights and cached keys and values, each byte counted once,
- * memory by part, the configurations that ran, a hash of the last logits; or the perplexity instead of rates. */
+ * memory by part, the configurations that ran, a hash of the last logits; or, instead of rates, the
+ * perplexity or the profile. */
 void report_print(const struct report *report, FILE *stream);
 /* The same and the ids and text as one object on one line. */
 int report_print_json(const struct report *report, FILE *stream, struct error *error);

@@ -81,11 +81,11 @@ int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *
     return status;
 }
 
-int steps_run(struct steps *steps, device_enqueue *enqueue, void *context, struct error *error) {
+int steps_run(struct steps *steps, bool singly, device_enqueue *enqueue, void *context, struct error *error) {
     if (steps_waiting(steps) == OPS_RING)
         return error_set(error, "%d steps wait to be taken; no more can be enqueued", OPS_RING);
     const struct device_graph *graph = steps->graphs[steps->count - 1];
-    if (graph ? device_graph_launch(steps->device, graph, error) : enqueue(context, error)) return -1;
+    if (graph && !singly ? device_graph_launch(steps->device, graph, error) : enqueue(context, error)) return -1;
     return mark(steps, ++steps->enqueued, error);
 }
 

@@ -22,9 +22,9 @@ int steps_begin(struct steps *steps, const int *ids, const int *positions, int c
  * `workspace`; a graph that was recorded with another one is recorded anew. */
 int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *context, const void *workspace,
                  struct error *error);
-/* Enqueues one step: its graph, which was recorded, or on the CPU its kernels. At most OPS_RING may wait to be taken.
- */
-int steps_run(struct steps *steps, device_enqueue *enqueue, void *context, struct error *error);
+/* Enqueues one step: its graph, which was recorded, or on the CPU, and with `singly`, its kernels. At most OPS_RING may
+ * wait to be taken. */
+int steps_run(struct steps *steps, bool singly, device_enqueue *enqueue, void *context, struct error *error);
 /* Waits for the oldest step that was not taken: the token of each sequence (-1: a logit was not finite), and the
  * seconds since the step before it ended, or since steps_begin; a GPU's by its own events. */
 int steps_take(struct steps *steps, int *ids, double *seconds, struct error *error);

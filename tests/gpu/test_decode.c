@@ -3,6 +3,7 @@
 
 #include "tests/golden.h"
 #include "bench/decoder/ops.h"
+#include "bench/decoder/profile.h"
 #include "kernels/half.h"
 #include "kernels/reference.h"
 
@@ -291,6 +292,31 @@ static void every_method_gives_transformers_tokens(void **state) {
     golden_check("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
 }
 
+/* Every op has a kernel, and all of them with the gaps are the token. */
+static void a_profile_covers_the_token(void **state) {
+    (void)state;
+    struct subject subject;
+    struct profile profile;
+    struct error error = {""};
+    int ids[2 * 40];
+    unsigned ops = 0;
+    double sum = 0;
+    if (cupti_open(&error)) skip(); /* a sanitizer holds it */
+    for (int i = 0; i < 2 * 40; i++) ids[i] = i * 7919 % GOLDEN_VOCAB;
+    subject_open(&subject, "cuda:0", "tiny-qwen2-awq", METHOD_AWQ, 512, NULL);
+    must(profile_take(subject.model, ids, 40, 2, 12, &profile, &error), &error);
+    for (int i = 0; i < profile.count; i++) {
+        ops |= 1u << profile.parts[i].op;
+        sum += profile.parts[i].us + profile.parts[i].gap_us;
+        assert_true(*profile.parts[i].kernel && profile.parts[i].gap_us >= 0);
+    }
+    assert_int_equal(ops, (2u << MODEL_ARGMAX) - 1);
+    assert_int_equal(profile.tokens, 9);
+    assert_float_equal(sum, profile.span_us, 1e-3 * profile.span_us);
+    profile_free(&profile);
+    subject_close(&subject);
+}
+
 static void scores_are_transformers(void **state) {
     (void)state;
     golden_check_scores("cuda:0", "tiny-qwen2", METHOD_NONE, 512);
@@ -358,6 +384,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(embeddings_agree),
         cmocka_unit_test(gather_agrees),
         cmocka_unit_test(every_method_gives_transformers_tokens),
+        cmocka_unit_test(a_profile_covers_the_token),
         cmocka_unit_test(scores_are_transformers),
         cmocka_unit_test(steps_give_transformers_tokens),
         cmocka_unit_test(steps_choose_what_calls_would),
