@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "bench/floor.h"
+#include "kernels/half.h"
 #include "kernels/reference.h"
 #include "tests/emulation/load.h"
 
@@ -83,7 +84,9 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     free(workspace);
 }
 
-static void check(const char *name, const char *configuration, struct problem problem) {
+/* `change` may alter the data. */
+static void check_with(void (*change)(struct instance *), const char *name, const char *configuration,
+                       struct problem problem) {
     const struct kernel *kernel = kernel_find(name);
     struct config config;
     struct launch launch = {0};
@@ -95,12 +98,17 @@ static void check(const char *name, const char *configuration, struct problem pr
         config_legal(&h100, kernel, &problem, &config, &error) ||
         instance_create(cpu, &problem, 1, false, &instance, &error))
         fail_msg("%s: %s", what, error.text);
+    if (change) change(instance);
     kernel->launch(&h100, &problem, &config, &launch);
     launch_options(kernel, &problem, &config, &launch, options);
     void *library = load(&launch, options, &emulate);
     check_runs(instance, &launch, emulate, what);
     dlclose(library);
     instance_destroy(instance);
+}
+
+static void check(const char *name, const char *configuration, struct problem problem) {
+    check_with(NULL, name, configuration, problem);
 }
 
 static void marlin_gemm_few_tokens(void **state) {
@@ -143,6 +151,25 @@ static void fp16_gemm(void **state) {
           (struct problem){OP_FP16_GEMM, 3, 128, 320, 0, false, EPILOGUE_NONE});
     check("fp16_gemm/mma", "tile_m=128 tile_n=64 tile_k=128 warps_k=4 stages=2 split_k=1",
           (struct problem){OP_FP16_GEMM, 65, 64, 256, 0, false, EPILOGUE_NONE});
+}
+
+/* Few activations are thousands of times larger than the others, as models have them; one chunk is all zero, one of the
+ * smallest numbers. */
+static void make_outliers(struct instance *instance) {
+    uint16_t *x = (uint16_t *)instance->copies->x;
+    for (int i = 0; i < instance->problem.k; i++) {
+        float value = half_to_float(x[i]) / 64;
+        if (i % 97 == 5) value = i % 2 ? -3000.f : 5000.f;
+        if (i / 128 == 1) value = 0;
+        if (i / 128 == 2) value = (float)(i % 7 - 3) / (1 << 24);
+        x[i] = half_from_float(value);
+    }
+}
+
+static void gemv_takes_outliers(void **state) {
+    (void)state;
+    check_with(make_outliers, "marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
+               (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
 }
 
 static void gemv(void **state) {
@@ -264,6 +291,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
         cmocka_unit_test(gemv),
+        cmocka_unit_test(gemv_takes_outliers),
         cmocka_unit_test(skinny),
         cmocka_unit_test(epilogues),
         cmocka_unit_test(awq_dequant),
