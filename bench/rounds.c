@@ -20,6 +20,10 @@ static int measure_arm(const struct rounds *r, int arm, float *us, unsigned long
     struct measure_options options = round_options;
     struct measurement m;
     options.regime = r->regime;
+    if (r->seconds > 0) {
+        options.warmup_seconds = r->seconds / 6;
+        options.min_seconds = options.max_seconds = r->seconds - options.warmup_seconds;
+    }
     if (measure(r->instance, r->plans[arm], &options, &m, error)) return -1;
     *us = (float)m.median_us;
     *throttle |= m.throttle;

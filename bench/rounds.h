@@ -13,7 +13,8 @@ struct rounds {
     struct plan *plans[MOST_ARMS]; /* of the instance's problem, verified; one may stand in several arms */
     int arms, rounds;
     enum regime regime;
-    uint64_t seed;                     /* of the order within a round */
+    double seconds; /* of an arm in a round; 0: as long as an interval of 2% takes, ten milliseconds at least */
+    uint64_t seed;  /* of the order within a round */
     const volatile sig_atomic_t *stop; /* not 0: no further round starts; NULL: never */
 };
 

@@ -1,4 +1,5 @@
 /* The search on surfaces that are known: no clock, no device. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,16 @@ static const struct device device = {.backend = BACKEND_CPU, .id = "test"};
 static double surface(const struct config *c) {
     double a = c->value[0] - 5, b = c->value[1] - 7, d = c->value[2] - 2;
     return 10 + a * a + 2 * b * b + 3 * d * d;
+}
+
+static double flat(const struct config *c) {
+    (void)c;
+    return 100;
+}
+
+/* The default takes a millisecond. */
+static double slow_surface(const struct config *c) {
+    return surface(c) * 1000 / 145;
 }
 
 static double estimate_far_off(const struct device *d, const struct problem *p, const struct config *c) {
@@ -128,6 +139,7 @@ struct stage {
     struct oracle oracle;
     double us[FINALISTS + 2];
     double drift; /* a round */
+    double round_s;
     int finals, arms, stop;
     enum trial_status status;
     struct config seen[FINALISTS + 2];
@@ -139,8 +151,9 @@ static int ask_stage(void *context, const struct kernel *k, const struct problem
 }
 
 static int play(void *context, const struct problem *problem, const struct trial *const *arms, int count,
-                struct trial_result *result) {
+                double round_s, struct trial_result *result) {
     struct stage *stage = context;
+    stage->round_s = round_s;
     assert_int_equal(problem->op, OP_MARLIN_GEMM);
     assert_true(arms[0] == arms[1] && arms[0]->is_default);
     stage->finals++;
@@ -207,6 +220,69 @@ static void test_the_best_of_several_finalists(void **state) {
                     result.trials[result.finals.trial[f]].result.us);
     assert_int_equal(result.best, result.finals.trial[1]);
     assert_memory_equal(&result.trials[result.best].config, &stage.seen[3], sizeof stage.seen[3]);
+    search_result_free(&result);
+}
+
+/* Where time is short there are fewer finalists, then shorter rounds, then none; slow calls make rounds longer. */
+static void test_a_final_fits_its_time(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct stage stage = {.oracle = {.time = surface, .noise = 0.3}, .us = {120, 120, 90, 80, 100}};
+    struct search search = make_stage(kernels, &stage, 100);
+    const struct {
+        double seconds, round_s;
+        int arms;
+    } cases[] = {
+        {0, 0, 5}, {1, 0, 5}, {0.3, 0.3 / 45 - 0.002, 5}, {0.15, 0.15 / 36 - 0.002, 4}, {0.11, 0.11 / 27 - 0.002, 3}};
+    for (int i = 0; i < 5; i++) {
+        struct search_result result;
+        search.final_seconds = cases[i].seconds;
+        stage.oracle.calls = 0;
+        assert_int_equal(search_run(&search, &result, NULL), 0);
+        assert_int_equal(stage.finals, i + 1);
+        assert_int_equal(stage.arms, cases[i].arms);
+        assert_true(fabs(stage.round_s - cases[i].round_s) < 1e-9);
+        search_result_free(&result);
+    }
+    struct search_result result;
+    search.final_seconds = 0.1;
+    stage.oracle.calls = 0;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(stage.finals, 5);
+    const struct trial_result *best = &result.trials[result.best].result;
+    const struct trial_result *incumbent = &result.trials[result.baseline].result;
+    assert_true(trial_faster(best, incumbent)); /* trials decide, and say what the default loses */
+    assert_true(search_regret(&result) == 1 / (best->us / incumbent->us) - 1);
+    search_result_free(&result);
+    /* Calls of a millisecond: a round has eight at least. */
+    stage.oracle.time = slow_surface;
+    stage.oracle.noise = 0;
+    search.final_seconds = 0.3;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(stage.finals, 6);
+    assert_int_equal(stage.arms, 3);
+    search_result_free(&result);
+    search.final_seconds = 0.25;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(stage.finals, 6);
+    search_result_free(&result);
+}
+
+/* What lies within the noise of the default's trial is not worth a final. */
+static void test_no_final_without_a_lead(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct stage stage = {.oracle = {.time = flat, .noise = 0.1}, .us = {120, 120, 90, 80, 100}};
+    struct search search = make_stage(kernels, &stage, 100);
+    struct search_result result;
+    int ahead = 0;
+    stage.oracle.calls = 50;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    for (int i = 0; i < result.count; i++) ahead += result.trials[i].result.us < result.trials[0].result.us;
+    assert_true(ahead > 0);
+    assert_int_equal(stage.finals, 0);
+    assert_int_equal(result.best, result.baseline);
+    assert_true(search_regret(&result) == 0);
     search_result_free(&result);
 }
 
@@ -308,7 +384,7 @@ static void test_outline(void **state) {
     search.context = &notes;
     assert_int_equal(search_outline(&search, &space, NULL), 0);
     assert_int_equal(space, 1000);
-    assert_int_equal(notes.count, 2 + 6);
+    assert_int_equal(notes.count, 2 + 4);
     assert_memory_equal(&notes.expected[0], (&(struct config){{0, 0, 0}}), sizeof(struct config));
     assert_memory_equal(&notes.expected[1], &starts[0].config, sizeof(struct config));
     assert_memory_equal(&notes.expected[3], (&(struct config){{0, 1, 0}}), sizeof(struct config));
@@ -317,7 +393,7 @@ static void test_outline(void **state) {
     search.seconds = 0.401; /* of 0.04 a trial at least */
     notes.count = 0;
     assert_int_equal(search_outline(&search, &space, NULL), 0);
-    assert_int_equal(notes.count, 2 + 11);
+    assert_int_equal(notes.count, 2 + 9);
     search.expect = NULL;
     search.m_low = 1;
     kernels[0] = &picky;
@@ -380,11 +456,6 @@ static void test_baselines_come_first_whatever_the_limit(void **state) {
     assert_false(result.trials[1].is_default);
     assert_ptr_equal(result.trials[result.best].kernel, &plain);
     search_result_free(&result);
-}
-
-static double flat(const struct config *config) {
-    (void)config;
-    return 100;
 }
 
 static void test_noise_does_not_replace_the_default(void **state) {
@@ -564,6 +635,8 @@ int main(void) {
         cmocka_unit_test(test_finds_the_optimum_in_spite_of_the_estimate),
         cmocka_unit_test(test_the_final_decides),
         cmocka_unit_test(test_the_best_of_several_finalists),
+        cmocka_unit_test(test_a_final_fits_its_time),
+        cmocka_unit_test(test_no_final_without_a_lead),
         cmocka_unit_test(test_a_final_that_fails_or_is_stopped),
         cmocka_unit_test(test_announces_what_it_will_try),
         cmocka_unit_test(test_outline),

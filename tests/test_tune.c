@@ -8,6 +8,7 @@
 #include "kernels/tiles.h"
 #include "kernels/kernel.h"
 #include "tuner/lint.h"
+#include "tuner/tune.h"
 
 static long stored(const char *sql) {
     sqlite3 *database;
@@ -54,6 +55,30 @@ static void test_tunes_lints_and_resumes(void **state) {
            "the table is for other hardware or sources: kernels 01234567, here |1 finding\n");
     expect_shell(0, "sed 's/^device  *[^,]*/device Another CPU/' @/tiles.txt >@/other.txt", "");
     expect(1, "table lint @/other.txt", "device 'Another CPU', here|run `tilebook tune`|1 finding\n");
+}
+
+/* What is left goes to the problems that are left, by the roots of their spaces; below a second each less is kept for
+ * borders and held-out m. */
+static void test_shares(void **state) {
+    (void)state;
+    struct tune_item items[] = {{.space = 16}, {.space = 3600}, {.space = 900}, {.space = 36}};
+    struct tune tune = {.items = items, .count = 4, .budget_s = 100};
+    assert_true(tune_share(&tune) == 4);
+    tune.spent_s = 4;
+    tune.current = 1;
+    assert_true(tune_share(&tune) == 60);
+    tune.spent_s = 10; /* less than its share: the others have more */
+    tune.current = 2;
+    assert_true(tune_share(&tune) == 75);
+    tune.spent_s = 120;
+    tune.current = 3;
+    assert_true(tune_share(&tune) == 0);
+    tune = (struct tune){.items = items, .count = 4, .budget_s = 100, .refine = true};
+    assert_true(tune_share(&tune) == 3);
+    tune.budget_s = 2;
+    assert_true(tune_share(&tune) == 2 * (1 - 0.25 / 2) * 4 / 100);
+    items[0].space = 0; /* nothing is legal */
+    assert_true(tune_share(&tune) == 0);
 }
 
 static void execute(const char *sql) {
@@ -526,6 +551,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, folder_make, folder_remove)
     const struct CMUnitTest tests[] = {
         TEST(test_tunes_lints_and_resumes),
+        TEST(test_shares),
         TEST(test_throttled_cards_are_named),
         TEST(test_old_tables_are_tried_first),
         TEST(test_budget_and_trials_file),

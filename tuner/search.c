@@ -15,6 +15,10 @@ enum { EXPECTED = 32 };   /* candidates that are announced ahead of their turn *
 
 static const double least_trial_s = 0.04; /* a trial's warm-up and samples, whatever is measured */
 
+/* A final's rounds, where time is short: an arm's part of one takes this and what beginning and ending it costs. */
+static const double least_round_s = 0.002, full_round_s = 0.012, round_cost_s = 0.002;
+enum { LEAST_CALLS = 8, FULL_CALLS = 12 }; /* in it: of warming up, and six samples or ten */
+
 struct candidate {
     const struct kernel *kernel;
     struct config config;
@@ -252,8 +256,8 @@ static size_t within_reach(const struct state *state) {
     return reach > 0 ? (size_t)reach : 0;
 }
 
-static void announce_by_estimate(struct state *state) {
-    size_t end = state->next + within_reach(state);
+static void announce_by_estimate(struct state *state, size_t count) {
+    size_t end = state->next + count;
     for (; state->expected < state->space_count && state->expected < end; state->expected++)
         expect(state, &state->space[state->expected]);
 }
@@ -261,7 +265,7 @@ static void announce_by_estimate(struct state *state) {
 /* Announces the next by estimate, and the neighbours of a new leader. */
 static void announce(struct state *state) {
     if (!state->search->expect) return;
-    announce_by_estimate(state);
+    announce_by_estimate(state, within_reach(state));
     int at = state->result->count >= BY_ESTIMATE ? leader(state->search, state->result) : -1;
     if (at < 0 || at == state->expected_leader) return;
     const struct trial *centre = &state->result->trials[at];
@@ -290,11 +294,13 @@ static int explore(struct state *state) {
 
 /* --- the verdict --- */
 
-/* The fastest first; only those that are as fast as it is, and faster than the incumbent. */
+/* None unless the fastest is ahead beyond the noise; it is first, then those that are as fast as it is, and faster than
+ * the incumbent. */
 static void find_finalists(const struct search *search, const struct search_result *result, struct finals *finals) {
     const struct trial *trials = result->trials;
     int first = leader(search, result);
     if (result->incumbent < 0 || !wins(search, &trials[result->incumbent])) return;
+    if (!trial_faster(&trials[first].result, &trials[result->incumbent].result)) return;
     for (int i = 0; i < result->count; i++) {
         if (!wins(search, &trials[i]) || trials[i].result.us >= trials[result->incumbent].result.us) continue;
         if (trial_faster(&trials[first].result, &trials[i].result)) continue;
@@ -320,6 +326,19 @@ static int judge(struct finals *finals, struct error *error) {
     return 0;
 }
 
+/* The seconds of an arm's part of a round, 0 for a full one; finalists are dropped, the slowest first, until there is
+ * time for the rest. */
+static double fit_final(const struct search *search, const struct search_result *result, struct finals *finals) {
+    double call_s = finals->count ? 1e-6 * result->trials[result->incumbent].result.us : 0;
+    double least_s = fmax(least_round_s, LEAST_CALLS * call_s), full_s = fmax(full_round_s, FULL_CALLS * call_s);
+    for (; finals->count && search->final_seconds > 0; finals->count--) {
+        double round_s = search->final_seconds / ((finals->count + 2) * FINAL_ROUNDS) - round_cost_s;
+        if (round_s >= full_s) break;
+        if (round_s >= least_s) return round_s;
+    }
+    return 0;
+}
+
 static int run_final(struct state *state) {
     const struct search *search = state->search;
     struct search_result *result = state->result;
@@ -327,10 +346,11 @@ static int run_final(struct state *state) {
     struct finals finals = {.count = 0};
     if (!search->final) return 0;
     find_finalists(search, result, &finals);
+    double round_s = fit_final(search, result, &finals);
     if (!finals.count) return 0;
     arms[0] = arms[1] = &result->trials[result->incumbent];
     for (int f = 0; f < finals.count; f++) arms[f + 2] = &result->trials[finals.trial[f]];
-    int status = search->final(search->context, &search->problem, arms, finals.count + 2, &finals.run);
+    int status = search->final(search->context, &search->problem, arms, finals.count + 2, round_s, &finals.run);
     if (!status) status = judge(&finals, state->error);
     free(finals.run.sample_us);
     finals.run.sample_us = NULL;
@@ -382,6 +402,9 @@ double search_best_us(const struct search_result *result) {
 
 double search_regret(const struct search_result *result) {
     double least = 1;
+    if (!result->finals.count && result->best >= 0 && result->incumbent >= 0 &&
+        result->trials[result->incumbent].result.status == TRIAL_OK)
+        least = result->trials[result->best].result.us / result->trials[result->incumbent].result.us;
     for (int f = 0; f < result->finals.count && result->finals.run.status == TRIAL_OK; f++)
         if (result->finals.faster[f] && result->finals.ratio[f] < least) least = result->finals.ratio[f];
     return 1 / least - 1;
@@ -416,7 +439,8 @@ int search_outline(const struct search *search, long *space, struct error *error
             search->expect(search->context, start->kernel, &search->problem, &start->config);
     }
     int status = enumerate(&state);
-    if (!status && search->expect) announce_by_estimate(&state);
+    size_t reach = within_reach(&state), starts = (size_t)search->start_count;
+    if (!status && search->expect && reach > starts) announce_by_estimate(&state, reach - starts);
     *space = (long)state.space_count;
     free(state.space);
     return status;

@@ -39,9 +39,9 @@ struct trial {
     struct trial_result result;
 };
 
-/* Those that may replace the incumbent are measured by turns with it: the incumbent, the incumbent again, then the
- * fastest trials that do not lie beyond the noise from the first. Of nine rounds one outlier at each side decides
- * nothing (median_interval). */
+/* Where a trial was ahead of the incumbent beyond the noise, those that may replace it are measured by turns with it:
+ * the incumbent, the incumbent again, then the fastest trials that do not lie beyond the noise from the first. Of nine
+ * rounds one outlier at each side decides nothing (median_interval). */
 enum { FINALISTS = 3, FINAL_ROUNDS = 9 };
 struct finals {
     int count;               /* of finalists; 0: none was needed, or the search was stopped before */
@@ -68,18 +68,20 @@ struct search {
     int start_count;
     const struct trial *known; /* not NULL: in place of a search these are tried; the first is the incumbent */
     int known_count;
-    int m_low;      /* the winner must be legal from here up to problem.m */
-    int trials;     /* at most; 0 for no limit */
-    double seconds; /* no trial starts when the costs add up to this; 0 for no limit */
+    int m_low;            /* the winner must be legal from here up to problem.m */
+    int trials;           /* at most; 0 for no limit */
+    double seconds;       /* no trial starts when the costs add up to this; 0 for no limit */
+    double final_seconds; /* of a final, about; fewer finalists and shorter rounds, or none, fit in; 0 for no limit */
     /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
     int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result);
     /* Told what will probably be tried before long, as far as the limits let it, the soonest first; may be NULL. */
     void (*expect)(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config);
-    /* Measures `count` arms by turns, as supervisor_rounds does; not 0 ends the search. NULL: trials alone decide. */
+    /* Measures `count` arms by turns, as supervisor_rounds does; not 0 ends the search. NULL: trials alone decide, as
+     * they do where there is no time for a final. */
     int (*final)(void *context, const struct problem *problem, const struct trial *const *arms, int count,
-                 struct trial_result *result);
+                 double round_s, struct trial_result *result);
     void *context;
 };
 
@@ -107,7 +109,8 @@ void search_result_free(struct search_result *result);
  * in the final, else of their trials. */
 double search_best_us(const struct search_result *result);
 double search_default_us(const struct search_result *result);
-/* What the incumbent loses to the best, as a share of that: by turns, and 0 unless it is beyond the noise. */
+/* What the incumbent loses to the best, as a share of that: by turns where they were in a final, and 0 unless it is
+ * beyond the noise. */
 double search_regret(const struct search_result *result);
 
 /* True if a's time lies below b's beyond the noise: the middle 60% of samples or the medians' 95% intervals

@@ -242,8 +242,8 @@ int supervisor_trial(struct supervisor *s, const struct kernel *kernel, const st
 }
 
 int supervisor_rounds(struct supervisor *s, const struct problem *problem, const struct trial *const *arms, int count,
-                      enum regime regime, struct trial_result *result, struct error *error) {
-    struct worker_request request = {.problem = *problem, .regime = regime, .rounds = FINAL_ROUNDS};
+                      double round_s, enum regime regime, struct trial_result *result, struct error *error) {
+    struct worker_request request = {.problem = *problem, .regime = regime, .rounds = FINAL_ROUNDS, .round_s = round_s};
     for (int arm = 0; arm < count; arm++) add_arm(s, &request, arms[arm]->kernel, &arms[arm]->config);
     return ask(s, &request, result, error);
 }

@@ -28,10 +28,11 @@ int supervisor_open(struct supervisor *supervisor, const char *device, struct er
  * 1 if the data of the problem cannot be made, -1 if no worker can be started: then `error` says why. */
 int supervisor_trial(struct supervisor *supervisor, const struct kernel *kernel, const struct problem *problem,
                      const struct config *config, enum regime regime, struct trial_result *result, struct error *error);
-/* Measures what trials had times for by turns, FINAL_ROUNDS rounds of up to WORKER_ARMS arms, in one process: a result
- * like a trial's, but of times only sample_us, the medians of each arm's rounds one arm behind the other. */
+/* Measures what trials had times for by turns, FINAL_ROUNDS rounds of up to WORKER_ARMS arms of `round_s` (as in struct
+ * rounds) in one process: a result like a trial's, but of times only sample_us, the medians of each arm's rounds one
+ * arm behind the other. */
 int supervisor_rounds(struct supervisor *supervisor, const struct problem *problem, const struct trial *const *arms,
-                      int count, enum regime regime, struct trial_result *result, struct error *error);
+                      int count, double round_s, enum regime regime, struct trial_result *result, struct error *error);
 void supervisor_close(struct supervisor *supervisor);
 
 #endif

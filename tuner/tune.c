@@ -8,7 +8,9 @@
 #include "tuner/ahead.h"
 #include "tuner/ranges.h"
 
-static const double refining_share = 0.25; /* of the budget, for borders and held-out m */
+static const double refining_share = 0.25; /* of the budget, for borders and held-out m, .. */
+static const double refining_from_s = 1;   /* .. less where a problem has less than this: trials are worth more */
+static const double final_share = 1.0 / 3; /* of a problem's time */
 
 /* --- which problems --- */
 
@@ -159,14 +161,15 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
 
 /* A final that fails leaves the incumbent where it is. */
 static int final(void *context, const struct problem *problem, const struct trial *const *arms, int count,
-                 struct trial_result *result) {
+                 double round_s, struct trial_result *result) {
     struct tune *tune = context;
     bool found = false;
     char text[128];
     if (*tune->interrupted) return TUNE_INTERRUPTED;
     if (store_find_final(tune->store, &tune->scope, problem, arms, count, result, &found, &tune->error)) return -1;
     if (!found) {
-        int status = supervisor_rounds(tune->supervisor, problem, arms, count, tune->regime, result, &tune->error);
+        int status =
+            supervisor_rounds(tune->supervisor, problem, arms, count, round_s, tune->regime, result, &tune->error);
         if (status < 0) return -1;
         if (status) {
             result->status = TRIAL_CONSTRAINT;
@@ -275,25 +278,26 @@ static struct search make_search(struct tune *tune, const struct tune_item *item
         .m_low = item->m_low,
         .trials = tune->trials,
         .trial = trial,
+        .final_seconds = final_share * tune->budget_s / (tune->count - tune->inserted),
         .final = final,
         .context = tune,
     };
 }
 
-/* Queues what each search will begin with, as far as an equal share of the budget reaches. */
+/* Learns how large the spaces are, and queues what each search will begin with, as far as an equal share of the budget
+ * reaches. */
 static int plan_ahead(struct tune *tune) {
     int status = 0;
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++) {
-        const struct tune_item *item = &tune->items[tune->current];
+        struct tune_item *item = &tune->items[tune->current];
         struct starts starts = {.list = NULL};
-        long space;
         status = find_starts(tune, item, &starts);
         struct search search = make_search(tune, item);
         search.expect = expect_later;
         search.starts = starts.list;
         search.start_count = starts.count;
         search.seconds = tune->budget_s / tune->count;
-        if (!status) status = search_outline(&search, &space, &tune->error);
+        if (!status) status = search_outline(&search, &item->space, &tune->error);
         starts_free(&starts);
     }
     return status;
@@ -306,6 +310,14 @@ static int run_search(struct tune *tune, const struct search *search, struct tun
     return search_run(search, &item->result, &tune->error);
 }
 
+double tune_share(const struct tune *tune) {
+    double each = tune->budget_s / tune->count, sum = 0;
+    double refining = tune->refine ? refining_share * fmin(1, each / refining_from_s) : 0;
+    double left = (1 - refining) * tune->budget_s - tune->spent_s;
+    for (int i = tune->current; i < tune->count; i++) sum += sqrt((double)tune->items[i].space);
+    return left > 0 && sum > 0 ? left * sqrt((double)tune->items[tune->current].space) / sum : 0;
+}
+
 static int search_item(struct tune *tune, struct tune_item *item) {
     struct starts starts = {.list = NULL};
     int status = find_starts(tune, item, &starts);
@@ -313,11 +325,11 @@ static int search_item(struct tune *tune, struct tune_item *item) {
     search.starts = starts.list;
     search.start_count = starts.count;
     search.expect = expect;
-    /* Every problem that is left has the same share, so what one leaves over flows on to the others. */
+    /* What one problem leaves over flows on to the others. */
     if (tune->budget_s > 0) {
-        double budget_s = tune->budget_s * (tune->refine ? 1 - refining_share : 1);
-        search.seconds = (budget_s - tune->spent_s) / (tune->count - tune->current);
-        if (search.seconds <= 0) search.seconds = 1e-9;
+        double share = fmax(tune_share(tune), 1e-9);
+        search.final_seconds = final_share * share;
+        search.seconds = share - search.final_seconds;
     }
     if (tune->ahead) ahead_turn(tune->ahead, tune->current);
     if (!status) status = run_search(tune, &search, item);
@@ -364,7 +376,7 @@ int tune_run(struct tune *tune, struct error *error) {
     if (tune->device->backend == BACKEND_CUDA)
         tune->ahead = ahead_create(tune->device, plan_compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 2);
     for (int i = 0; i < TUNE_STARTS && !status; i++) status = tell_starts(tune, &tune->starts[i]);
-    if (!status && tune->ahead) status = plan_ahead(tune);
+    if (!status && (tune->ahead || tune->budget_s > 0)) status = plan_ahead(tune);
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     if (!status && tune->refine) status = ranges_refine(tune);

@@ -18,6 +18,7 @@ struct tune_item {
     int m_low;
     struct search_result result;
     char skipped[256]; /* why nothing could be tried; "" else */
+    long space;        /* legal configurations; 0 where no budget is shared */
     bool held_out;     /* an m to test a row at */
     double regret;     /* what that row lost there, as a share of the best known time */
 };
@@ -83,6 +84,9 @@ int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int
 /* Whether a and b are in the same rows' (op, k, n, group). */
 bool tune_neighbours(const struct tune_item *a, const struct tune_item *b);
 
+/* Seconds of the current item's search and final: what is left of the budget, by the roots of the legal spaces of this
+ * item and those behind it. */
+double tune_share(const struct tune *tune);
 /* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
 int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)

@@ -68,6 +68,7 @@ static void measure_by_turns(struct worker *worker, const struct worker_request 
                             .arms = request->arms,
                             .rounds = request->rounds,
                             .regime = request->regime,
+                            .seconds = request->round_s,
                             .seed = SEED};
     memcpy(rounds.plans, plans, (size_t)request->arms * sizeof *plans);
     if (rounds_run(&rounds, answer->sample_us, &answer->result.throttle, why))

@@ -16,6 +16,7 @@ struct worker_request {
     struct problem problem;
     enum regime regime;
     int arms, rounds; /* rounds of several arms */
+    double round_s;   /* as in struct rounds */
     struct {
         int kernel; /* its place in the list that both ends have */
         struct config config;
