@@ -16,8 +16,8 @@ enum { PATH = 2048 };
 
 static const struct argp_option options[] = {
     {"results", 'r', "DIR", 0,
-     "folder with sweep.json, its samples and states, trials.csv, report.csv, tiles.txt (default: each folder in "
-     "results/)",
+     "folder with sweep.json, its samples and states, trials.csv, report.csv, profile.jsonl, tiles.txt (default: each "
+     "folder in results/)",
      0},
     {"out", 'o', "DIR", 0, "where the figures go (default: with the results)", 0},
     {"figure", 'f', "NAME", 0, "draw only this one; may be repeated (default: all)", 0},
@@ -112,6 +112,7 @@ struct inputs {
     struct results_report report;
     struct samples samples;
     struct states states;
+    struct results_profiles profiles;
     bool has[SOURCE_COUNT];
     char device[160];
 };
@@ -141,10 +142,11 @@ static void free_inputs(struct inputs *inputs) {
     results_free_report(&inputs->report);
     samples_free(&inputs->samples);
     states_free(&inputs->states);
+    results_free_profiles(&inputs->profiles);
 }
 
-static const char *const source_files[SOURCE_COUNT] = {"sweep.json", "trials.csv", "report.csv", "sweep.json.samples",
-                                                       "sweep.json.states"};
+static const char *const source_files[SOURCE_COUNT] = {"sweep.json",         "trials.csv",        "report.csv",
+                                                       "sweep.json.samples", "sweep.json.states", "profile.jsonl"};
 
 static int read_source(const char *directory, enum source source, struct inputs *inputs, struct error *error) {
     char path[PATH];
@@ -153,6 +155,7 @@ static int read_source(const char *directory, enum source source, struct inputs 
     if (source == SOURCE_TRIALS) return results_read_trials(path, &inputs->trials, error);
     if (source == SOURCE_SAMPLES) return samples_read(path, &inputs->samples, error);
     if (source == SOURCE_STATES) return states_read(path, &inputs->states, error);
+    if (source == SOURCE_PROFILE) return results_read_profiles(path, &inputs->profiles, error);
     if (results_read_report(path, &inputs->report, error)) return -1;
     return exists(directory, "peers.csv", path) ? results_read_peers(path, &inputs->report, error) : 0;
 }
@@ -173,7 +176,8 @@ static void say_skipped(const struct figure *figure, const char *directory, cons
                                                           {"tune --model qwen2.5-14b --out ", "tiles.txt"},
                                                           {"sweep --report ", "report.csv"},
                                                           {"sweep --benchmark_out=", "sweep.json"},
-                                                          {"sweep --device cuda:0 --benchmark_out=", "sweep.json"}};
+                                                          {"sweep --device cuda:0 --benchmark_out=", "sweep.json"},
+                                                          {"decode --profile --json --model DIR >", "profile.jsonl"}};
     const char *const *command = commands[figure->source];
     fprintf(stderr, "tilebook: %s skipped: %s; this makes the data: tilebook %s%s/%s\n", figure->name, why, command[0],
             directory, command[1]);
@@ -208,6 +212,7 @@ static int draw_figure(const struct drawing *drawing, const struct figure *figur
         .report = &inputs->report,
         .samples = &inputs->samples,
         .states = &inputs->states,
+        .profiles = &inputs->profiles,
         .device = of_sweep && inputs->has[SOURCE_SWEEP] ? inputs->sweep.device : inputs->device,
         .x = drawing->choices->x,
         .y = drawing->choices->y,

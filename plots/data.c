@@ -26,15 +26,15 @@ int data_close(FILE *file, const char *name, struct error *error) {
 }
 
 /* Names come from result files: quotes and control characters must not end the string. */
-static void put_text(FILE *file, const char *text) {
+void data_text(FILE *file, const char *text) {
     fputc('"', file);
     for (; *text; text++) fputc(*text == '"' || *text == '\\' || (unsigned char)*text < ' ' ? '\'' : *text, file);
     fputs("\" ", file);
 }
 
 void data_header(FILE *file, const char *panel, const char *line) {
-    put_text(file, panel);
-    put_text(file, line);
+    data_text(file, panel);
+    data_text(file, line);
     fputc('\n', file);
 }
 

@@ -10,6 +10,8 @@
 FILE *data_open(const char *directory, const char *name, int number, struct error *error);
 /* -1 if anything failed to be written. */
 int data_close(FILE *file, const char *name, struct error *error);
+/* A quoted text and a blank. */
+void data_text(FILE *file, const char *text);
 /* The first row of a block: the titles of the panel and of the line. */
 void data_header(FILE *file, const char *panel, const char *line);
 

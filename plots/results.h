@@ -92,6 +92,29 @@ int results_read_report(const char *path, struct results_report *report, struct 
 int results_read_peers(const char *path, struct results_report *report, struct error *error);
 void results_free_report(struct results_report *report);
 
+/* --- profile.jsonl --- */
+
+enum { RESULTS_OPS = 15 };
+
+/* A decoded token; times in us. */
+struct results_token {
+    char label[80];
+    double us[RESULTS_OPS]; /* of each op */
+    double gap_us;          /* in which nothing ran */
+};
+
+struct results_profiles {
+    char device[160]; /* and the clock, of the last token */
+    char ops[RESULTS_OPS][24];
+    int op_count;
+    struct results_token *tokens; /* in the file's order */
+    int count;
+};
+
+/* Lines of `tilebook decode --profile --json`. */
+int results_read_profiles(const char *path, struct results_profiles *profiles, struct error *error);
+void results_free_profiles(struct results_profiles *profiles);
+
 /* Room for one more element of an array that doubles. */
 void *results_grow(void *array, int count, size_t size);
 

@@ -9,8 +9,8 @@
 
 #define FIXTURE "tests/fixtures/plots"
 
-static const char *const names[] = {"speedup", "tflops",      "roofline", "ecdf", "card",
-                                    "heatmap", "convergence", "peers",    "floor"};
+static const char *const names[] = {"speedup", "tflops",      "roofline", "ecdf",  "card",
+                                    "heatmap", "convergence", "peers",    "floor", "token"};
 enum { FIGURES = sizeof names / sizeof *names };
 
 /* Runs the program with `arguments` (split at blanks) and an optional PATH; its stderr goes to `words`. */
@@ -97,6 +97,8 @@ static void test_all(void **state) {
     assert_true(read_file(directory, "peers", ".svg", text, sizeof text) > 0);
     assert_says(text, "cold stream cupti, group 128; broken lines: peers|other_int4|int4, zero points|read floor");
     assert_null(strstr(text, "awq_dequant"));
+    assert_true(read_file(directory, "token", ".svg", text, sizeof text) > 0);
+    assert_says(text, "Test CPU, clock cupti|awq, batch 1 at 512|none, batch 8 at 512|>100<|>60<|lm_head|gaps");
     assert_true(read_file(directory, "floor", ".svg", text, sizeof text) > 0);
     assert_says(text, "bound for int4|cuBLASLt fp16|head: K = 256, N = 768");
     model_dir_remove(directory);
@@ -184,6 +186,9 @@ static void test_hostile_names(void **state) {
 
 #define HEADER "op,k,n,group,m,kernel,configuration,order,elapsed_s,status,us,p20_us,p80_us,gbs,tflops,is_default\n"
 
+#define TOKEN                                                                                                          \
+    "{\"method\": \"awq\", \"device_name\": \"x\", \"clock\": \"y\", \"batch\": 1, \"positions\": 1, \"kernels\": ["
+
 static void test_bad_files(void **state) {
     (void)state;
     static const struct {
@@ -225,6 +230,12 @@ static void test_bad_files(void **state) {
         {"sweep.json.samples", "name\n", "sweep.json.samples, line 1: it is not '# tilebook samples"},
         {"sweep.json.states", "name\n", "sweep.json.states, line 1: it is not '# tilebook states"},
         {"sweep.json.samples", SAMPLES_HEADER "\na cupti 1 1 5\n", "ecdf skipped: no row of sweep.json at this M"},
+        {"profile.jsonl", "\n", "profile.jsonl:1|decode --profile --json"},
+        {"profile.jsonl", "{\"kernels\": []}", "profile.jsonl:1|decode --profile --json"},
+        {"profile.jsonl", TOKEN "{\"op\": \"qkv\", \"us\": 3}]}", "profile.jsonl:1|lacks op, us or gap_us"},
+        {"profile.jsonl", TOKEN "]}\n" TOKEN "{\"op\": \"qkv\", \"us\": -3, \"gap_us\": 0}]}",
+         "profile.jsonl:2|qkv took -3"},
+        {"profile.jsonl", "", "token skipped: profile.jsonl holds no token"},
         {"sweep.json.states", STATES_HEADER "\n", "card skipped: sweep.json.states holds no state"},
     };
     char directory[64], arguments[256], words[8192];
@@ -260,6 +271,7 @@ static void test_numbers(void **state) {
     struct results_report report;
     struct samples samples;
     struct states states;
+    struct results_profiles profiles;
     struct error error;
     char directory[64], text[32768];
     assert_int_equal(results_read_sweep(FIXTURE "/sweep.json", &sweep, &error), 0);
@@ -276,11 +288,14 @@ static void test_numbers(void **state) {
     assert_int_equal(report.peer_count, 6);
     assert_int_equal(samples_read(FIXTURE "/sweep.json.samples", &samples, &error), 0);
     assert_int_equal(states_read(FIXTURE "/sweep.json.states", &states, &error), 0);
+    assert_int_equal(results_read_profiles(FIXTURE "/profile.jsonl", &profiles, &error), 0);
+    assert_int_equal(profiles.op_count, 3);
     const struct figure_input input = {.sweep = &sweep,
                                        .trials = &trials,
                                        .report = &report,
                                        .samples = &samples,
                                        .states = &states,
+                                       .profiles = &profiles,
                                        .device = "Test"};
     model_dir_make(directory);
     for (int i = 0; i < figure_count; i++) {
@@ -316,7 +331,12 @@ static void test_numbers(void **state) {
                 "1.1375 1.125 1.1875\n");
     read_file(directory, "floor-2.dat", "", text, sizeof text);
     assert_says(text, "\"head: K = 256, N = 768\" \"bound for int4\" \nNaN NaN NaN NaN\n|\"fp16\" \n1 1.1 1.05 1.15\n");
+    read_file(directory, "token-1.dat", "", text, sizeof text);
+    assert_string_equal(text, "\"token\" \"all\" \"qkv\" \"attend\" \"lm_head\" \"gaps\"\n"
+                              "\"awq, batch 1 at 512\" 100.500 50.250 48.750 0.000 1.500\n"
+                              "\"none, batch 8 at 512\" 60.000 20.000 0.000 38.000 2.000\n");
     model_dir_remove(directory);
+    results_free_profiles(&profiles);
     samples_free(&samples);
     states_free(&states);
     results_free_report(&report);

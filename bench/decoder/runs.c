@@ -14,6 +14,8 @@
 static const size_t idle_bytes = (size_t)64 << 20;
 static const double settle_s = 5, look_s = 0.1;
 
+enum { ABOUT = 4096 };
+
 struct table {
     const struct decode_options *options;
     struct model_config config;
@@ -81,31 +83,52 @@ static void say_failure(const struct process_result *result, char *note, size_t 
     if (!*note) snprintf(note, size, "exit code %d", WEXITSTATUS(result->status));
 }
 
-static double gib(double bytes) {
-    return bytes / (1 << 30);
+struct figure {
+    const char *key;
+    double *value;
+};
+
+static int read_numbers(const json_t *object, const struct figure *figures, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const json_t *number = json_object_get(object, figures[i].key);
+        if (!json_is_number(number)) return -1;
+        *figures[i].value = json_number_value(number);
+    }
+    return 0;
 }
 
-/* -1 unless the text is what --json writes. */
+static int read_memory(const json_t *memory, struct runs_row *row) {
+    const struct figure parts[] = {
+        {"weights_bytes", &row->weights_gib}, {"kv_bytes", &row->kv_gib}, {"scratch_bytes", &row->scratch_gib}};
+    if (read_numbers(memory, parts, 3)) return -1;
+    for (int i = 0; i < 3; i++) *parts[i].value /= 1 << 30;
+    row->total_gib = row->weights_gib + row->kv_gib + row->scratch_gib;
+    return 0;
+}
+
+/* -1 unless the text is what --bench --json writes. */
 static int read_figures(const char *text, struct runs_row *row) {
-    json_t *object = json_loads(text, JSON_ALLOW_NUL, NULL), *ids;
-    double ceiling, weights, kv, scratch;
-    int tuned;
-    int status =
-        json_unpack(object, "{s:o, s:F, s:F, s:b, s:F, s:F, s:F, s:F, s:F, s:F, s:F, s:F, s:F, s:F, s:{s:F, s:F, s:F}}",
-                    "prompt_ids", &ids, "batch", &row->batch, "context", &row->ctx, "tuned", &tuned, "tok_s",
-                    &row->decode_tok_s, "prefill_tok_s", &row->prefill_tok_s, "prefill_ms", &row->ttft_ms,
-                    "ms_per_token_mean", &row->mean_ms, "ms_per_token_sd", &row->sd_ms, "ms_per_token", &row->p50_ms,
-                    "ms_per_token_p99", &row->p99_ms, "decode_steps", &row->steps, "gb_s", &row->gb_s, "ceiling_gb_s",
-                    &ceiling, "memory", "weights_bytes", &weights, "kv_bytes", &kv, "scratch_bytes", &scratch);
-    if (!status) {
-        row->prompt = (double)json_array_size(ids);
-        row->tuned = tuned;
-        row->share = 100 * row->gb_s / ceiling;
-        row->weights_gib = gib(weights);
-        row->kv_gib = gib(kv);
-        row->scratch_gib = gib(scratch);
-        row->total_gib = gib(weights + kv + scratch);
-    }
+    const struct figure figures[] = {
+        {"tok_s", &row->decode_tok_s},
+        {"prefill_tok_s", &row->prefill_tok_s},
+        {"prefill_ms", &row->ttft_ms},
+        {"prefill_ms_sd", &row->ttft_sd_ms},
+        {"prefills", &row->prefills},
+        {"ms_per_token_mean", &row->mean_ms},
+        {"ms_per_token_sd", &row->sd_ms},
+        {"ms_per_token", &row->p50_ms},
+        {"ms_per_token_p99", &row->p99_ms},
+        {"decode_steps", &row->steps},
+        {"gb_s", &row->gb_s},
+        {"ceiling_gb_s", &row->ceiling_gb_s},
+    };
+    json_t *object = json_loads(text, JSON_ALLOW_NUL, NULL);
+    int status = read_numbers(object, figures, sizeof figures / sizeof *figures) ||
+                         read_memory(json_object_get(object, "memory"), row)
+                     ? -1
+                     : 0;
+    row->prompt = (double)json_array_size(json_object_get(object, "prompt_ids"));
+    row->share = 100 * row->gb_s / row->ceiling_gb_s;
     json_decref(object);
     return status;
 }
@@ -216,20 +239,21 @@ static int run_methods(struct table *table, struct error *error) {
     return 0;
 }
 
-static void describe(const struct table *table, char *text, size_t size) {
+static void describe(const struct table *table, char text[ABOUT]) {
     const struct decode_options *o = table->options;
     const struct device *device = &table->device;
     snprintf(
-        text, size,
+        text, ABOUT,
         "%s%s on %s (%s, %s), %s, kernels %s, tiles: %s. Each row ran in a process of its own, warmed up, greedily "
         "to the end of its context; first token: of every sequence; GB/s: weights and the cached keys and values, "
-        "each byte once; ceiling: reading memory, measured in the same process.",
+        "each byte once; ceiling: reading memory, measured in the same process.%s%s%s",
         o->model, o->in_memory || table->config.synthetic ? ", synthetic weights," : "", device->name, device->id,
         device->architecture, device->software, device->kernels,
-        o->table && !o->untuned ? o->table : "built-in defaults");
+        o->table && !o->untuned ? o->table : "built-in defaults", o->perplexity ? " Perplexity: of " : "",
+        o->perplexity ? o->perplexity : "", o->perplexity ? ", in a process a method." : "");
 }
 
-/* What the device is, and that it and the model can be opened at all. */
+/* What device and model are: an error of theirs would be that of every row. */
 static int look(struct table *table, struct error *error) {
     struct device *device;
     enum method method;
@@ -259,10 +283,10 @@ static bool close_file(FILE *file) {
     return (file && fclose(file)) || failed;
 }
 
-static int print_json(const struct table *table, struct error *error) {
+static int print_json(const struct table *table, const char *about, struct error *error) {
     const struct device *device = &table->device;
-    json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:O}", "model", table->options->model, "device", device->id,
-                               "device_name", device->name, "software", device->software, "rows", table->rows);
+    json_t *object = json_pack("{s:s, s:s, s:s, s:s, s:O}", "about", about, "model", table->options->model, "device",
+                               device->id, "device_name", device->name, "rows", table->rows);
     int status = object ? json_dumpf(object, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : -1;
     json_decref(object);
     putchar('\n');
@@ -271,11 +295,11 @@ static int print_json(const struct table *table, struct error *error) {
 
 int runs_table(const struct decode_options *options, struct error *error) {
     struct table table = {.options = options};
-    char about[4096];
+    char about[ABOUT];
     int status = look(&table, error);
-    if (!status) describe(&table, about, sizeof about);
+    if (!status) describe(&table, about);
     status = status || open_files(&table, about, error) || run_methods(&table, error) ? -1 : 0;
-    if (!status && table.rows) status = print_json(&table, error);
+    if (!status && table.rows) status = print_json(&table, about, error);
     json_decref(table.rows);
     bool csv = close_file(table.csv), markdown = close_file(table.markdown);
     if (!status && (csv || markdown))

@@ -13,8 +13,10 @@ struct runs_row {
     double batch, ctx, prompt, tuned;
     double decode_tok_s, prefill_tok_s;
     double ttft_ms; /* until every sequence has its first token; the mean of `prefills` */
+    double ttft_sd_ms, prefills;
     double mean_ms, sd_ms, p50_ms, p99_ms, steps;
-    double gb_s, share; /* share of what reading the device's memory gave in the same process, in percent */
+    double gb_s;
+    double ceiling_gb_s, share; /* what reading the device's memory gave in the same process; percent of it */
     double weights_gib, kv_gib, scratch_gib, total_gib;
     double perplexity; /* of --perplexity, the method's */
     char note[512];    /* why there is nothing; "" */

@@ -4,7 +4,7 @@
 
 #include "bench/decoder/runs.h"
 
-enum { IN_CSV = 1, IN_TABLE = 2, BOTH = 3 };
+enum { IN_JSON = 0, IN_CSV = 1, IN_TABLE = 2, BOTH = 3 }; /* JSON has all */
 
 /* The columns behind the method; what text and markdown lack of them is in their first column. */
 static const struct column {
@@ -20,12 +20,15 @@ static const struct column {
     {"decode_tok_s", "decode tok/s", 2, BOTH, offsetof(struct runs_row, decode_tok_s)},
     {"prefill_tok_s", "prefill tok/s", 1, BOTH, offsetof(struct runs_row, prefill_tok_s)},
     {"ttft_ms", "first token ms", 2, BOTH, offsetof(struct runs_row, ttft_ms)},
+    {"ttft_sd_ms", "", 3, IN_JSON, offsetof(struct runs_row, ttft_sd_ms)},
+    {"prefills", "", 0, IN_JSON, offsetof(struct runs_row, prefills)},
     {"mean_ms", "ms/token", 3, IN_TABLE, offsetof(struct runs_row, mean_ms)},
     {"sd_ms", "deviation", 3, IN_TABLE, offsetof(struct runs_row, sd_ms)},
     {"p50_ms", "p50", 3, BOTH, offsetof(struct runs_row, p50_ms)},
     {"p99_ms", "p99", 3, BOTH, offsetof(struct runs_row, p99_ms)},
     {"steps", "n", 0, IN_TABLE, offsetof(struct runs_row, steps)},
     {"gb_s", "GB/s", 1, BOTH, offsetof(struct runs_row, gb_s)},
+    {"ceiling_gb_s", "", 1, IN_JSON, offsetof(struct runs_row, ceiling_gb_s)},
     {"share", "% of ceiling", 1, IN_TABLE, offsetof(struct runs_row, share)},
     {"weights_gib", "weights GiB", 3, BOTH, offsetof(struct runs_row, weights_gib)},
     {"kv_gib", "KV GiB", 3, BOTH, offsetof(struct runs_row, kv_gib)},
@@ -133,9 +136,12 @@ void runs_csv_put(FILE *file, const struct runs_row *row, bool perplexity) {
 
 json_t *runs_json(const struct runs_row *row) {
     json_t *object = json_pack("{s:s}", "method", row->method);
-    for (int i = 0; object && i < COLUMNS; i++)
-        if (isfinite(value(row, &columns[i])))
-            json_object_set_new(object, columns[i].name, json_real(value(row, &columns[i])));
+    for (int i = 0; object && i < COLUMNS; i++) {
+        double number = value(row, &columns[i]);
+        if (isfinite(number))
+            json_object_set_new(object, columns[i].name,
+                                columns[i].decimals ? json_real(number) : json_integer((json_int_t)number));
+    }
     if (object && *row->note) json_object_set_new(object, "note", json_string(row->note));
     return object;
 }
