@@ -1,14 +1,9 @@
 /* The queue of what is compiled ahead, with a compiler that notes what it is given and waits to be let go on. */
-#include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <cmocka.h>
+#include "tests/command.h"
 
-#include "tuner/ahead.h"
+#include <pthread.h>
+
+#include "tuner/tune.h"
 
 static const struct device device = {.backend = BACKEND_CUDA, .id = "test"};
 
@@ -165,13 +160,94 @@ static void test_bounded(void **state) {
     ahead_destroy(ahead);
 }
 
-int main(void) {
+/* --- a tuning, on a device that cannot run what is compiled for it --- */
+
+static struct {
+    pthread_mutex_t mutex;
+    int compiled[8];
+} notes = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static int note(const struct device *d, const struct kernel *k, const struct problem *p, const struct config *c,
+                struct error *error) {
+    (void)d, (void)k, (void)p, (void)error;
+    pthread_mutex_lock(&notes.mutex);
+    notes.compiled[c->value[0]]++;
+    pthread_mutex_unlock(&notes.mutex);
+    return 0;
+}
+
+static double estimate(const struct device *d, const struct problem *p, const struct config *c) {
+    (void)d, (void)p;
+    return 1 + c->value[0];
+}
+
+static const struct kernel candidate = {.op = OP_FP16_GEMM,
+                                        .backend = BACKEND_CUDA,
+                                        .name = "candidate",
+                                        .summary = "for tests",
+                                        .parameter_count = 1,
+                                        .parameters = {{"value", "-", 8, {0, 1, 2, 3, 4, 5, 6, 7}}},
+                                        .estimate = estimate,
+                                        .launch = launch};
+static const struct kernel *const kernels[] = {&candidate, NULL};
+
+/* Trials that were measured. */
+static int tune(int trials) {
+    static const volatile sig_atomic_t never = 0;
+    struct supervisor supervisor = {.kernels = kernels};
+    struct progress progress = {.stream = fopen("/dev/null", "w")};
+    struct error error;
+    if (supervisor_open(&supervisor, "cpu", &error)) fail_msg("%s", error.text);
+    supervisor.device.backend = BACKEND_CUDA;
+    struct tune tune = {.supervisor = &supervisor,
+                        .device = &supervisor.device,
+                        .scope = {"a GPU", "sm_90a", "01234567", "cold, stream", "", ""},
+                        .progress = &progress,
+                        .trials = trials,
+                        .compile = note,
+                        .interrupted = &never};
+    struct shape shape = {.layer = "128x64", .k = 128, .n = 64};
+    struct shapes shapes = {.count = 1, .list = &shape};
+    struct tune_plan plan = {
+        .shapes = &shapes, .m = (const int[]){1, 8, 64}, .m_count = 3, .ops = {[OP_FP16_GEMM] = true}};
+    if (tune_plan(&tune, &plan, &error) || store_open(in_folder("trials.sqlite"), &tune.store, &error) ||
+        tune_run(&tune, &error))
+        fail_msg("%s", error.text);
+    int fresh = tune.fresh;
+    tune_free(&tune);
+    store_close(tune.store);
+    supervisor_close(&supervisor);
+    fclose(progress.stream);
+    return fresh;
+}
+
+/* What serves all m is compiled once; what is stored is not compiled again. */
+static void test_tuning(void **state) {
+    (void)state;
+    int compiled = 0;
+    assert_int_equal(tune(4), 12);
+    for (int i = 0; i < 8; i++) {
+        assert_in_range(notes.compiled[i], 0, i < 4);
+        compiled += notes.compiled[i];
+        notes.compiled[i] = 0;
+    }
+    assert_true(compiled > 0);
+    assert_int_equal(tune(4), 0);
+    for (int i = 0; i < 8; i++) assert_int_equal(notes.compiled[i], 0);
+    assert_int_equal(tune(6), 6); /* goes on */
+    for (int i = 0; i < 8; i++) assert_in_range(notes.compiled[i], 0, i == 4 || i == 5);
+}
+
+int main(int argc, char **argv) {
+    struct error error;
+    if (argc == 3 && !strcmp(argv[1], WORKER_COMMAND)) return worker_serve(argv[2], kernels, &error) ? 1 : 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_once_and_in_order),
         cmocka_unit_test(test_announced_ones_go_first),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_trials_take_what_they_need),
         cmocka_unit_test(test_bounded),
+        cmocka_unit_test_setup_teardown(test_tuning, folder_make, folder_remove),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

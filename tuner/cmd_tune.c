@@ -400,6 +400,7 @@ static int begin_with_tables(struct tune *tune, const struct choices *c, const s
 static int plan(struct tune *tune, struct choices *c, struct error *error) {
     bool gpu = tune->device->backend == BACKEND_CUDA;
     if (regime_check(c->regime, tune->device, error)) return -1;
+    tune->compile = gpu ? plan_compile : NULL;
     tune->budget_s = c->budget_s;
     tune->trials = c->trials;
     tune->forget = c->fresh;

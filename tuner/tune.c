@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tuner/ahead.h"
 #include "tuner/ranges.h"
 
 static const double refining_share = 0.25; /* of the budget, for borders and held-out m, .. */
@@ -373,8 +372,7 @@ int tune_run(struct tune *tune, struct error *error) {
     int status = 0;
     tune->started_s = progress_now();
     /* A core is left to the process that measures, another to this thread and the driver's. */
-    if (tune->device->backend == BACKEND_CUDA)
-        tune->ahead = ahead_create(tune->device, plan_compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 2);
+    if (tune->compile) tune->ahead = ahead_create(tune->device, tune->compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 2);
     for (int i = 0; i < TUNE_STARTS && !status; i++) status = tell_starts(tune, &tune->starts[i]);
     if (!status && (tune->ahead || tune->budget_s > 0)) status = plan_ahead(tune);
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)

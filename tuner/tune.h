@@ -9,6 +9,7 @@
 #include "bench/shapes.h"
 #include "kernels/tiles.h"
 #include "bench/progress.h"
+#include "tuner/ahead.h"
 #include "tuner/starts.h"
 #include "tuner/supervisor.h"
 
@@ -38,11 +39,12 @@ struct tune {
     struct progress *progress;
     struct tune_item *items;
     int count;
-    int trials;         /* limit of one problem; 0 for none */
-    bool refine;        /* place borders between the items' m, and test rows at others (ranges.h) */
-    bool forget;        /* what is stored of a problem, before it is searched */
-    enum regime regime; /* as scope.regime says it */
-    double budget_s;    /* of all, stored trials included; 0 for none */
+    int trials;              /* limit of one problem; 0 for none */
+    bool refine;             /* place borders between the items' m, and test rows at others (ranges.h) */
+    bool forget;             /* what is stored of a problem, before it is searched */
+    enum regime regime;      /* as scope.regime says it */
+    double budget_s;         /* of all, stored trials included; 0 for none */
+    ahead_compiler *compile; /* ahead of the trials; NULL for none */
     struct tune_start starts[TUNE_STARTS];
     bool patch;                               /* the items mend a table and do not replace its rows */
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */
@@ -50,7 +52,7 @@ struct tune {
     /* filled by tune_run */
     int inserted;            /* items that ranges_refine added */
     int fresh;               /* trials that this run measured */
-    struct ahead *ahead;     /* compiles what will be tried; NULL on the CPU */
+    struct ahead *ahead;     /* compiles what will be tried; NULL without `compile` */
     double started_s;        /* monotonic */
     double spent_s;          /* costs of all trials so far, stored ones too */
     int current;             /* item that is being searched */
