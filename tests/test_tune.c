@@ -57,26 +57,26 @@ static void test_tunes_lints_and_resumes(void **state) {
     expect(1, "table lint @/other.txt", "device 'Another CPU', here|run `tilebook tune`|1 finding\n");
 }
 
-/* What is left goes to the problems that are left, by the roots of their spaces; below a second each less is kept for
- * borders and held-out m. */
+/* What is left goes to the problems that are left, by the logarithms of their spaces; below a second each less is kept
+ * for borders and held-out m. */
 static void test_shares(void **state) {
     (void)state;
-    struct tune_item items[] = {{.space = 16}, {.space = 3600}, {.space = 900}, {.space = 36}};
-    struct tune tune = {.items = items, .count = 4, .budget_s = 100};
-    assert_true(tune_share(&tune) == 4);
-    tune.spent_s = 4;
+    struct tune_item items[] = {{.space = 15}, {.space = 4095}, {.space = 1023}, {.space = 63}};
+    struct tune tune = {.items = items, .count = 4, .budget_s = 128};
+    assert_true(tune_share(&tune) == 16);
+    tune.spent_s = 16;
     tune.current = 1;
-    assert_true(tune_share(&tune) == 60);
-    tune.spent_s = 10; /* less than its share: the others have more */
+    assert_true(tune_share(&tune) == 48);
+    tune.spent_s = 32; /* less than its share: the others have more */
     tune.current = 2;
-    assert_true(tune_share(&tune) == 75);
-    tune.spent_s = 120;
+    assert_true(tune_share(&tune) == 60);
+    tune.spent_s = 130;
     tune.current = 3;
     assert_true(tune_share(&tune) == 0);
-    tune = (struct tune){.items = items, .count = 4, .budget_s = 100, .refine = true};
-    assert_true(tune_share(&tune) == 3);
+    tune = (struct tune){.items = items, .count = 4, .budget_s = 128, .refine = true};
+    assert_true(tune_share(&tune) == 12);
     tune.budget_s = 2;
-    assert_true(tune_share(&tune) == 2 * (1 - 0.25 / 2) * 4 / 100);
+    assert_true(tune_share(&tune) == 2 * (1 - 0.25 / 2) / 8);
     items[0].space = 0; /* nothing is legal */
     assert_true(tune_share(&tune) == 0);
 }

@@ -262,18 +262,29 @@ static void announce_by_estimate(struct state *state, size_t count) {
         expect(state, &state->space[state->expected]);
 }
 
+/* Of the neighbours every second trial takes one, the least estimate first. */
+static void announce_neighbours(struct state *state, const struct trial *centre) {
+    const struct search *search = state->search;
+    struct candidate list[2 * MAX_PARAMETERS];
+    size_t count = 0, reach = within_reach(state) / 2 + 1;
+    for (int i = 0; i < 2 * centre->kernel->parameter_count; i++) {
+        struct candidate *next = &list[count];
+        if (!neighbour(search, centre, i, next) || tried(state->result, next->kernel, &next->config)) continue;
+        next->estimate = next->kernel->estimate(search->device, &search->problem, &next->config);
+        next->order = count++;
+    }
+    qsort(list, count, sizeof *list, compare_candidates);
+    for (size_t i = 0; i < count && i < reach; i++) expect(state, &list[i]);
+}
+
 /* Announces the next by estimate, and the neighbours of a new leader. */
 static void announce(struct state *state) {
     if (!state->search->expect) return;
     announce_by_estimate(state, within_reach(state));
     int at = state->result->count >= BY_ESTIMATE ? leader(state->search, state->result) : -1;
     if (at < 0 || at == state->expected_leader) return;
-    const struct trial *centre = &state->result->trials[at];
     state->expected_leader = at;
-    for (int i = 0; i < 2 * centre->kernel->parameter_count; i++) {
-        struct candidate candidate;
-        if (neighbour(state->search, centre, i, &candidate)) expect(state, &candidate);
-    }
+    announce_neighbours(state, &state->result->trials[at]);
 }
 
 /* What comes next depends on the trials alone and not on the limits: a search with a larger limit goes
@@ -410,9 +421,18 @@ double search_regret(const struct search_result *result) {
     return 1 / least - 1;
 }
 
+static void expect_starts(struct state *state) {
+    const struct search *search = state->search;
+    for (int i = 0; search->expect && i < search->start_count; i++) {
+        const struct candidate start = {.kernel = search->starts[i].kernel, .config = search->starts[i].config};
+        if (relevant(search, start.kernel) && legal(search, start.kernel, &start.config)) expect(state, &start);
+    }
+}
+
 int search_run(const struct search *search, struct search_result *result, struct error *error) {
     *result = (struct search_result){.best = -1, .baseline = -1, .incumbent = -1};
     struct state state = {.search = search, .result = result, .error = error, .expected_leader = -1};
+    expect_starts(&state);
     int status = run_baselines(&state);
     if (!status && search->known) {
         status = run_known(&state);
@@ -433,11 +453,7 @@ int search_outline(const struct search *search, long *space, struct error *error
     struct choice choice;
     if (search->expect && !choice_default(search->device, search->kernels, &search->problem, &choice, NULL))
         search->expect(search->context, choice.kernel, &search->problem, &choice.config);
-    for (int i = 0; search->expect && i < search->start_count; i++) {
-        const struct search_start *start = &search->starts[i];
-        if (relevant(search, start->kernel) && legal(search, start->kernel, &start->config))
-            search->expect(search->context, start->kernel, &search->problem, &start->config);
-    }
+    expect_starts(&state);
     int status = enumerate(&state);
     size_t reach = within_reach(&state), starts = (size_t)search->start_count;
     if (!status && search->expect && reach > starts) announce_by_estimate(&state, reach - starts);

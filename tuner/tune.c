@@ -143,6 +143,24 @@ static void look_at(struct tune *tune, const struct trial_result *result, bool s
                       nvml_reasons(nvml_impairment(result->throttle), reasons));
 }
 
+/* What is stored needs no compiled code. */
+static bool stored(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
+                   const struct config *config) {
+    struct trial_result result;
+    bool found = false;
+    return !store_find(tune->store, &tune->scope, kernel, problem, config, &result, &found, NULL) && found;
+}
+
+/* The leader at this m will be tried at the next one, whose search begins too late to compile it by then. */
+static void expect_next(struct tune *tune, const struct kernel *kernel, const struct config *config) {
+    const struct tune_item *item = &tune->items[tune->current], *next = item + 1;
+    bool last = tune->current + 1 == tune->count || next->result.count || !tune_neighbours(item, next);
+    if (!tune->ahead || last || config_legal(tune->device, kernel, &next->problem, config, NULL)) return;
+    if (stored(tune, kernel, &next->problem, config)) return;
+    ahead_plan(tune->ahead, tune->current + 1, kernel, &next->problem, config);
+    ahead_announce(tune->ahead, kernel, &next->problem, config);
+}
+
 static int trial(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  struct trial_result *result) {
     struct tune *tune = context;
@@ -154,7 +172,9 @@ static int trial(void *context, const struct kernel *kernel, const struct proble
     if (status) return status;
     tune->order++;
     tune->spent_s += result->seconds;
-    if (result->status == TRIAL_OK) look_at(tune, result, found);
+    if (result->status != TRIAL_OK) return 0;
+    look_at(tune, result, found);
+    if (result->us <= tune->best_us) expect_next(tune, kernel, config);
     return 0;
 }
 
@@ -247,14 +267,6 @@ static int tell_starts(struct tune *tune, const struct tune_start *start) {
     return status;
 }
 
-/* What is stored needs no compiled code. */
-static bool stored(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
-                   const struct config *config) {
-    struct trial_result result;
-    bool found = false;
-    return !store_find(tune->store, &tune->scope, kernel, problem, config, &result, &found, NULL) && found;
-}
-
 static void expect(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config) {
     struct tune *tune = context;
@@ -313,8 +325,8 @@ double tune_share(const struct tune *tune) {
     double each = tune->budget_s / tune->count, sum = 0;
     double refining = tune->refine ? refining_share * fmin(1, each / refining_from_s) : 0;
     double left = (1 - refining) * tune->budget_s - tune->spent_s;
-    for (int i = tune->current; i < tune->count; i++) sum += sqrt((double)tune->items[i].space);
-    return left > 0 && sum > 0 ? left * sqrt((double)tune->items[tune->current].space) / sum : 0;
+    for (int i = tune->current; i < tune->count; i++) sum += log2(1.0 + (double)tune->items[i].space);
+    return left > 0 && sum > 0 ? left * log2(1.0 + (double)tune->items[tune->current].space) / sum : 0;
 }
 
 static int search_item(struct tune *tune, struct tune_item *item) {

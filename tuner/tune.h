@@ -86,8 +86,8 @@ int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int
 /* Whether a and b are in the same rows' (op, k, n, group). */
 bool tune_neighbours(const struct tune_item *a, const struct tune_item *b);
 
-/* Seconds of the current item's search and final: what is left of the budget, by the roots of the legal spaces of this
- * item and those behind it. */
+/* Seconds of the current item's search and final: what is left of the budget, by the logarithms of the legal spaces of
+ * this item and those behind it: the estimate orders them, and the smallest is to have trials too. */
 double tune_share(const struct tune *tune);
 /* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
 int tune_run(struct tune *tune, struct error *error);
