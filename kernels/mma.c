@@ -28,7 +28,7 @@ static int warp_tokens(const struct mma_block *b) {
     return smaller(b->tile_m, WARP_TOKENS);
 }
 
-int mma_threads(const struct mma_block *b) {
+static int threads_of(const struct mma_block *b) {
     return WARP_THREADS * (b->tile_n / WARP_COLUMNS) * (b->tile_m / warp_tokens(b)) * b->warps_k;
 }
 
@@ -39,7 +39,8 @@ static int registers(const struct mma_block *b) {
     return 2 * tokens * (b->two_sums ? 2 : 1) + tokens / 2 + 92;
 }
 
-size_t mma_shared_bytes(const struct mma_block *b) {
+/* Its stages, or the sums on their way out, whichever is more. */
+static size_t shared_bytes(const struct mma_block *b) {
     size_t pipeline = (size_t)b->stages * b->stage_bytes;
     size_t reduction = (size_t)(b->warps_k / 2) * (size_t)b->tile_m * (size_t)b->tile_n * sizeof(float);
     size_t staged = (size_t)b->tile_m * (size_t)(b->tile_n + 8) * sizeof(uint16_t);
@@ -48,7 +49,7 @@ size_t mma_shared_bytes(const struct mma_block *b) {
 }
 
 static struct occupancy occupancy(const struct mma_block *b) {
-    return (struct occupancy){mma_threads(b), registers(b), mma_shared_bytes(b)};
+    return (struct occupancy){threads_of(b), registers(b), shared_bytes(b)};
 }
 
 static long tiles(const struct problem *p, const struct mma_block *b) {
@@ -76,7 +77,7 @@ static int check_split(const struct problem *p, const struct mma_block *b, struc
 }
 
 int mma_legal(const struct device *device, const struct problem *p, const struct mma_block *b, struct error *why) {
-    int threads = mma_threads(b);
+    int threads = threads_of(b);
     if (device->compute_capability < 80)
         return error_set(why, "mma.sync with cp.async needs compute capability 8.0; %s has %d.%d", device->name,
                          device->compute_capability / 10, device->compute_capability % 10);
@@ -95,9 +96,9 @@ int mma_legal(const struct device *device, const struct problem *p, const struct
 void mma_launch(const struct problem *p, const struct mma_block *b, struct launch *launch) {
     size_t used = strlen(launch->options);
     launch->grid = (struct device_grid){.blocks = {(unsigned)tiles(p, b), (unsigned)b->split_k, 1},
-                                        .threads = (unsigned)mma_threads(b),
+                                        .threads = (unsigned)threads_of(b),
                                         .overlaps = true};
-    launch->shared_bytes = mma_shared_bytes(b);
+    launch->shared_bytes = shared_bytes(b);
     launch->workspace_bytes = workspace_bytes(p, b);
     snprintf(launch->options + used, sizeof launch->options - used, "%s-DSHARED_BYTES=%zu", used ? " " : "",
              launch->shared_bytes);
@@ -165,7 +166,7 @@ static double matrix_us(const struct device *device, const struct problem *p, co
     double on_one = ceil(block_count(p, b) / device->multiprocessors), resident = (double)resident_blocks(device, b);
     double flops = 2.0 * b->tile_m * b->tile_n * ((double)p->k / b->split_k);
     double rate = device->matrix_tflops * 1e6 * mma_share / device->multiprocessors;
-    double warps = (double)mma_threads(b) / WARP_THREADS * (on_one < resident ? on_one : resident);
+    double warps = (double)threads_of(b) / WARP_THREADS * (on_one < resident ? on_one : resident);
     double slots = 6.5 * warp_tokens(b) / 2, cover = fmin(1, warps / busy_warps);
     double turns_us = turn_us * p->k / b->tile_k / b->split_k;
     return on_one * (flops / rate * (1 + b->fragment_slots / slots) / cover + turns_us / fmin(on_one, resident));

@@ -18,10 +18,6 @@ struct mma_block {
 /* Everything but the kernel's own fields. */
 struct mma_block mma_block(const struct config *config);
 
-int mma_threads(const struct mma_block *block);
-/* Shared memory of a block: its stages, or the sums on their way out, whichever is more. */
-size_t mma_shared_bytes(const struct mma_block *block);
-
 /* The three functions of a description (kernel.h) as far as they are common; mma_launch appends
  * -DSHARED_BYTES, which the device code compares with its own arithmetic. */
 int mma_legal(const struct device *device, const struct problem *problem, const struct mma_block *block,

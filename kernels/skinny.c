@@ -29,11 +29,12 @@ static int warps(const struct skinny_block *b) {
     return b->tile_n / WARP_COLUMNS * b->warps_k;
 }
 
-int skinny_threads(const struct skinny_block *b) {
+static int threads_of(const struct skinny_block *b) {
     return WARP_THREADS * warps(b);
 }
 
-size_t skinny_shared_bytes(const struct skinny_block *b) {
+/* Rings, slices of x, and what the cluster's blocks send. */
+static size_t shared_bytes(const struct skinny_block *b) {
     size_t tile_m = (size_t)b->tile_m, slots = (size_t)b->stages * b->slot_bytes;
     size_t sums = tile_m * SUMS_PITCH * sizeof(float), ring = slots > sums ? slots : sums;
     size_t slices = (size_t)(b->warps_k * b->stages) * tile_m * SKINNY_CHUNK * sizeof(uint16_t);
@@ -46,7 +47,7 @@ static long tiles(const struct problem *p, const struct skinny_block *b) {
 }
 
 static struct occupancy occupancy(const struct skinny_block *b) {
-    return (struct occupancy){skinny_threads(b), b->registers, skinny_shared_bytes(b)};
+    return (struct occupancy){threads_of(b), b->registers, shared_bytes(b)};
 }
 
 static long resident_blocks(const struct device *device, const struct skinny_block *b) {
@@ -56,7 +57,7 @@ static long resident_blocks(const struct device *device, const struct skinny_blo
 
 int skinny_legal(const struct device *device, const struct problem *p, const struct skinny_block *b,
                  struct error *why) {
-    int threads = skinny_threads(b), least_capability = b->split_k > 1 ? 90 : 80;
+    int threads = threads_of(b), least_capability = b->split_k > 1 ? 90 : 80;
     if (device->compute_capability < least_capability)
         return error_set(why, "%s needs compute capability %d.%d; %s has %d.%d",
                          b->split_k > 1 ? "a cluster (split_k above 1)" : "mma.sync with cp.async",
@@ -78,7 +79,7 @@ int skinny_legal(const struct device *device, const struct problem *p, const str
 /* Where all blocks have an SM of their own, each takes more than half of one: a launch that overlaps the one ahead of
  * it would else crowd them on the SMs that are idle already, and end when those do. */
 static size_t launch_bytes(const struct device *device, const struct skinny_block *b, long blocks) {
-    size_t bytes = skinny_shared_bytes(b), half = device->shared_sm_bytes / 2;
+    size_t bytes = shared_bytes(b), half = device->shared_sm_bytes / 2;
     return blocks <= device->multiprocessors && bytes < half ? half : bytes;
 }
 
@@ -87,7 +88,7 @@ void skinny_launch(const struct device *device, const struct problem *p, const s
     size_t used = strlen(launch->options);
     long blocks = tiles(p, b) * b->split_k;
     launch->grid = (struct device_grid){.blocks = {(unsigned)blocks, 1, 1},
-                                        .threads = (unsigned)skinny_threads(b),
+                                        .threads = (unsigned)threads_of(b),
                                         .cluster = (unsigned)b->split_k,
                                         .overlaps = true};
     launch->shared_bytes = launch_bytes(device, b, blocks);

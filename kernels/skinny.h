@@ -21,10 +21,6 @@ struct skinny_block {
 /* Everything but the kernel's own fields. */
 struct skinny_block skinny_block(const struct config *config);
 
-int skinny_threads(const struct skinny_block *block);
-/* Shared memory of a block: rings, slices of x, and what the cluster's blocks send. */
-size_t skinny_shared_bytes(const struct skinny_block *block);
-
 /* The three functions of a description (kernel.h) as far as they are common; skinny_launch appends -DSHARED_BYTES,
  * which the device code compares with its own arithmetic, and -DBLOCKS, those that an SM can hold. */
 int skinny_legal(const struct device *device, const struct problem *problem, const struct skinny_block *block,

@@ -264,91 +264,136 @@ static void test_bad_table(void **state) {
     model_dir_remove(directory);
 }
 
-static void test_numbers(void **state) {
-    (void)state;
+/* The fixture as figures get it, and the folder of their data. */
+static struct {
     struct results_sweep sweep;
     struct results_trials trials;
     struct results_report report;
     struct samples samples;
     struct states states;
     struct results_profiles profiles;
+    char directory[64];
+} drawn;
+
+/* Reads the fixture and writes the data of every figure. */
+static int draw(void **state) {
+    (void)state;
     struct error error;
-    char directory[64], text[32768];
-    assert_int_equal(results_read_sweep(FIXTURE "/sweep.json", &sweep, &error), 0);
-    assert_int_equal(results_read_trials(FIXTURE "/trials.csv", &trials, &error), 0);
-    /* 2 layers x (1 dequant + 3 M x 2 products); the failed benchmark and the aggregate do not count */
-    assert_int_equal(sweep.count, 14);
-    assert_int_equal(sweep.layer_count, 2);
-    assert_int_equal(trials.count, 24);
-    assert_int_equal(results_read_report(FIXTURE "/report.csv", &report, &error), 0);
-    assert_int_equal(results_read_peers(FIXTURE "/peers.csv", &report, &error), 0);
-    /* Without those of the other regime, epilogue and group. */
-    assert_int_equal(report.count, 9);
-    assert_int_equal(report.layer_count, 2);
-    assert_int_equal(report.peer_count, 6);
-    assert_int_equal(samples_read(FIXTURE "/sweep.json.samples", &samples, &error), 0);
-    assert_int_equal(states_read(FIXTURE "/sweep.json.states", &states, &error), 0);
-    assert_int_equal(results_read_profiles(FIXTURE "/profile.jsonl", &profiles, &error), 0);
-    assert_int_equal(profiles.op_count, 3);
-    const struct figure_input input = {.sweep = &sweep,
-                                       .trials = &trials,
-                                       .report = &report,
-                                       .samples = &samples,
-                                       .states = &states,
-                                       .profiles = &profiles,
+    assert_int_equal(results_read_sweep(FIXTURE "/sweep.json", &drawn.sweep, &error), 0);
+    assert_int_equal(results_read_trials(FIXTURE "/trials.csv", &drawn.trials, &error), 0);
+    assert_int_equal(results_read_report(FIXTURE "/report.csv", &drawn.report, &error), 0);
+    assert_int_equal(results_read_peers(FIXTURE "/peers.csv", &drawn.report, &error), 0);
+    assert_int_equal(samples_read(FIXTURE "/sweep.json.samples", &drawn.samples, &error), 0);
+    assert_int_equal(states_read(FIXTURE "/sweep.json.states", &drawn.states, &error), 0);
+    assert_int_equal(results_read_profiles(FIXTURE "/profile.jsonl", &drawn.profiles, &error), 0);
+    const struct figure_input input = {.sweep = &drawn.sweep,
+                                       .trials = &drawn.trials,
+                                       .report = &drawn.report,
+                                       .samples = &drawn.samples,
+                                       .states = &drawn.states,
+                                       .profiles = &drawn.profiles,
                                        .device = "Test"};
-    model_dir_make(directory);
+    model_dir_make(drawn.directory);
     for (int i = 0; i < figure_count; i++) {
         struct figure_text title = {.panels = 0};
-        if (figures[i].write(&input, directory, &title, &error)) fail_msg("%s: %s", figures[i].name, error.text);
+        if (figures[i].write(&input, drawn.directory, &title, &error)) fail_msg("%s: %s", figures[i].name, error.text);
         assert_true(title.panels > 0 && *title.title);
     }
-    read_file(directory, "speedup-1.dat", "", text, sizeof text);
+    return 0;
+}
+
+static int clear(void **state) {
+    (void)state;
+    model_dir_remove(drawn.directory);
+    results_free_profiles(&drawn.profiles);
+    samples_free(&drawn.samples);
+    states_free(&drawn.states);
+    results_free_report(&drawn.report);
+    results_free_sweep(&drawn.sweep);
+    results_free_trials(&drawn.trials);
+    return 0;
+}
+
+static void test_what_is_read(void **state) {
+    (void)state;
+    /* 2 layers x (1 dequant + 3 M x 2 products); the failed benchmark and the aggregate do not count */
+    assert_int_equal(drawn.sweep.count, 14);
+    assert_int_equal(drawn.sweep.layer_count, 2);
+    assert_int_equal(drawn.trials.count, 24);
+    /* Without those of the other regime, epilogue and group. */
+    assert_int_equal(drawn.report.count, 9);
+    assert_int_equal(drawn.report.layer_count, 2);
+    assert_int_equal(drawn.report.peer_count, 6);
+    assert_int_equal(drawn.profiles.op_count, 3);
+}
+
+static void test_numbers_of_sweeps(void **state) {
+    (void)state;
+    char text[32768];
+    read_file(drawn.directory, "speedup-1.dat", "", text, sizeof text);
     /* 21/(8*.9) and by 1.1 and 0.95 times that time, 60/(48*.9), 21/(21+9.5) */
     assert_says(text, "\n1 2.91667 2.65152 3.07018\n|\n16 1.38889 1.26263 1.46199\n|\n1 0.688525 0.6");
-    read_file(directory, "tflops-1.dat", "", text, sizeof text);
+    read_file(drawn.directory, "tflops-1.dat", "", text, sizeof text);
     assert_says(text, "\n1 0.012483 0.0113482 0.0131401\n"); /* 2*256*512/21 us */
-    read_file(directory, "ecdf-2.dat", "", text, sizeof text);
+    read_file(drawn.directory, "ecdf-2.dat", "", text, sizeof text);
     assert_says(text,
                 "\"K = 256, N = 768\" \"median\" \n1 0\n1 1\n|\"marlin_gemm/cpu, group 128, zeros\" \n0.961685 0\n|"
                 "\n0.98210|\n0.99977 0.5\n|\n1.05883 0.99\n");
-    read_file(directory, "card-1.dat", "", text, sizeof text);
+    read_file(drawn.directory, "card-1.dat", "", text, sizeof text);
     assert_says(text, "\n0.00 1980 2619 |\n1.00 1755 2619 | 1\n|\n8.00 1200 2619 | 2\n|\n\n18.6");
-    read_file(directory, "convergence-1.dat", "", text, sizeof text);
+}
+
+static void test_numbers_of_trials(void **state) {
+    (void)state;
+    char text[32768];
+    read_file(drawn.directory, "convergence-1.dat", "", text, sizeof text);
     assert_says(text, "\"fp16_gemm: median of 2 problems\"|\n1 2.4623|\n6 1\n"); /* (64/16)^.4 * sqrt(2) */
-    read_file(directory, "heatmap-1.dat", "", text, sizeof text);
+    read_file(drawn.directory, "heatmap-1.dat", "", text, sizeof text);
     assert_says(text, "\"block\" \"threads\"|0 1 16 2 NaN NaN|2 1 64 2 23.335 1\n");
-    read_file(directory, "peers-1.dat", "", text, sizeof text);
+}
+
+static void test_numbers_of_reports(void **state) {
+    (void)state;
+    char text[32768];
+    read_file(drawn.directory, "peers-1.dat", "", text, sizeof text);
     assert_string_equal(text, "\"qkv: K = 256, N = 512\" \"read floor\" \n1 3.6 3.6 3.6\n16 4 4 4\n" /* 18/5, 20/5 */
                               "\n\n\"qkv: K = 256, N = 512\" \"int4, zero points\" \n1 3 2.95082 3.05085\n16 2.5 "
                               "2.46914 2.53165\n128 1.5 1.49254 1.50754\n"
                               "\n\n\"qkv: K = 256, N = 512\" \"int4, symmetric\" \n1 3 2.95082 3.10345\n"
                               "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3 3 3\n16 2 2 2\n"); /* 21/7, 24/12 */
-    read_file(directory, "floor-1.dat", "", text, sizeof text);
+    read_file(drawn.directory, "floor-1.dat", "", text, sizeof text);
     assert_says(text,
                 "\"bound for int4\" \n1 1.2\n|\n64 1.8\n|\"int4, zero points\" \n1 1.2 1.18 1.22\n16 1.6 1.58 1.62\n\n|"
                 "\"int4, symmetric\" \n1 1.25 1.20833 1.27083\n|\"fp16\" \n1 1.1 1.0625 1.125\n|\"cuBLASLt fp16\" \n1 "
                 "1.1375 1.125 1.1875\n");
-    read_file(directory, "floor-2.dat", "", text, sizeof text);
+    read_file(drawn.directory, "floor-2.dat", "", text, sizeof text);
     assert_says(text, "\"head: K = 256, N = 768\" \"bound for int4\" \nNaN NaN NaN NaN\n|\"fp16\" \n1 1.1 1.05 1.15\n");
-    read_file(directory, "token-1.dat", "", text, sizeof text);
+}
+
+static void test_numbers_of_tokens(void **state) {
+    (void)state;
+    char text[32768];
+    read_file(drawn.directory, "token-1.dat", "", text, sizeof text);
     assert_string_equal(text, "\"token\" \"all\" \"qkv\" \"attend\" \"lm_head\" \"gaps\"\n"
                               "\"awq, batch 1 at 512\" 100.500 50.250 48.750 0.000 1.500\n"
                               "\"none, batch 8 at 512\" 60.000 20.000 0.000 38.000 2.000\n");
-    model_dir_remove(directory);
-    results_free_profiles(&profiles);
-    samples_free(&samples);
-    states_free(&states);
-    results_free_report(&report);
-    results_free_sweep(&sweep);
-    results_free_trials(&trials);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),       cmocka_unit_test(test_all),       cmocka_unit_test(test_one_figure),
-        cmocka_unit_test(test_missing),       cmocka_unit_test(test_usage),     cmocka_unit_test(test_no_gnuplot),
-        cmocka_unit_test(test_hostile_names), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_bad_table),
+        cmocka_unit_test_setup_teardown(test_what_is_read, draw, clear),
+        cmocka_unit_test_setup_teardown(test_numbers_of_sweeps, draw, clear),
+        cmocka_unit_test_setup_teardown(test_numbers_of_trials, draw, clear),
+        cmocka_unit_test_setup_teardown(test_numbers_of_reports, draw, clear),
+        cmocka_unit_test_setup_teardown(test_numbers_of_tokens, draw, clear),
+        cmocka_unit_test(test_all),
+        cmocka_unit_test(test_one_figure),
+        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_no_gnuplot),
+        cmocka_unit_test(test_hostile_names),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_bad_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,8 +81,13 @@ int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *
     return status;
 }
 
+/* Steps that are enqueued and not taken. */
+static int waiting(const struct steps *steps) {
+    return steps->enqueued - steps->taken;
+}
+
 int steps_run(struct steps *steps, bool singly, device_enqueue *enqueue, void *context, struct error *error) {
-    if (steps_waiting(steps) == OPS_RING)
+    if (waiting(steps) == OPS_RING)
         return error_set(error, "%d steps wait to be taken; no more can be enqueued", OPS_RING);
     const struct device_graph *graph = steps->graphs[steps->count - 1];
     if (graph && !singly ? device_graph_launch(steps->device, graph, error) : enqueue(context, error)) return -1;
@@ -101,13 +106,9 @@ static int between(const struct steps *steps, int from, int to, double *seconds,
 }
 
 int steps_take(struct steps *steps, int *ids, double *seconds, struct error *error) {
-    if (!steps_waiting(steps)) return error_set(error, "no step waits to be taken");
+    if (!waiting(steps)) return error_set(error, "no step waits to be taken");
     if (between(steps, steps->taken, steps->taken + 1, seconds, error)) return -1;
     size_t row = (size_t)(steps->taken++ % OPS_RING) * (size_t)steps->count;
     memcpy(ids, steps->ring + row, (size_t)steps->count * sizeof *ids);
     return 0;
-}
-
-int steps_waiting(const struct steps *steps) {
-    return steps->enqueued - steps->taken;
 }

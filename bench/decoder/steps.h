@@ -28,7 +28,5 @@ int steps_run(struct steps *steps, bool singly, device_enqueue *enqueue, void *c
 /* Waits for the oldest step that was not taken: the token of each sequence (-1: a logit was not finite), and the
  * seconds since the step before it ended, or since steps_begin; a GPU's by its own events. */
 int steps_take(struct steps *steps, int *ids, double *seconds, struct error *error);
-/* Steps that wait to be taken. */
-int steps_waiting(const struct steps *steps);
 
 #endif
