@@ -172,6 +172,30 @@ static void gemv_takes_outliers(void **state) {
                (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
 }
 
+/* Integers have no NaN: what is infinite in x must be seen in y all the same. */
+static void gemv_hides_no_infinity(void **state) {
+    (void)state;
+    const struct kernel *kernel = kernel_find("marlin_gemm/gemv");
+    const struct problem problem = {OP_MARLIN_GEMM, 1, 64, 256, 128, true, EPILOGUE_NONE};
+    struct config config;
+    struct launch launch = {0};
+    struct instance *instance;
+    char options[LAUNCH_OPTIONS];
+    emulate_function *emulate;
+    assert_int_equal(config_parse(kernel, "tile_m=1 tile_n=64 warps_k=2 stages=2 split_k=1", &config, &error), 0);
+    assert_int_equal(instance_create(cpu, &problem, 1, false, &instance, &error), 0);
+    kernel->launch(&h100, &problem, &config, &launch);
+    launch_options(kernel, &problem, &config, &launch, options);
+    void *library = load(&launch, options, &emulate);
+    const struct arguments arguments = {instance->copies[0], problem.m, problem.n, problem.k, problem.group, 0};
+    const uint16_t *y = instance->copies->y;
+    ((uint16_t *)instance->copies->x)[131] = 0x7c00;
+    emulate(&arguments, &launch.grid, false, 0);
+    for (int i = 0; i < problem.n; i++) assert_true((y[i] & 0x7c00) == 0x7c00);
+    dlclose(library);
+    instance_destroy(instance);
+}
+
 static void gemv(void **state) {
     (void)state;
     check("marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
@@ -292,6 +316,7 @@ int main(void) {
         cmocka_unit_test(fp16_gemm),
         cmocka_unit_test(gemv),
         cmocka_unit_test(gemv_takes_outliers),
+        cmocka_unit_test(gemv_hides_no_infinity),
         cmocka_unit_test(skinny),
         cmocka_unit_test(epilogues),
         cmocka_unit_test(awq_dequant),
