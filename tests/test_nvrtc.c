@@ -241,10 +241,12 @@ static const char *const others[][2] = {
     {"floor.cu", "-DGRID=264 -DBITS=4 -DGROUP=128 -DBLOCKS=2 -DTHREADS=1024 -DIN_FLIGHT=4"},
     {"floor.cu", "-DGRID=132 -DBITS=16 -DGROUP=0 -DBLOCKS=1 -DTHREADS=512 -DIN_FLIGHT=16"},
     {"fp16_gemm/silu_mul.cu", "-DEPILOGUE=3"},
-    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DROWS=1 -DPICKS=128 -DRING=4"},
-    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=3 -DHEAD_DIM=128 -DROWS=4 -DPICKS=128 -DRING=4"},
+    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DPICKS=128 -DRING=4"},
+    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=3 -DHEAD_DIM=128 -DPICKS=128 -DRING=4"},
     {"decoder/attend.cu", "-DHEAD_DIM=64 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DSHARED_BYTES=32768"},
     {"decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DSHARED_BYTES=65536"},
+    {"decoder/attend_prompt.cu", "-DHEAD_DIM=64 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=49152"},
+    {"decoder/attend_prompt.cu", "-DHEAD_DIM=128 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=98304"},
 };
 
 static void add_other_sources(void) {

@@ -179,12 +179,67 @@ static void splits_fit_their_buffers(void **state) {
     }
 }
 
+/* --- attention of a prompt's chunk --- */
+
+/* A chunk behind `position` others; what lies behind it in the cache is NaN. Scores grow with `scale`. */
+static struct ops_attention make_chunk(int head_dim, int heads, int kv_heads, int tokens, int position, float scale) {
+    int context = position + tokens + 3;
+    size_t dim = (size_t)head_dim, cache = (size_t)(kv_heads * context) * dim;
+    struct ops_cache c = {halves(cache, scale, 1), halves(cache, 2, 2), kv_heads, context, head_dim, position};
+    for (size_t i = 0; i < cache; i++)
+        if ((int)(i / dim) % context >= position + tokens) c.keys[i] = c.values[i] = 0x7fff;
+    size_t qkv = (size_t)tokens * (size_t)(heads + 2 * kv_heads) * dim;
+    return (struct ops_attention){c, halves(qkv, scale, 3), NULL, tokens, heads};
+}
+
+/* Against the CPU, with a row behind y that nobody may write. */
+static void check_attention(int head_dim, int heads, int kv_heads, int tokens, int position, float scale) {
+    struct ops_attention a = make_chunk(head_dim, heads, kv_heads, tokens, position, scale);
+    size_t count = (size_t)((tokens + 1) * heads * head_dim), shared_bytes;
+    uint16_t *y[3] = {poisoned(2 * count), poisoned(2 * count), poisoned(2 * count)};
+    struct device_grid grid;
+    char options[160];
+    emulate_function *emulate;
+    ops_attention_launch(&a, &grid, &shared_bytes);
+    ops_attention_options(head_dim, shared_bytes, options, sizeof options);
+    void *library =
+        emulation_load("decoder/attend_prompt.cu", "attend_prompt", "struct attention_arguments", options, &emulate);
+    a.y = y[2];
+    must(cpu.functions->attention(&cpu, &a, &error));
+    for (unsigned run = 0; run < 2; run++) {
+        a.y = y[run];
+        assert_int_equal(emulate(&a, &grid, run == 0, run), 0);
+        agree("attention", y[run], y[2], count);
+    }
+    assert_memory_equal(y[0], y[1], 2 * count);
+    void *memory[] = {a.cache.keys, a.cache.values, (void *)a.qkv, y[0], y[1], y[2]};
+    for (int i = 0; i < 6; i++) device_free(cpu.device, memory[i]);
+    dlclose(library);
+}
+
+/* Chunks that begin and end anywhere in tiles of keys and in blocks of queries. */
+static void attention_of_chunks(void **state) {
+    (void)state;
+    check_attention(128, 5, 1, 1, 0, 2);
+    check_attention(128, 2, 1, 1, 127, 2);
+    check_attention(128, 2, 2, 67, 0, 2);
+    check_attention(128, 1, 1, 129, 61, 2);
+    check_attention(64, 4, 2, 33, 200, 2);
+    check_attention(64, 3, 1, 3, 64, 2);
+}
+
+/* Maxima that later tiles surpass, by far and by less; weights that are 1 or nothing. */
+static void attention_of_large_scores(void **state) {
+    (void)state;
+    check_attention(128, 1, 1, 40, 250, 5);
+    check_attention(64, 2, 1, 129, 63, 30);
+}
+
 /* --- the others --- */
 
 static void *load_op(const char *entry, const char *arguments, emulate_function **emulate) {
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DROWS=1 -DPICKS=%d -DRING=%d", OPS_PICKS,
-             OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DPICKS=%d -DRING=%d", OPS_PICKS, OPS_RING);
     return emulation_load("decoder/ops.cu", entry, arguments, options, emulate);
 }
 
@@ -321,6 +376,8 @@ int main(void) {
         cmocka_unit_test(attend_one_sequence),
         cmocka_unit_test(attend_batches),
         cmocka_unit_test(splits_fit_their_buffers),
+        cmocka_unit_test(attention_of_chunks),
+        cmocka_unit_test(attention_of_large_scores),
         cmocka_unit_test(norms),
         cmocka_unit_test(embeddings),
         cmocka_unit_test(argmax),

@@ -4,6 +4,8 @@
 
 /* attend.cu: its warps stream tiles of positions through stages, for up to so many query heads. */
 enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
+/* attend_prompt.cu: a block's queries, of which each warp has 32, meet tiles of keys in two stages. */
+enum { PROMPT_WARPS = 4, PROMPT_QUERIES = 32 * PROMPT_WARPS, PROMPT_KEYS = 64 };
 
 int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
@@ -55,4 +57,17 @@ void ops_attend_launch(const struct ops_attend *a, struct device_grid *grid, siz
 void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size) {
     snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DSTAGES=%d -DHEADS=%d -DSHARED_BYTES=%zu", head_dim, WARPS,
              STAGES, HEADS, shared_bytes);
+}
+
+void ops_attention_launch(const struct ops_attention *a, struct device_grid *grid, size_t *shared_bytes) {
+    *grid = (struct device_grid){
+        .blocks = {(unsigned)a->heads, (unsigned)divide_up(a->tokens, PROMPT_QUERIES), 1},
+        .threads = 32 * PROMPT_WARPS,
+    };
+    *shared_bytes = (PROMPT_QUERIES + 2 * 2 * PROMPT_KEYS) * (size_t)a->cache.head_dim * sizeof(uint16_t);
+}
+
+void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size) {
+    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DKEYS=%d -DSHARED_BYTES=%zu", head_dim, PROMPT_WARPS,
+             PROMPT_KEYS, shared_bytes);
 }

@@ -1,7 +1,6 @@
 // The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
 // BLOCK: threads of a block; HELD: vectors of eight fp16 that each has of a row of activations; HEAD_DIM: 64 or 128;
-// ROWS: neighbouring tokens that one attention block serves; PICKS: blocks that share a row's logits; RING: steps of
-// which the host can still read the tokens.
+// PICKS: blocks that share a row's logits; RING: steps of which the host can still read the tokens.
 
 #include "decoder/ptx.cuh"
 
@@ -24,13 +23,6 @@ struct rope_arguments {
     struct cache cache;
     half_word *qkv;
     const float *frequency;
-    int tokens, heads;
-};
-
-struct attention_arguments {
-    struct cache cache;
-    const half_word *qkv;
-    half_word *y;
     int tokens, heads;
 };
 
@@ -152,118 +144,6 @@ extern "C" __global__ void rope(struct rope_arguments a) {
         to = c.keys + ((size_t)cached * c.context + position) * HEAD_DIM;
     to[i] = half_from_float(low * cosine - high * sine);
     to[i + HEAD_DIM / 2] = half_from_float(high * cosine + low * sine);
-}
-
-// Attention. A block serves ROWS neighbouring tokens of one head. Its threads form teams of 8 lanes:
-//
-//     team 0     positions 0, T, 2T, ...        lane l of a team holds elements 8l .. 8l+7 of each
-//     team 1     positions 1, T+1, ...          run of 64 elements of a key, a value and the query
-//     ...        T = BLOCK / 8
-//
-// Each team keeps a running maximum, sum and weighted value of the positions that it saw (online softmax);
-// at the end the teams of a warp merge by shuffles and the warps through shared memory.
-#define TEAM 8
-#define TEAMS (BLOCK / TEAM)
-#define WARPS (BLOCK / 32)
-#define PER_LANE (HEAD_DIM / TEAM)
-
-// This lane's elements of a head, as floats.
-__device__ inline void load_lane(const half_word *head, int lane, float values[PER_LANE]) {
-    for (int run = 0; run < PER_LANE / 8; run++) {
-        uint4 words = *(const uint4 *)(head + 64 * run + 8 * lane);
-        const unsigned pairs[4] = {words.x, words.y, words.z, words.w};
-        for (int i = 0; i < 4; i++) half2_to_floats(pairs[i], values[8 * run + 2 * i], values[8 * run + 2 * i + 1]);
-    }
-}
-
-// A partial softmax: exponents are base 2 and relative to `most`.
-struct partial {
-    float most, sum, value[PER_LANE];
-};
-
-// Takes one position with score `score` into p.
-__device__ inline void accumulate(struct partial &p, float score, const float value[PER_LANE]) {
-    float most = fmaxf(p.most, score);
-    float keep = exp2f(p.most - most), weight = exp2f(score - most);
-    p.most = most;
-    p.sum = p.sum * keep + weight;
-    for (int i = 0; i < PER_LANE; i++) p.value[i] = p.value[i] * keep + weight * value[i];
-}
-
-// Merges the four teams of a warp; every team ends with the whole.
-__device__ inline void merge_teams(struct partial &p) {
-    for (int step = TEAM; step < 32; step *= 2) {
-        float most = fmaxf(p.most, other_lane(p.most, step));
-        float keep = exp2f(p.most - most);
-        p.most = most;
-        p.sum *= keep;
-        p.sum += other_lane(p.sum, step);
-        for (int i = 0; i < PER_LANE; i++) {
-            p.value[i] *= keep;
-            p.value[i] += other_lane(p.value[i], step);
-        }
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(BLOCK) attention(struct attention_arguments a) {
-    __shared__ float most[ROWS][WARPS], sum[ROWS][WARPS], value[ROWS][WARPS][HEAD_DIM];
-    const struct cache &c = a.cache;
-    int head = blockIdx.x, first = blockIdx.y * ROWS, warp = threadIdx.x / 32;
-    int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM;
-    size_t kv = (size_t)(head / (a.heads / c.kv_heads)) * c.context * HEAD_DIM;
-    size_t row = (size_t)(a.heads + 2 * c.kv_heads) * HEAD_DIM;
-
-    float query[ROWS][PER_LANE];
-    struct partial part[ROWS];
-    const float scale = 1.4426950408889634f * (1 / sqrtf((float)HEAD_DIM));
-    for (int r = 0; r < ROWS; r++) {
-        int token = min(first + r, a.tokens - 1);
-        load_lane(a.qkv + token * row + (size_t)head * HEAD_DIM, lane, query[r]);
-        part[r].most = -1e30f; // finite, so that a team without positions weighs 0 and not NaN
-        part[r].sum = 0;
-        for (int i = 0; i < PER_LANE; i++) {
-            query[r][i] *= scale;
-            part[r].value[i] = 0;
-        }
-    }
-
-    // All lanes of a warp make the same number of turns, for the shuffles; `seen` masks the rest.
-    int last = c.position + min(first + ROWS, a.tokens) - 1;
-    for (int turn = 0; turn <= last; turn += TEAMS) {
-        int position = turn + team;
-        size_t at = kv + (size_t)min(position, last) * HEAD_DIM;
-        float keys[PER_LANE], values[PER_LANE];
-        load_lane(c.keys + at, lane, keys);
-        load_lane(c.values + at, lane, values);
-        for (int r = 0; r < ROWS; r++) {
-            float dot = 0;
-            for (int i = 0; i < PER_LANE; i++) dot += query[r][i] * keys[i];
-            for (int step = TEAM / 2; step; step /= 2) dot += other_lane(dot, step);
-            bool seen = position <= c.position + first + r;
-            if (seen) accumulate(part[r], dot, values);
-        }
-    }
-
-    for (int r = 0; r < ROWS; r++) {
-        merge_teams(part[r]);
-        if (threadIdx.x % 32 >= TEAM) continue;
-        most[r][warp] = part[r].most;
-        sum[r][warp] = part[r].sum;
-        for (int i = 0; i < PER_LANE; i++) value[r][warp][64 * (i / 8) + 8 * lane + i % 8] = part[r].value[i];
-    }
-    __syncthreads();
-    for (int index = threadIdx.x; index < ROWS * HEAD_DIM; index += BLOCK) {
-        int r = index / HEAD_DIM, i = index % HEAD_DIM;
-        if (first + r >= a.tokens) break;
-        float highest = most[r][0], total = 0, weighted = 0;
-        for (int w = 1; w < WARPS; w++) highest = fmaxf(highest, most[r][w]);
-        for (int w = 0; w < WARPS; w++) {
-            float weight = exp2f(most[r][w] - highest);
-            total += weight * sum[r][w];
-            weighted += weight * value[r][w][i];
-        }
-        a.y[((size_t)(first + r) * a.heads + head) * HEAD_DIM + i] = half_from_float(weighted / total);
-    }
 }
 
 // One thread one column of one row.

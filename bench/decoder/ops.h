@@ -124,7 +124,6 @@ enum {
     OPS_RMS_NORM,
     OPS_ROPE,
     OPS_ATTENTION,
-    OPS_ATTENTION_TILE,
     OPS_GATHER,
     OPS_EMBED,
     OPS_ATTEND,
@@ -152,9 +151,11 @@ int ops_attend_splits(const struct device *device, int count, int kv_heads, int 
 size_t ops_attend_parts(const struct device *device, int count, int heads, int kv_heads, int context, int head_dim);
 size_t ops_attend_arrivals(int count, int heads, int kv_heads);
 
-/* How a GPU launches attend, and NVRTC's options for it. */
+/* How a GPU launches both kinds of attention, and NVRTC's options for them. */
 void ops_attend_launch(const struct ops_attend *attend, struct device_grid *grid, size_t *shared_bytes);
 void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size);
+void ops_attention_launch(const struct ops_attention *attention, struct device_grid *grid, size_t *shared_bytes);
+void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size);
 
 /* The backends. */
 extern const struct ops_functions ops_cpu, ops_cuda;

@@ -1,16 +1,16 @@
-/* Launches of ops.cu and attend.cu. Needs no CUDA headers: device.h does the rest. */
+/* Launches of ops.cu, attend.cu and attend_prompt.cu. Needs no CUDA headers: device.h does the rest. */
 #include <stdio.h>
 
 #include "bench/decoder/ops.h"
 
-/* Threads of a block and tokens of an attention tile, as ops.cu gets them. */
-enum { BLOCK = 256, TILE = 4 };
+/* Threads of a block, as ops.cu gets it. */
+enum { BLOCK = 256 };
 
-static int compile(struct ops *ops, int which, const char *entry, int rows, struct error *error) {
+static int compile(struct ops *ops, int which, const char *entry, struct error *error) {
     const int vectors = ops->hidden / 8;
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DROWS=%d -DPICKS=%d -DRING=%d", BLOCK,
-             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, rows, OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DPICKS=%d -DRING=%d", BLOCK,
+             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, OPS_PICKS, OPS_RING);
     return device_function(ops->device, "decoder/ops.cu", entry, options, 0, &ops->compiled[which], error);
 }
 
@@ -25,20 +25,29 @@ static int compile_attend(struct ops *ops, struct error *error) {
                            &ops->compiled[OPS_ATTEND], error);
 }
 
+static int compile_attention(struct ops *ops, struct error *error) {
+    const struct ops_attention attention = {.cache.head_dim = ops->head_dim, .tokens = 1, .heads = 1};
+    struct device_grid grid;
+    size_t shared_bytes;
+    char options[128];
+    ops_attention_launch(&attention, &grid, &shared_bytes);
+    ops_attention_options(ops->head_dim, shared_bytes, options, sizeof options);
+    return device_function(ops->device, "decoder/attend_prompt.cu", "attend_prompt", options, shared_bytes,
+                           &ops->compiled[OPS_ATTENTION], error);
+}
+
 int ops_cuda_compile(struct ops *ops, struct error *error) {
     if (ops->head_dim != 64 && ops->head_dim != 128)
         return error_set(error, "head dimension %d: attention on a GPU takes 64 or 128; `--device cpu` takes any",
                          ops->head_dim);
-    if (compile(ops, OPS_RMS_NORM, "rms_norm", 1, error)) return -1;
-    if (compile(ops, OPS_ROPE, "rope", 1, error)) return -1;
-    if (compile(ops, OPS_ATTENTION, "attention", 1, error)) return -1;
-    if (compile(ops, OPS_ATTENTION_TILE, "attention", TILE, error)) return -1;
-    if (compile(ops, OPS_GATHER, "gather", 1, error)) return -1;
-    if (compile(ops, OPS_EMBED, "embed", 1, error)) return -1;
-    if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", 1, error)) return -1;
-    if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", 1, error)) return -1;
-    if (compile(ops, OPS_SCORE, "score", 1, error)) return -1;
-    return compile_attend(ops, error);
+    if (compile(ops, OPS_RMS_NORM, "rms_norm", error)) return -1;
+    if (compile(ops, OPS_ROPE, "rope", error)) return -1;
+    if (compile(ops, OPS_GATHER, "gather", error)) return -1;
+    if (compile(ops, OPS_EMBED, "embed", error)) return -1;
+    if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", error)) return -1;
+    if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", error)) return -1;
+    if (compile(ops, OPS_SCORE, "score", error)) return -1;
+    return compile_attend(ops, error) || compile_attention(ops, error) ? -1 : 0;
 }
 
 /* `overlaps`: those kernels wait by themselves for the one ahead of them. */
@@ -57,10 +66,11 @@ static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) 
     return launch(ops, OPS_ROPE, a->heads + 2 * a->cache.kv_heads, a->tokens, a->cache.head_dim / 2, false, a, error);
 }
 
-/* One token leaves too few rows for tiles: then every (token, head) is a block of its own. */
 static int attention(struct ops *ops, const struct ops_attention *a, struct error *error) {
-    if (a->tokens < TILE) return launch(ops, OPS_ATTENTION, a->heads, a->tokens, BLOCK, false, a, error);
-    return launch(ops, OPS_ATTENTION_TILE, a->heads, (a->tokens + TILE - 1) / TILE, BLOCK, false, a, error);
+    struct device_grid grid;
+    size_t shared_bytes;
+    ops_attention_launch(a, &grid, &shared_bytes);
+    return device_launch(ops->device, ops->compiled[OPS_ATTENTION], &grid, a, error);
 }
 
 static int gather(struct ops *ops, const struct ops_gather *a, struct error *error) {

@@ -25,6 +25,18 @@ __device__ __forceinline__ unsigned transpose(unsigned pair) {
     return transposed;
 }
 
+/* 2^value to two units of fp32's last place; 0 for what would be denormal. */
+__device__ __forceinline__ float exp2_approximately(float value) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(value));
+    return power;
+}
+
+/* Whether `value` is true in any lane. */
+__device__ __forceinline__ bool warp_any(bool value) {
+    return __any_sync(~0u, value);
+}
+
 /* What the lane whose number differs in the bits of `mask` has. */
 __device__ __forceinline__ int other_lane(int value, int mask) {
     return __shfl_xor_sync(~0u, value, mask);

@@ -138,6 +138,10 @@ static void attention_agrees_everywhere(void **state) {
     attention_agrees(128, 10, 2, 7, 31);
     attention_agrees(128, 2, 1, 64, 0);
     attention_agrees(128, 2, 2, 4, 1000);
+    attention_agrees(128, 10, 2, 300, 211);
+    attention_agrees(128, 5, 1, 129, 4000);
+    attention_agrees(128, 2, 1, 513, 0);
+    attention_agrees(64, 6, 2, 200, 77);
     attention_agrees(64, 14, 2, 3, 200);
     attention_agrees(64, 4, 4, 33, 5);
 }

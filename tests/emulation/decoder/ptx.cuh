@@ -27,6 +27,17 @@ static inline unsigned transpose(unsigned pair) {
     return transposed;
 }
 
+static inline float exp2_approximately(float value) {
+    return exp2f(value);
+}
+
+static inline bool warp_any(bool value) {
+    const struct exchange *lanes = exchange_words({{value}});
+    for (unsigned i = 0; i < 32; i++) value |= lanes[i].words[0] != 0;
+    rest_in_warp();
+    return value;
+}
+
 static inline int other_lane(int value, int mask) {
     const int other = (int)exchange_words({{(unsigned)value}})[threadIdx.x % 32 ^ mask].words[0];
     rest_in_warp();
