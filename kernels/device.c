@@ -144,6 +144,11 @@ int device_launch(struct device *device, const struct device_function *function,
     return device->functions->launch(device, function, grid, arguments, error);
 }
 
+int device_tensor_map(struct device *device, const struct device_tensor *tensor, const void *memory,
+                      struct device_tensor_map *map, struct error *error) {
+    return device->functions->tensor_map(device, tensor, memory, map, error);
+}
+
 void device_overlap(struct device *device, bool allowed) {
     device->overlap = allowed;
 }

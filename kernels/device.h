@@ -41,6 +41,20 @@ struct device_grid {
                                     device_overlap allows */
 };
 
+/* A matrix of which a kernel requests boxes by their place, in one instruction (sm_90); what lies outside comes as
+ * zeros. Rows are a multiple of 16 bytes and so is the memory's address; boxes have at most 256 rows and columns. */
+struct device_tensor {
+    int element_bytes; /* 1, 2, 4 or 8 */
+    size_t rows, columns;
+    int box_rows, box_columns;
+    bool swizzle; /* chunk c (16 bytes) of row r of a box 128 bytes wide lies at c ^ (r & 7) */
+};
+
+/* What the kernel is passed of it. */
+struct device_tensor_map {
+    _Alignas(64) unsigned char opaque[128];
+};
+
 struct device_function; /* device code, compiled and loaded; lives as long as its device */
 struct device_graph;    /* calls recorded once, to be enqueued as one */
 
@@ -65,6 +79,8 @@ struct device_functions {
                     struct device_function **, struct error *);
     int (*launch)(struct device *, const struct device_function *, const struct device_grid *, const void *arguments,
                   struct error *);
+    int (*tensor_map)(struct device *, const struct device_tensor *, const void *memory, struct device_tensor_map *,
+                      struct error *);
     int (*mark)(struct device *, int which, struct error *);
     int (*elapsed)(struct device *, int from, int to, double *microseconds, struct error *);
     int (*graph_record)(struct device *, device_enqueue *, void *context, struct device_graph **, struct error *);
@@ -116,6 +132,9 @@ int device_compile(const struct device *device, const char *source, const char *
 /* Enqueues a launch; `arguments` points to the one struct that the entry takes by value. */
 int device_launch(struct device *device, const struct device_function *function, const struct device_grid *grid,
                   const void *arguments, struct error *error);
+/* Describes the matrix at `memory`. */
+int device_tensor_map(struct device *device, const struct device_tensor *tensor, const void *memory,
+                      struct device_tensor_map *map, struct error *error);
 /* Whether kernels that can may start before the one ahead of them has ended (programmatic dependent launch,
  * from compute capability 9.0 on); at first they may not, so that each is timed alone. */
 void device_overlap(struct device *device, bool allowed);

@@ -75,6 +75,13 @@ struct arguments {
     int overlaps; /* whether this launch may have started before the one ahead of it ended */
 };
 
+/* Which of the operands is such a matrix, by its place in struct operands. */
+struct launch_tensor {
+    size_t operand; /* offsetof(struct operands, x) */
+    struct device_tensor tensor;
+};
+enum { MAX_TENSORS = 4 };
+
 struct launch {
     const char *source; /* embedded file, "marlin_gemm/mma.cu" */
     const char *entry;  /* extern "C" name */
@@ -82,6 +89,8 @@ struct launch {
     struct device_grid grid;
     size_t shared_bytes;    /* dynamic */
     size_t workspace_bytes; /* 0, or at least WORKSPACE_COUNTER_BYTES */
+    int tensor_count;       /* their maps follow the arguments that the entry takes, at the next multiple of 64 bytes */
+    struct launch_tensor tensors[MAX_TENSORS];
 };
 
 struct plan;

@@ -70,8 +70,16 @@ int plan_run(const struct plan *plan, const struct operands *operands, struct er
     if (!plan->kernel->launch) return plan->kernel->run(plan, operands, error);
     const struct problem *p = &plan->problem;
     bool overlaps = plan->launch.grid.overlaps && plan->device->overlap;
-    struct arguments arguments = {*operands, p->m, p->n, p->k, p->group, overlaps};
-    return device_launch(plan->device, plan->function, &plan->launch.grid, &arguments, error);
+    struct {
+        struct arguments arguments;
+        struct device_tensor_map maps[MAX_TENSORS];
+    } all = {.arguments = {*operands, p->m, p->n, p->k, p->group, overlaps}};
+    for (int i = 0; i < plan->launch.tensor_count; i++) {
+        const struct launch_tensor *t = &plan->launch.tensors[i];
+        const void *memory = *(const void *const *)((const char *)operands + t->operand);
+        if (device_tensor_map(plan->device, &t->tensor, memory, &all.maps[i], error)) return -1;
+    }
+    return device_launch(plan->device, plan->function, &plan->launch.grid, &all, error);
 }
 
 void plan_destroy(struct plan *plan) {

@@ -37,8 +37,19 @@ static int close_cpu(void **state) {
     return 0;
 }
 
+/* What the entry takes, and the emulation's maps. */
+struct mapped_arguments {
+    struct arguments plain;
+    struct {
+        _Alignas(64) const void *memory;
+        struct device_tensor tensor;
+        char rest[72];
+    } maps[MAX_TENSORS];
+};
+
 static void *load(const struct launch *launch, const char *options, emulate_function **emulate) {
-    return emulation_load(launch->source, launch->entry, "struct arguments", options, emulate);
+    const char *type = launch->tensor_count ? "struct mapped_arguments" : "struct arguments";
+    return emulation_load(launch->source, launch->entry, type, options, emulate);
 }
 
 static void check_output(const struct instance *instance, const char *what) {
@@ -62,18 +73,23 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     uint16_t *y = instance->copies->y, *first = malloc(bytes);
     unsigned *workspace = aligned_alloc(256, launch->workspace_bytes + 256);
     assert_true(first && workspace);
-    struct arguments arguments = {instance->copies[0], p->m, p->n, p->k, p->group, 0};
-    arguments.operands.workspace = workspace;
+    struct mapped_arguments mapped = {.plain = {instance->copies[0], p->m, p->n, p->k, p->group, 0}};
+    struct arguments *arguments = &mapped.plain;
+    arguments->operands.workspace = workspace;
+    for (int i = 0; i < launch->tensor_count; i++) {
+        mapped.maps[i].memory = *(void *const *)((char *)&arguments->operands + launch->tensors[i].operand);
+        mapped.maps[i].tensor = launch->tensors[i].tensor;
+    }
     memset(workspace, 0xff, launch->workspace_bytes);
     memset(workspace, 0, launch->workspace_bytes ? WORKSPACE_COUNTER_BYTES : 0);
     for (unsigned run = 0; run < 2; run++) {
         memset(y, 0xff, bytes);
-        arguments.overlaps = run == 1;
+        arguments->overlaps = run == 1;
         if (run && p->epilogue == EPILOGUE_RESIDUAL) {
-            memcpy(y, arguments.operands.addend, bytes);
-            arguments.operands.addend = y;
+            memcpy(y, arguments->operands.addend, bytes);
+            arguments->operands.addend = y;
         }
-        assert_int_equal(emulate(&arguments, &launch->grid, run == 0, run), 0);
+        assert_int_equal(emulate(&mapped, &launch->grid, run == 0, run), 0);
         check_output(instance, what);
         if (run == 0) memcpy(first, y, bytes);
         if (memcmp(first, y, bytes)) fail_msg("%s: another order gave other bits", what);
@@ -135,13 +151,13 @@ static void marlin_gemm_one_group(void **state) {
 
 static void marlin_gemm_warpgroups(void **state) {
     (void)state;
-    check("marlin_gemm/wgmma", "tile_m=16 tile_n=256 tile_k=64 warpgroups_k=2 stages=3 split_k=1",
+    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_k=2 stages=3 split_k=1",
           (struct problem){OP_MARLIN_GEMM, 5, 320, 640, 32, true, EPILOGUE_SILU_MUL});
-    check("marlin_gemm/wgmma", "tile_m=32 tile_n=256 tile_k=128 warpgroups_k=1 stages=2 split_k=5",
+    check("marlin_gemm/wgmma", "tile_m=32 tile_k=128 warpgroups_k=1 stages=2 split_k=5",
           (struct problem){OP_MARLIN_GEMM, 33, 64, 640, 64, false, EPILOGUE_RESIDUAL});
-    check("marlin_gemm/wgmma", "tile_m=16 tile_n=512 tile_k=64 warpgroups_k=1 stages=3 split_k=3",
+    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_k=1 stages=3 split_k=3",
           (struct problem){OP_MARLIN_GEMM, 9, 576, 640, 128, true, EPILOGUE_SILU_MUL});
-    check("marlin_gemm/wgmma", "tile_m=64 tile_n=256 tile_k=64 warpgroups_k=2 stages=4 split_k=2",
+    check("marlin_gemm/wgmma", "tile_m=64 tile_k=64 warpgroups_k=2 stages=4 split_k=2",
           (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true, EPILOGUE_BIAS});
 }
 

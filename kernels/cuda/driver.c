@@ -53,7 +53,8 @@
     X(graph_launch, cuGraphLaunch, "cuGraphLaunch")                                                                    \
     X(graph_release, cuGraphExecDestroy, "cuGraphExecDestroy")                                                         \
     X(capture_release, cuGraphDestroy, "cuGraphDestroy")                                                               \
-    X(launch, cuLaunchKernelEx, "cuLaunchKernelEx")
+    X(launch, cuLaunchKernelEx, "cuLaunchKernelEx")                                                                    \
+    X(tensor_map, cuTensorMapEncodeTiled, "cuTensorMapEncodeTiled")
 
 static struct {
 #define MEMBER(name, type, symbol) __typeof__(&type) name;
@@ -366,6 +367,26 @@ static int cuda_launch(struct device *device, const struct device_function *func
                         grid->cluster > 1 ? grid->cluster : 1, function->shared_bytes);
 }
 
+static int cuda_tensor_map(struct device *device, const struct device_tensor *t, const void *memory,
+                           struct device_tensor_map *map, struct error *error) {
+    static const CUtensorMapDataType types[] = {[1] = CU_TENSOR_MAP_DATA_TYPE_UINT8,
+                                                [2] = CU_TENSOR_MAP_DATA_TYPE_UINT16,
+                                                [4] = CU_TENSOR_MAP_DATA_TYPE_UINT32,
+                                                [8] = CU_TENSOR_MAP_DATA_TYPE_UINT64};
+    _Static_assert(sizeof *map == sizeof(CUtensorMap), "a kernel is passed the driver's own");
+    const cuuint64_t sides[] = {t->columns, t->rows}, row_bytes[] = {t->columns * (size_t)t->element_bytes};
+    const cuuint32_t box[] = {(cuuint32_t)t->box_columns, (cuuint32_t)t->box_rows}, every[] = {1, 1};
+    if (cuda_enter(device, error)) return -1;
+    CUresult result = driver.tensor_map((CUtensorMap *)map, types[t->element_bytes], 2, (void *)(uintptr_t)memory,
+                                        sides, row_bytes, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                        t->swizzle ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+                                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result == CUDA_SUCCESS) return 0;
+    cuda_check(result, "describing a matrix", error);
+    return error_prefix(error, "%zu x %zu of %d bytes in boxes of %d x %d", t->rows, t->columns, t->element_bytes,
+                        t->box_rows, t->box_columns);
+}
+
 static int cuda_mark(struct device *device, int which, struct error *error) {
     struct state *state = state_of(device);
     if (refuse_recording(device, "recording an event", error) || cuda_enter(device, error)) return -1;
@@ -466,6 +487,7 @@ static const struct device_functions functions = {
     .synchronize = cuda_synchronize,
     .function = cuda_function,
     .launch = cuda_launch,
+    .tensor_map = cuda_tensor_map,
     .mark = cuda_mark,
     .elapsed = cuda_elapsed,
     .graph_record = cuda_graph_record,

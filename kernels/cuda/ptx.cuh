@@ -246,6 +246,15 @@ __device__ __forceinline__ void publish_to_matrix_unit() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* All warps of a warpgroup: from here on its threads have so many registers, fewer or more than before; more when
+ * others have released as many. For a launch whose threads all have the same number, and one block an SM. */
+template <int REGISTERS> __device__ __forceinline__ void release_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+template <int REGISTERS> __device__ __forceinline__ void claim_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+
 /* --- between warps --- */
 
 /* The first lane's value: what all lanes have anyway, but now the compiler knows. */
@@ -311,6 +320,50 @@ __device__ __forceinline__ void send_remote4(unsigned to, float4 value, unsigned
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                  "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w), "r"(transfer)
                  : "memory");
+}
+
+/* --- bulk copies and the barriers that count them, between a warp that requests and those that use (sm_90) --- */
+
+/* What struct device_tensor_map of kernels/device.h holds. */
+struct alignas(64) tensor_map {
+    unsigned long long opaque[16];
+};
+
+/* One thread: 8 bytes of shared memory become a barrier whose phases take so many arrivals each; the others may use it
+ * behind a barrier of the block. */
+__device__ __forceinline__ void phase_open(unsigned barrier, unsigned arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(barrier),
+                 "r"(arrivals)
+                 : "memory");
+}
+
+/* One arrival; what the thread read and wrote before is done for those who wait. */
+__device__ __forceinline__ void phase_arrive(unsigned barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* One arrival, with which the phase lasts until so many bytes more have come. */
+__device__ __forceinline__ void phase_expect(unsigned barrier, unsigned bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+/* All lanes of a warp: waits for the end of a phase, of which those with even numbers have parity 0. */
+__device__ __forceinline__ void phase_wait(unsigned barrier, unsigned parity) {
+    asm volatile("{\n\t.reg .pred done;\n"
+                 "again:\n\tmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
+                 "@!done bra again;\n\t}" ::"r"(barrier),
+                 "r"(parity)
+                 : "memory");
+}
+
+/* One thread: requests the box that begins at this row and column; `to` is a multiple of 128 (1024 if swizzled). */
+__device__ __forceinline__ void copy_box(unsigned to, const struct tensor_map &map, int row, int column,
+                                         unsigned barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+        "[%4];" ::"r"(to),
+        "l"(&map), "r"(column), "r"(row), "r"(barrier)
+        : "memory");
 }
 
 /* --- between launches (programmatic dependent launch, sm_90) --- */

@@ -1,56 +1,60 @@
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include "kernels/estimate.h"
 #include "kernels/kernel.h"
 #include "kernels/occupancy.h"
 
-enum { TILE_M, TILE_N, TILE_K, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
-enum { WARPGROUP_COLUMNS = 256, WARPGROUP_THREADS = 128 };
-enum { TRANSFER_BYTES = 16 };
+enum { TILE_M, TILE_K, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
+/* Of a block; a warpgroup of four warps has all its columns. */
+enum { TILE_N = 256, GROUP_THREADS = 128, REQUEST_THREADS = 128 };
+/* What counts a cluster's sums, and a stage's two barriers, as wgmma.cu has them. */
+enum { TRANSFER_BYTES = 16, BARRIER_BYTES = 16 };
 
 /* A block, as wgmma.cu draws it. */
 struct block {
-    int tile_m, tile_n, tile_k, warpgroups_k, stages, split_k;
-    size_t weight_bytes; /* of a stage: codes, and the scales and zero points of the groups it touches */
+    int tile_m, tile_k, warpgroups_k, stages, split_k;
+    int groups;          /* of rows with a scale that a stage touches; 0 if all of K has one */
+    size_t weight_bytes; /* of a stage: codes, and those groups' scales and zero points */
 };
 
 static struct block block_of(const struct problem *p, const struct config *config) {
     const int *value = config->value;
-    struct block b = {
-        value[TILE_M], value[TILE_N], value[TILE_K], value[WARPGROUPS_K], value[STAGES], value[SPLIT_K], 0};
-    size_t groups = 0;
-    if (p->group < p->k) groups = b.tile_k > p->group ? (size_t)(b.tile_k / p->group) : 1;
-    b.weight_bytes = (size_t)b.tile_k * (size_t)b.tile_n / 2;
-    b.weight_bytes += groups * (size_t)b.tile_n * sizeof(uint16_t) + (p->zeros ? groups * (size_t)b.tile_n / 2 : 0);
+    struct block b = {value[TILE_M], value[TILE_K], value[WARPGROUPS_K], value[STAGES], value[SPLIT_K], 0, 0};
+    if (p->group < p->k) b.groups = b.tile_k > p->group ? b.tile_k / p->group : 1;
+    size_t a_group = TILE_N * sizeof(uint16_t) + (p->zeros ? TILE_N / 2 : 0);
+    b.weight_bytes = (size_t)b.tile_k * TILE_N / 2 + (size_t)b.groups * a_group;
     return b;
 }
 
-/* Of the warpgroups beside each other. */
-static int group_threads(const struct block *b) {
-    return WARPGROUP_THREADS * (b->tile_n / WARPGROUP_COLUMNS);
-}
-
+/* Those that multiply, and those that request. */
 static int threads(const struct block *b) {
-    return group_threads(b) * b->warpgroups_k;
+    return GROUP_THREADS * b->warpgroups_k + REQUEST_THREADS;
 }
 
-/* Two sums a token and thread (256 columns over 128 threads), two steps of weights, scales, zero points, and
- * addresses. */
-static int registers(const struct block *b) {
+/* Of a thread that multiplies: two sums a token, two steps of weights, scales, zero points, and addresses. */
+static int group_registers(const struct block *b) {
     return 2 * b->tile_m + 96;
+}
+
+/* At most, when the others have released theirs (wgmma.cu, GROUP_REGISTERS); and of all of them at the start. */
+static const int most_registers[] = {0, 255, 240, 160}, launch_registers[] = {0, 255, 168, 128};
+
+static int registers(const struct block *b) {
+    return b->warpgroups_k == 1 ? group_registers(b) : launch_registers[b->warpgroups_k];
 }
 
 /* What a block brings to the sums of its cluster, or receives. */
 static size_t exchange_bytes(const struct block *b) {
     long fragments = b->tile_m / 2, own = estimate_blocks(fragments, b->split_k);
-    return (size_t)(b->split_k * b->warpgroups_k * own) * (size_t)group_threads(b) * 4 * sizeof(float);
+    return (size_t)(b->split_k * b->warpgroups_k * own) * GROUP_THREADS * 4 * sizeof(float);
 }
 
 static size_t shared_bytes(const struct block *b) {
     size_t stage = (size_t)b->tile_m * (size_t)b->tile_k * sizeof(uint16_t) + b->weight_bytes;
-    size_t pipelines = (size_t)(b->warpgroups_k * b->stages) * stage;
-    return (pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b)) + TRANSFER_BYTES;
+    size_t stages = (size_t)(b->warpgroups_k * b->stages), pipelines = stages * stage;
+    return (pipelines > exchange_bytes(b) ? pipelines : exchange_bytes(b)) + stages * BARRIER_BYTES + TRANSFER_BYTES;
 }
 
 static struct occupancy occupancy(const struct block *b) {
@@ -58,7 +62,7 @@ static struct occupancy occupancy(const struct block *b) {
 }
 
 static long block_count(const struct problem *p, const struct block *b) {
-    return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n) * b->split_k;
+    return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, TILE_N) * b->split_k;
 }
 
 static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
@@ -71,8 +75,25 @@ static int legal(const struct device *device, const struct problem *p, const str
     if (parts > p->k / b.tile_k)
         return error_set(why, "split_k=%d and warpgroups_k=%d leave parts without work: K=%d is %d times tile_k=%d",
                          b.split_k, b.warpgroups_k, p->k, p->k / b.tile_k, b.tile_k);
+    if (group_registers(&b) > most_registers[b.warpgroups_k])
+        return error_set(why, "about %d registers a thread; %d warpgroups have %d each", group_registers(&b),
+                         b.warpgroups_k, most_registers[b.warpgroups_k]);
     struct occupancy block = occupancy(&b);
     return occupancy_check(device, &block, why);
+}
+
+/* What is requested in boxes: x, codes, and scales and zero points where there are several groups. */
+static void add_tensors(const struct problem *p, const struct block *b, struct launch *launch) {
+    const size_t n = (size_t)p->n, k = (size_t)p->k, group = (size_t)p->group;
+    const struct launch_tensor all[] = {
+        {offsetof(struct operands, x), {sizeof(uint16_t), (size_t)p->m, k, b->tile_m, 64, true}},
+        /* Of 16 rows 64 columns are 512 bytes. */
+        {offsetof(struct operands, weights), {sizeof(uint64_t), k / 16, n, b->tile_k / 16, TILE_N, false}},
+        {offsetof(struct operands, scales), {sizeof(uint16_t), k / group, n, b->groups, TILE_N, false}},
+        {offsetof(struct operands, zeros), {sizeof(uint32_t), k / group, n / 8, b->groups, TILE_N / 8, false}},
+    };
+    launch->tensor_count = b->groups ? p->zeros ? 4 : 3 : 2;
+    for (int i = 0; i < launch->tensor_count; i++) launch->tensors[i] = all[i];
 }
 
 static void launch(const struct device *device, const struct problem *p, const struct config *config,
@@ -86,6 +107,7 @@ static void launch(const struct device *device, const struct problem *p, const s
                                         .cluster = (unsigned)b.split_k,
                                         .overlaps = true};
     launch->shared_bytes = shared_bytes(&b);
+    add_tensors(p, &b, launch);
     snprintf(launch->options, sizeof launch->options, "-DGROUP=%d -DZEROS=%d -DSHARED_BYTES=%zu",
              p->group < p->k ? p->group : 0, p->zeros, launch->shared_bytes);
 }
@@ -161,9 +183,8 @@ static double work_us(const struct device *device, const struct problem *p, cons
     double rounds = blocks_on_one(device, p, b);
     double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups_k;
     double steps = (double)estimate_blocks(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
-    double multiply_us = 2.0 * b->tile_m * b->tile_n * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
-    double decoding_us = decode_us * b->tile_n / WARPGROUP_COLUMNS;
-    double step_us = (decoding_us + multiply_us) * (1 - hidden + hidden / at_once);
+    double multiply_us = 2.0 * b->tile_m * TILE_N * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
+    double step_us = (decode_us + multiply_us) * (1 - hidden + hidden / at_once);
     double stage_us = latency_us / stages_ahead(b) / (b->tile_k / 16.0) / at_once;
     double turns_us = turn_us * 16 / b->tile_k / fmin(at_once, 2);
     return rounds * b->warpgroups_k * steps * (fmax(step_us, stage_us) + turns_us);
@@ -191,9 +212,8 @@ const struct kernel marlin_gemm_wgmma = {
     .parameters =
         {
             [TILE_M] = {"tile_m", "rows of x a block", 3, {16, 32, 64}},
-            [TILE_N] = {"tile_n", "columns of y a block", 2, {256, 512}},
             [TILE_K] = {"tile_k", "depth of a pipeline stage", 2, {64, 128}},
-            [WARPGROUPS_K] = {"warpgroups_k", "groups of a block that share K", 4, {1, 2, 3, 4}},
+            [WARPGROUPS_K] = {"warpgroups_k", "groups of a block that share K", 3, {1, 2, 3}},
             [STAGES] = {"stages", "pipeline stages of a group", 5, {2, 3, 4, 6, 8}},
             [SPLIT_K] = {"split_k", "blocks of a cluster that share K", 7, {1, 2, 3, 4, 5, 6, 8}},
         },

@@ -7,22 +7,25 @@
  *      +--------+--------+--------+-----   warpgroup owns a tile's 64 columns, and product j of a step has
  *                                          columns 16 j.. of each: 64 n + 16 j + lane / 4 and 8 further on.
  *
- * The TILE_N / 256 warpgroups beside each other share x and are a group, with a pipeline and a barrier of its own. K is
- * shared by the WARPGROUPS_K groups of a block and by the SPLIT_K blocks of a cluster. Their sums meet in shared
- * memory: fragment f of the tile (16 columns of each warp, 8 tokens) is added up by block f % SPLIT_K of the cluster,
- * in the order of k.
+ * K is shared by the WARPGROUPS_K groups of a block and by the SPLIT_K blocks of a cluster, each group with a pipeline
+ * of its own. One more warp (of a warpgroup that has given up its registers) requests all of a block's stages, box by
+ * box, so that the groups spend nothing on requests and wait for nobody but it. Their sums meet in shared memory:
+ * fragment f of the tile (16 columns of each warp, 8 tokens) is added up by block f % SPLIT_K of the cluster, in the
+ * order of k.
  *
  * A stage of a group   x        TILE_K / 64 times TILE_M rows of 64 fp16, swizzled for the matrix unit
- *                      codes    TILE_K / 16 x TILE_N / 64 Marlin tiles
- *                      scales   TILE_N / 64 x GROUPS times 128 bytes   } only where several scales share K
- *                      zeros    TILE_N / 64 x GROUPS times 32 bytes    } and the latter only with ZEROS
- * All but x is read by the warp that requested it.
+ *                      codes    TILE_K / 16 rows of 4 Marlin tiles, one a warp
+ *                      scales   GROUPS rows of 4 times 128 bytes   } only where several scales share K
+ *                      zeros    GROUPS rows of 4 times 32 bytes    } and the latter only with ZEROS
  *
  * GROUP is the rows that share a scale, 0 if all of K does; ZEROS whether zero points are stored. */
 #include "cuda/epilogue.cuh"
 #include "marlin_gemm/codes.cuh"
 
-constexpr int WARPS = TILE_N / 64, GROUP_THREADS = 32 * WARPS, THREADS = WARPGROUPS_K * GROUP_THREADS;
+constexpr int TILE_N = 256, WARPS = TILE_N / 64, GROUP_THREADS = 32 * WARPS, THREADS = WARPGROUPS_K * GROUP_THREADS;
+/* Registers that a thread of a group may have, and one that requests: together those of an SM. */
+constexpr int REQUEST_THREADS = 128, GROUP_REGISTERS = WARPGROUPS_K == 2 ? 240 : 160,
+              REQUEST_REGISTERS = WARPGROUPS_K == 2 ? 24 : 32;
 constexpr int PARTS = SPLIT_K * WARPGROUPS_K;
 constexpr int TOKEN_TILES = TILE_M / 8;
 constexpr int FRAGMENTS = 4 * TOKEN_TILES;
@@ -37,11 +40,18 @@ constexpr int ZERO_POINTS = SCALES + GROUPS * WARPS * 128;
 constexpr int WEIGHT_BYTES = ZERO_POINTS + GROUPS * ZEROS * WARPS * 32;
 /* All stages of x come first, because they must lie at multiples of 1024. */
 constexpr int WEIGHTS = WARPGROUPS_K * STAGES * X_BYTES;
-/* Counts the sums that arrive from the cluster. */
-constexpr int TRANSFER = SHARED_BYTES - 16;
-static_assert(TRANSFER >= WEIGHTS + WARPGROUPS_K * STAGES * WEIGHT_BYTES &&
-                  TRANSFER >= PARTS * OWN_FRAGMENTS * GROUP_THREADS * 16,
+/* Two barriers a stage, that it is there and that it is free; then what counts the sums that arrive from the cluster.
+ */
+constexpr int BARRIERS = SHARED_BYTES - 16 - WARPGROUPS_K * STAGES * 16, TRANSFER = SHARED_BYTES - 16;
+static_assert(BARRIERS >= WEIGHTS + WARPGROUPS_K * STAGES * WEIGHT_BYTES &&
+                  BARRIERS >= PARTS * OWN_FRAGMENTS * GROUP_THREADS * 16,
               "kernels/marlin_gemm/wgmma.c disagrees");
+
+/* The arguments with the maps of x, codes, scales and zero points; those that are not there are not passed. */
+struct mapped_arguments {
+    struct arguments plain;
+    struct tensor_map x, codes, scales, zeros;
+};
 
 extern __shared__ __align__(1024) uint4 shared_memory[];
 
@@ -50,67 +60,83 @@ struct sums {
     float at[4][TILE_M / 2];
 };
 
-/* Where this thread works: its block's first row of y, its warp's columns, its group's stages of k. */
+/* Where a group works: its block's first row of y, its first column, its stages of k. */
 struct place {
-    int m0, block;         /* columns 64 * block.. */
-    int k_first, k_stages; /* in units of TILE_K */
-    int group, thread, warp, lane;
-    unsigned x, weights; /* its first stage */
+    int m0, n0;
+    int k_first, k_stages;               /* in units of TILE_K */
+    int group, thread, warp, lane;       /* the group's, and the thread in it */
+    unsigned x, weights, there, vacated; /* its first stage, and its barriers */
 };
 
 /* The tiles of rows that share weights run side by side. */
-__device__ __forceinline__ struct place find_place(int m, int k) {
+__device__ __forceinline__ struct place find_place(int m, int k, int group) {
     const int tiles_m = (m + TILE_M - 1) / TILE_M, tile = blockIdx.x / SPLIT_K, stages = k / TILE_K;
     struct place p;
-    p.group = uniform(threadIdx.x / GROUP_THREADS), p.thread = threadIdx.x % GROUP_THREADS;
+    p.group = group, p.thread = threadIdx.x % GROUP_THREADS;
     p.warp = uniform(p.thread / 32), p.lane = p.thread % 32;
-    const int part = blockIdx.x % SPLIT_K * WARPGROUPS_K + p.group;
+    const int part = blockIdx.x % SPLIT_K * WARPGROUPS_K + group;
     p.m0 = tile % tiles_m * TILE_M;
-    p.block = tile / tiles_m * (TILE_N / 64) + p.warp;
+    p.n0 = tile / tiles_m * TILE_N;
     p.k_first = stages * part / PARTS;
     p.k_stages = stages * (part + 1) / PARTS - p.k_first;
     const unsigned memory = shared_address(shared_memory);
-    p.x = memory + p.group * STAGES * X_BYTES;
-    p.weights = memory + WEIGHTS + p.group * STAGES * WEIGHT_BYTES;
+    p.x = memory + group * STAGES * X_BYTES;
+    p.weights = memory + WEIGHTS + group * STAGES * WEIGHT_BYTES;
+    p.there = memory + BARRIERS + group * STAGES * 16;
+    p.vacated = p.there + STAGES * 8;
     return p;
 }
 
-/* --- requests; k0 is the stage's first row of W --- */
-
-/* The lane's fragments, and what of the warp's scales and zero points falls to it. */
-__device__ __forceinline__ void request_weights(unsigned to, const struct place &p, const struct operands &o, int n,
-                                                int k0) {
-    const int blocks = n / 64;
-    const bool inside = p.block < blocks;
-    const uint4 *codes = (const uint4 *)o.weights + ((size_t)(k0 / 16) * blocks + p.block) * 32 + p.lane;
-    unsigned own = to + (p.warp * 32 + p.lane) * 16;
-#pragma unroll
-    for (int i = 0; i < TILE_K / 16; i++, codes += (size_t)blocks * 32, own += WARPS * 512)
-        copy_async(own, codes, inside);
-    if (p.lane < GROUPS * 8) {
-        const int group = p.lane / 8;
-        const uint4 *scales = (const uint4 *)o.scales + ((size_t)(k0 / GROUP_ROWS + group) * blocks + p.block) * 8;
-        copy_async(to + SCALES + (p.warp * GROUPS + group) * 128 + p.lane % 8 * 16, scales + p.lane % 8, inside);
-    }
-    if (p.lane < GROUPS * ZEROS * 2) {
-        const int group = p.lane / 2;
-        const uint4 *zeros = (const uint4 *)o.zeros + ((size_t)(k0 / GROUP_ROWS + group) * blocks + p.block) * 2;
-        copy_async(to + ZERO_POINTS + (p.warp * GROUPS + group) * 32 + p.lane % 2 * 16, zeros + p.lane % 2, inside);
-    }
+/* The warp's 64 columns of W, in units of 64. */
+__device__ __forceinline__ int warp_block(const struct place &p) {
+    return p.n0 / 64 + p.warp;
 }
 
-/* The group's rows of x; those behind its end become zero. Chunk c (16 bytes) of row r of a slab lies at
- * c ^ (r & 7). A thread keeps its chunk and strides over rows by a multiple of 8. */
-__device__ __forceinline__ void request_tokens(unsigned to, const struct place &p, const void *x, int m, int k,
+/* --- requests, by one thread; k0 is the stage's first row of W --- */
+
+__device__ __forceinline__ void request_weights(const struct place &p, const struct mapped_arguments &a, int stage,
+                                                int k0) {
+    const unsigned to = p.weights + stage * WEIGHT_BYTES, barrier = p.there + stage * 8;
+    copy_box(to, a.codes, k0 / 16, p.n0, barrier); /* 64 columns of 16 rows are 64 times 8 bytes */
+    if (GROUPS) copy_box(to + SCALES, a.scales, k0 / GROUP_ROWS, p.n0, barrier);
+    if (GROUPS && ZEROS) copy_box(to + ZERO_POINTS, a.zeros, k0 / GROUP_ROWS, p.n0 / 8, barrier);
+}
+
+/* Rows behind the end of x become zero. */
+__device__ __forceinline__ void request_tokens(const struct place &p, const struct mapped_arguments &a, int stage,
                                                int k0) {
-    constexpr int CHUNKS = TILE_K / 8, STRIDE = GROUP_THREADS / CHUNKS;
-    static_assert(STRIDE % 8 == 0, "all rows of a thread have the same place of 8");
-    const int row = p.thread / CHUNKS, chunk = p.thread % CHUNKS;
-    const unsigned short *from = (const unsigned short *)x + (size_t)(p.m0 + row) * k + k0 + 8 * chunk;
-    to += chunk / 8 * SLAB + row * 128 + (chunk % 8 ^ (row & 7)) * 16;
 #pragma unroll
-    for (int i = 0; i < TILE_M; i += STRIDE, from += (size_t)STRIDE * k)
-        if (TILE_M % STRIDE == 0 || row + i < TILE_M) copy_async(to + i * 128, from, p.m0 + row + i < m);
+    for (int slab = 0; slab < TILE_K / 64; slab++)
+        copy_box(p.x + stage * X_BYTES + slab * SLAB, a.x, p.m0, k0 + slab * 64, p.there + stage * 8);
+}
+
+/* The warp that requests: stages in the order of k, each of all groups by turns. Weights do not depend on the launch
+ * ahead: one that may overlap it requests all that there is room for before that has ended. */
+__device__ __forceinline__ void request_stages(const struct mapped_arguments &a) {
+    const bool requests = threadIdx.x % 32 == 0;
+    const int most = (a.plain.k / TILE_K + PARTS - 1) / PARTS, early = a.plain.overlaps ? STAGES : 0;
+    for (int i = 0; i < early; i++)
+        for (int g = 0; g < WARPGROUPS_K; g++) {
+            const struct place p = find_place(a.plain.m, a.plain.k, g);
+            if (!requests || i >= p.k_stages) continue;
+            phase_expect(p.there + i * 8, X_BYTES + WEIGHT_BYTES);
+            request_weights(p, a, i, (p.k_first + i) * TILE_K);
+        }
+    programmatic_launch();
+    programmatic_wait();
+    for (int i = 0, stage = 0, round = 0; i < most; i++) {
+        for (int g = 0; g < WARPGROUPS_K; g++) {
+            const struct place p = find_place(a.plain.m, a.plain.k, g);
+            if (i >= p.k_stages) continue;
+            if (round) phase_wait(p.vacated + stage * 8, (round - 1) % 2);
+            if (!requests) continue;
+            const int k0 = (p.k_first + i) * TILE_K;
+            if (i >= early) phase_expect(p.there + stage * 8, X_BYTES + WEIGHT_BYTES);
+            if (i >= early) request_weights(p, a, stage, k0);
+            request_tokens(p, a, stage, k0);
+        }
+        if (++stage == STAGES) stage = 0, round++;
+    }
 }
 
 /* --- products --- */
@@ -118,7 +144,7 @@ __device__ __forceinline__ void request_tokens(unsigned to, const struct place &
 /* Scales and zero points of a group of the stage. */
 __device__ __forceinline__ void load_columns(struct columns &columns, const struct place &p, unsigned stage,
                                              int group) {
-    const int block = p.warp * GROUPS + group, lane = p.lane / 4;
+    const int block = group * WARPS + p.warp, lane = p.lane / 4;
     const uint4 scales = load_shared4(stage + SCALES + block * 128 + lane * 16);
     columns.scale[0] = scales.x, columns.scale[1] = scales.y, columns.scale[2] = scales.z, columns.scale[3] = scales.w;
     if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4));
@@ -151,11 +177,11 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct columns &col
 
 /* Multiplies the sums by the scales of one group for all of K. */
 __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const void *scales, int n) {
-    if (p.block >= n / 64) return;
+    if (warp_block(p) >= n / 64) return;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         float scale[2];
-        load_scales(scales, p.block * 64, p.lane, j, scale[0], scale[1]);
+        load_scales(scales, warp_block(p) * 64, p.lane, j, scale[0], scale[1]);
 #pragma unroll
         for (int i = 0; i < TILE_M / 2; i++) sums.at[j][i] *= scale[i / 2 % 2];
     }
@@ -165,48 +191,19 @@ __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place
 __device__ __forceinline__ void start_columns(struct columns &columns, const struct place &p, const void *zeros,
                                               int n) {
     set_zeros(columns, 0x88888888);
-    if (ZEROS && !GROUP && p.block < n / 64) set_zeros(columns, ((const unsigned *)zeros)[p.block * 8 + p.lane / 4]);
+    if (ZEROS && !GROUP && warp_block(p) < n / 64)
+        set_zeros(columns, ((const unsigned *)zeros)[warp_block(p) * 8 + p.lane / 4]);
 }
 
-/* Fills the pipeline, a group of copies for each stage. Weights do not depend on the launch ahead: one that may overlap
- * it requests them all before that has ended; another only the first stage's, since what an SM requests arrives in
- * order, and x would come behind all the rest. */
-__device__ __forceinline__ void start_pipeline(const struct place &p, const struct arguments &a) {
-    const int early = a.overlaps ? STAGES - 1 : 1;
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++)
-        if (i < early && i < p.k_stages)
-            request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, (p.k_first + i) * TILE_K);
-    programmatic_launch();
-    programmatic_wait();
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++) {
-        const int k0 = (p.k_first + i) * TILE_K;
-        if (early <= i && i < p.k_stages) request_weights(p.weights + i * WEIGHT_BYTES, p, a.operands, a.n, k0);
-        if (i < p.k_stages) request_tokens(p.x + i * X_BYTES, p, a.operands.x, a.m, a.k, k0);
-        copy_async_commit();
-    }
-}
-
-/* The sums of this group's part of k. Behind the barrier every thread's copies of a stage have landed and all
- * products of the one before it are done, so that its place is free. */
+/* The sums of this group's part of k. */
 __device__ __forceinline__ void add_part(struct sums &sums, const struct place &p, const struct arguments &a) {
     struct columns columns;
     start_columns(columns, p, a.operands.zeros, a.n);
-    int computed = 0, requested = STAGES - 1;
-    for (int i = 0; i < p.k_stages; i++) {
-        copy_async_wait<STAGES - 2>();
-        publish_to_matrix_unit();
-        barrier(WARPGROUPS_K == 1 ? 0 : 1 + p.group, GROUP_THREADS);
-        if (i + STAGES - 1 < p.k_stages) {
-            const int k0 = (p.k_first + i + STAGES - 1) * TILE_K;
-            request_weights(p.weights + requested * WEIGHT_BYTES, p, a.operands, a.n, k0);
-            request_tokens(p.x + requested * X_BYTES, p, a.operands.x, a.m, a.k, k0);
-        }
-        copy_async_commit();
-        add_stage(sums, columns, p, p.x + computed * X_BYTES, p.weights + computed * WEIGHT_BYTES);
-        computed = computed + 1 == STAGES ? 0 : computed + 1;
-        requested = requested + 1 == STAGES ? 0 : requested + 1;
+    for (int i = 0, stage = 0, parity = 0; i < p.k_stages; i++) {
+        phase_wait(p.there + stage * 8, parity);
+        add_stage(sums, columns, p, p.x + stage * X_BYTES, p.weights + stage * WEIGHT_BYTES);
+        if (p.lane == 0) phase_arrive(p.vacated + stage * 8);
+        if (++stage == STAGES) stage = 0, parity ^= 1;
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) hold(sums.at[j]);
@@ -228,7 +225,7 @@ __device__ __forceinline__ void send_sums(const struct sums &sums, const struct 
     const int first = part * OWN_FRAGMENTS * GROUP_THREADS + p.thread;
     const unsigned memory = shared_address(shared_memory), own = memory + first * 16;
     if (SPLIT_K == 1) {
-        __syncthreads();
+        barrier(1, THREADS);
     } else {
         cluster_arrive();
         cluster_wait();
@@ -249,7 +246,7 @@ __device__ __forceinline__ void send_sums(const struct sums &sums, const struct 
 /* Waits for what was sent to this block. */
 __device__ __forceinline__ void receive_sums() {
     if (SPLIT_K == 1)
-        __syncthreads();
+        barrier(1, THREADS);
     else
         transfer_wait(shared_address(shared_memory) + TRANSFER);
 }
@@ -264,8 +261,8 @@ __device__ __forceinline__ struct output find_output(const struct place &p, int 
     const int f = i * SPLIT_K + blockIdx.x % SPLIT_K, column = p.lane / 4;
     struct output at;
     at.row = p.m0 + f % TOKEN_TILES * 8 + p.lane % 4 * 2 + column % 2;
-    at.column = p.block * 64 + f / TOKEN_TILES * 16 + column / 2 * 2;
-    at.inside = f < FRAGMENTS && i < OWN_FRAGMENTS && at.row < m && p.block < n / 64;
+    at.column = warp_block(p) * 64 + f / TOKEN_TILES * 16 + column / 2 * 2;
+    at.inside = f < FRAGMENTS && i < OWN_FRAGMENTS && at.row < m && warp_block(p) < n / 64;
     return at;
 }
 
@@ -309,13 +306,47 @@ finish_sums(const struct place &p, const struct arguments &a) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) marlin_gemm(const __grid_constant__ struct arguments a) {
-    const struct place p = find_place(a.m, a.k);
+/* One thread opens the barriers, before any of them is used. */
+__device__ __forceinline__ void open_barriers() {
+    const unsigned barriers = shared_address(shared_memory) + BARRIERS;
+    if (threadIdx.x == 0)
+        for (int i = 0; i < WARPGROUPS_K * STAGES; i++) {
+            const int group = i / STAGES, stage = i % STAGES;
+            phase_open(barriers + (group * 2 * STAGES + stage) * 8, 1);
+            phase_open(barriers + (group * 2 * STAGES + STAGES + stage) * 8, WARPS);
+        }
+    __syncthreads();
+}
+
+/* Four warps, of which the first requests. */
+__device__ __forceinline__ void request(const struct mapped_arguments &a) {
+    if (WARPGROUPS_K > 1) release_registers<REQUEST_REGISTERS>();
+    if (uniform(threadIdx.x / 32) == THREADS / 32) request_stages(a);
+    if (SPLIT_K > 1) {
+        cluster_arrive();
+        cluster_wait();
+    }
+}
+
+/* The others. */
+__device__ __forceinline__ void multiply_part(const struct mapped_arguments &a, int group) {
+    if (WARPGROUPS_K > 1) claim_registers<GROUP_REGISTERS>();
+    const struct place p = find_place(a.plain.m, a.plain.k, group);
     struct sums sums = {};
-    announce_sums();
-    start_pipeline(p, a);
-    add_part(sums, p, a);
-    if (!GROUP) scale_sums(sums, p, a.operands.scales, a.n);
+    add_part(sums, p, a.plain);
+    if (!GROUP) scale_sums(sums, p, a.plain.operands.scales, a.plain.n);
     send_sums(sums, p);
-    finish_sums(p, a);
+    programmatic_wait();
+    finish_sums(p, a.plain);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS + REQUEST_THREADS, 1)
+    marlin_gemm(const __grid_constant__ struct mapped_arguments a) {
+    announce_sums();
+    open_barriers();
+    const int group = uniform(threadIdx.x / GROUP_THREADS);
+    if (group == WARPGROUPS_K)
+        request(a);
+    else
+        multiply_part(a, group);
 }

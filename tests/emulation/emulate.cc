@@ -8,7 +8,7 @@
 
 #include <ucontext.h>
 
-enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, AT_TRANSFER, ENDED };
+enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, AT_TRANSFER, AT_PHASE, ENDED };
 
 struct fiber {
     ucontext_t context;
@@ -17,7 +17,8 @@ struct fiber {
     unsigned barrier, barrier_threads; /* where it rests AT_BARRIER */
     bool value;
     unsigned arrivals, waits; /* at the cluster's barrier */
-    unsigned transfer;        /* where it rests AT_TRANSFER */
+    unsigned transfer;        /* where it rests AT_TRANSFER, or AT_PHASE */
+    unsigned parity;
     std::vector<std::vector<copy>> groups;
     std::vector<std::vector<product>> products;
     std::vector<remote_store> stores;
@@ -28,6 +29,7 @@ struct block {
     bool entered;
     std::vector<fiber> fibers;
     std::vector<char> shared;
+    std::vector<box> boxes;
 };
 
 index3 threadIdx, blockIdx;
@@ -128,6 +130,15 @@ void transfer_wait(unsigned transfer) {
     perform_stores();
     own().transfer = transfer;
     rest(AT_TRANSFER);
+}
+
+std::vector<box> &boxes() {
+    return running->boxes;
+}
+void rest_at_phase(unsigned barrier, unsigned parity) {
+    own().transfer = barrier;
+    own().parity = parity;
+    rest(AT_PHASE);
 }
 
 /* --- the scheduler --- */
@@ -232,6 +243,28 @@ static bool open_transfers() {
     return opened;
 }
 
+/* The same for phases that have ended. */
+static bool open_phases() {
+    bool opened = false;
+    for (struct fiber &fiber : running->fibers) {
+        if (fiber.rest != AT_PHASE || phase_at(fiber.transfer)->number % 2 == fiber.parity) continue;
+        fiber.rest = RUNS;
+        opened = true;
+    }
+    return opened;
+}
+
+/* Brings one box, when nothing else can go on. */
+static bool bring_box() {
+    std::vector<box> &boxes = running->boxes;
+    if (boxes.empty()) return false;
+    std::swap(boxes[below((unsigned)boxes.size())], boxes.back());
+    const struct box box = boxes.back();
+    boxes.pop_back();
+    perform(box);
+    return true;
+}
+
 /* Runs a block until all of it waits for others or has ended. */
 static bool run_block(struct block &block) {
     bool ran = false;
@@ -239,7 +272,7 @@ static bool run_block(struct block &block) {
     blockIdx = block.index;
     block.entered = true;
     memcpy(shared_memory, block.shared.data(), block.shared.size());
-    while (run_warps() || open_barrier() || open_transfers()) ran = true;
+    while (run_warps() || open_barrier() || open_transfers() || open_phases() || bring_box()) ran = true;
     memcpy(block.shared.data(), shared_memory, block.shared.size());
     return ran;
 }
@@ -247,6 +280,7 @@ static bool run_block(struct block &block) {
 static void run_cluster() {
     for (struct block &block : cluster) {
         block.entered = false;
+        block.boxes.clear();
         block.shared.assign(sizeof shared_memory, (char)0xff);
         for (struct fiber &fiber : block.fibers) start(fiber);
     }
@@ -258,6 +292,8 @@ static void run_cluster() {
     for (struct block &block : cluster)
         for (struct fiber &fiber : block.fibers)
             if (fiber.rest != ENDED) broken("a barrier that not all threads reach");
+    for (struct block &block : cluster)
+        if (!block.boxes.empty()) broken("a box that nobody waits for");
 }
 
 /* As kernels/device.h has it. */

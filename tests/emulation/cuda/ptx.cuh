@@ -51,12 +51,36 @@ struct arguments {
 };
 constexpr int WORKSPACE_COUNTER_BYTES = 65536;
 
+/* As kernels/device.h has it, behind the matrix's address (tests/test_emulation.c). */
+struct device_tensor {
+    int element_bytes;
+    size_t rows, columns;
+    int box_rows, box_columns;
+    bool swizzle;
+};
+struct alignas(64) tensor_map {
+    const char *memory;
+    struct device_tensor tensor;
+    char rest[72];
+};
+
 /* --- the fiber that runs --- */
 
 struct copy {
     unsigned to;
     const void *from;
     bool inside;
+};
+struct box {
+    unsigned to;
+    const struct tensor_map *map;
+    int row, column;
+    unsigned barrier;
+};
+/* A barrier of bulk copies, in its 8 bytes. */
+struct phase {
+    unsigned arrivals : 8, pending : 8, number : 16;
+    int bytes;
 };
 struct exchange {
     unsigned words[6];
@@ -85,6 +109,9 @@ void rest_in_warp();
 std::vector<std::vector<copy>> &copy_groups(); /* the last is open */
 std::vector<std::vector<product>> &product_groups();
 void store_to_cluster(const struct remote_store &store);
+std::vector<box> &boxes(); /* that are under way to this block */
+/* Waits until the phase of this parity has ended. */
+void rest_at_phase(unsigned barrier, unsigned parity);
 
 [[noreturn]] static inline void broken(const char *what) {
     fprintf(stderr, "emulation: %s in thread %u of block %u,%u\n", what, threadIdx.x, blockIdx.x, blockIdx.y);
@@ -358,6 +385,64 @@ static inline void transfer_open(unsigned transfer, unsigned bytes) {
     memcpy(shared_at(transfer, 8), &bytes, 4);
 }
 void transfer_wait(unsigned transfer);
+
+/* --- bulk copies --- */
+
+static inline void end_phase(struct phase *phase) {
+    if (phase->pending || phase->bytes) return;
+    phase->pending = phase->arrivals;
+    phase->number++;
+}
+static inline struct phase *phase_at(unsigned barrier) {
+    return (struct phase *)shared_at(barrier, 8);
+}
+static inline void perform(const struct box &box) {
+    const struct device_tensor &t = box.map->tensor;
+    const unsigned row_bytes = t.box_columns * t.element_bytes, bytes = t.box_rows * row_bytes;
+    if (box.to % (t.swizzle ? 1024 : 128) || (t.swizzle && row_bytes != 128)) broken("a misplaced box");
+    if (t.box_rows > 256 || t.box_columns > 256 || row_bytes % 16 || (size_t)box.map->memory % 16 ||
+        t.columns * t.element_bytes % 16)
+        broken("a box that the unit does not have");
+    if (box.to + bytes > SHARED_BYTES) broken("a box behind the shared memory of the launch");
+    for (int r = 0; r < t.box_rows; r++)
+        for (unsigned byte = 0; byte < row_bytes; byte++) {
+            const size_t row = box.row + r, column = box.column + byte / t.element_bytes;
+            const unsigned chunk = byte / 16 ^ (t.swizzle ? r & 7 : 0);
+            const size_t from = (row * t.columns + box.column) * t.element_bytes + byte;
+            ((char *)shared_memory)[box.to + r * row_bytes + chunk * 16 + byte % 16] =
+                row < t.rows && column < t.columns ? box.map->memory[from] : 0;
+        }
+    struct phase *phase = phase_at(box.barrier);
+    phase->bytes -= (int)bytes;
+    end_phase(phase);
+}
+static inline void phase_open(unsigned barrier, unsigned arrivals) {
+    *phase_at(barrier) = {arrivals, arrivals, 0, 0};
+}
+static inline void phase_arrive(unsigned barrier) {
+    struct phase *phase = phase_at(barrier);
+    if (!phase->pending) broken("one arrival too many");
+    phase->pending--;
+    end_phase(phase);
+}
+static inline void phase_expect(unsigned barrier, unsigned bytes) {
+    phase_at(barrier)->bytes += (int)bytes;
+    phase_arrive(barrier);
+}
+static inline void phase_wait(unsigned barrier, unsigned parity) {
+    rest_at_phase(barrier, parity);
+}
+static inline void copy_box(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
+    const struct box box = {to, &map, row, column, barrier};
+    if (copies_late)
+        boxes().push_back(box);
+    else
+        perform(box);
+}
+template <int REGISTERS> static inline void release_registers() {
+}
+template <int REGISTERS> static inline void claim_registers() {
+}
 
 /* --- between launches and blocks, which run one after the other --- */
 
