@@ -100,10 +100,12 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     free(workspace);
 }
 
-/* `change` may alter the data. */
-static void check_with(void (*change)(struct instance *), const char *name, const char *configuration,
+/* On a card with so many SMs; `change` may alter the data. */
+static void check_with(int sms, void (*change)(struct instance *), const char *name, const char *configuration,
                        struct problem problem) {
+    struct device card = h100;
     const struct kernel *kernel = kernel_find(name);
+    card.multiprocessors = sms;
     struct config config;
     struct launch launch = {0};
     struct instance *instance = NULL;
@@ -111,11 +113,11 @@ static void check_with(void (*change)(struct instance *), const char *name, cons
     emulate_function *emulate;
     snprintf(what, sizeof what, "%s %s, %s", name, configuration, problem_text(&problem, text));
     if (config_parse(kernel, configuration, &config, &error) ||
-        config_legal(&h100, kernel, &problem, &config, &error) ||
+        config_legal(&card, kernel, &problem, &config, &error) ||
         instance_create(cpu, &problem, 1, false, &instance, &error))
         fail_msg("%s: %s", what, error.text);
     if (change) change(instance);
-    kernel->launch(&h100, &problem, &config, &launch);
+    kernel->launch(&card, &problem, &config, &launch);
     launch_options(kernel, &problem, &config, &launch, options);
     void *library = load(&launch, options, &emulate);
     check_runs(instance, &launch, emulate, what);
@@ -124,7 +126,7 @@ static void check_with(void (*change)(struct instance *), const char *name, cons
 }
 
 static void check(const char *name, const char *configuration, struct problem problem) {
-    check_with(NULL, name, configuration, problem);
+    check_with(132, NULL, name, configuration, problem);
 }
 
 static void marlin_gemm_few_tokens(void **state) {
@@ -184,7 +186,7 @@ static void make_outliers(struct instance *instance) {
 
 static void gemv_takes_outliers(void **state) {
     (void)state;
-    check_with(make_outliers, "marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
+    check_with(132, make_outliers, "marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
                (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
 }
 
@@ -210,6 +212,19 @@ static void gemv_hides_no_infinity(void **state) {
     for (int i = 0; i < problem.n; i++) assert_true((y[i] & 0x7c00) == 0x7c00);
     dlclose(library);
     instance_destroy(instance);
+}
+
+/* Blocks that go through several items, tiles that end outside of y, bands that are not full. */
+static void fp16_gemm_warpgroups(void **state) {
+    (void)state;
+    check_with(2, NULL, "fp16_gemm/wgmma", "tile_m=64 tile_n=128 warpgroups=1 stages=3 split_k=1 order=4",
+               (struct problem){OP_FP16_GEMM, 130, 320, 192, 0, false, EPILOGUE_BIAS});
+    check_with(3, NULL, "fp16_gemm/wgmma", "tile_m=128 tile_n=128 warpgroups=2 stages=4 split_k=3 order=1",
+               (struct problem){OP_FP16_GEMM, 129, 192, 320, 0, false, EPILOGUE_SILU_MUL});
+    check_with(1, NULL, "fp16_gemm/wgmma", "tile_m=256 tile_n=128 warpgroups=2 stages=3 split_k=2 order=8",
+               (struct problem){OP_FP16_GEMM, 33, 64, 448, 0, false, EPILOGUE_RESIDUAL});
+    check_with(132, NULL, "fp16_gemm/wgmma", "tile_m=128 tile_n=256 warpgroups=2 stages=4 split_k=1 order=8",
+               (struct problem){OP_FP16_GEMM, 7, 320, 64, 0, false, EPILOGUE_NONE});
 }
 
 static void gemv(void **state) {
@@ -330,6 +345,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_one_group),
         cmocka_unit_test(marlin_gemm_warpgroups),
         cmocka_unit_test(fp16_gemm),
+        cmocka_unit_test(fp16_gemm_warpgroups),
         cmocka_unit_test(gemv),
         cmocka_unit_test(gemv_takes_outliers),
         cmocka_unit_test(gemv_hides_no_infinity),

@@ -32,7 +32,7 @@ struct block {
     std::vector<box> boxes;
 };
 
-index3 threadIdx, blockIdx;
+index3 threadIdx, blockIdx, gridDim;
 thread_local uint4 shared_memory[SHARED_BYTES / 16 + 1];
 bool copies_late;
 long bank_conflicts;
@@ -307,6 +307,7 @@ extern "C" long emulate(const ARGUMENTS *arguments, const struct device_grid *gr
     const unsigned size = grid->cluster ? grid->cluster : 1;
     std::vector<index3> firsts;
     arguments_of_launch = *arguments;
+    gridDim = {grid->blocks[0], grid->blocks[1], grid->blocks[2]};
     copies_late = late;
     random_state = seed;
     bank_conflicts = 0;

@@ -90,12 +90,13 @@ struct product {
     const unsigned *a;
     unsigned long long b;
     unsigned tokens;
+    unsigned long long a_matrix; /* where a is no register */
 };
 struct remote_store {
     unsigned to, transfer; /* that counts it; rank << 24 | address */
     float4 value;
 };
-extern index3 threadIdx, blockIdx;
+extern index3 threadIdx, blockIdx, gridDim;
 extern thread_local uint4 shared_memory[];
 extern bool copies_late; /* what is asynchronous happens when waited for or published; else at once */
 extern long bank_conflicts;
@@ -328,13 +329,15 @@ static inline float swizzled(unsigned long long matrix, unsigned token, unsigned
     return half_to_float(half);
 }
 static inline void perform(const struct product &product) {
-    const unsigned lane = threadIdx.x % 32, *a = product.a;
+    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, none[4] = {},
+                   *a = product.a ? product.a : none;
     const struct exchange *lanes = exchange_words({{a[0], a[1], a[2], a[3]}});
     for (unsigned i = 0; i < product.tokens / 2; i++) {
         const unsigned row = lane / 4 + i / 2 % 2 * 8, token = i / 4 * 8 + lane % 4 * 2 + i % 2;
         double sum = product.sums[i];
         for (unsigned k = 0; k < 16; k++)
-            sum += (double)pick(lanes[row % 8 * 4 + k % 8 / 2].words[row / 8 + k / 8 * 2], k % 2) *
+            sum += (double)(product.a ? pick(lanes[row % 8 * 4 + k % 8 / 2].words[row / 8 + k / 8 * 2], k % 2)
+                                      : swizzled(product.a_matrix, 16 * warp + row, k)) *
                    swizzled(product.b, token, k);
         product.sums[i] = (float)sum;
     }
@@ -347,6 +350,14 @@ static inline unsigned long long swizzled_matrix(unsigned address) {
 template <int FLOATS>
 static inline void multiply_group(float (&sums)[FLOATS], const unsigned (&a)[4], unsigned long long b) {
     struct product product = {sums, a, b, 2 * FLOATS};
+    if (copies_late)
+        product_groups().back().push_back(product);
+    else
+        perform(product);
+}
+template <int FLOATS>
+static inline void multiply_tiles(float (&sums)[FLOATS], unsigned long long a, unsigned long long b) {
+    struct product product = {sums, nullptr, b, 2 * FLOATS, a};
     if (copies_late)
         product_groups().back().push_back(product);
     else
