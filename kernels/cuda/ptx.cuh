@@ -437,6 +437,23 @@ __device__ __forceinline__ void copy_box(unsigned to, const struct tensor_map &m
         : "memory");
 }
 
+/* The same into every block of a cluster of ALL, at the same place of each and counted by its own barrier there. */
+template <int ALL>
+__device__ __forceinline__ void copy_box_to_all(unsigned to, const struct tensor_map &map, int row, int column,
+                                                unsigned barrier) {
+    const unsigned short all = (1 << ALL) - 1;
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+                 "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(all)
+                 : "memory");
+}
+
+/* One arrival at the barrier that another block of the cluster has at this address, or this block itself. */
+__device__ __forceinline__ void phase_arrive_at(unsigned barrier, unsigned rank) {
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(cluster_address(barrier, rank))
+                 : "memory");
+}
+
 /* --- between launches (programmatic dependent launch, sm_90) --- */
 
 /* Waits for the launch ahead and sees what it wrote; nothing where launches do not overlap. */

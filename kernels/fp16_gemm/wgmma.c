@@ -6,7 +6,7 @@
 #include "kernels/kernel.h"
 #include "kernels/occupancy.h"
 
-enum { TILE_M, TILE_N, WARPGROUPS, STAGES, SPLIT_K, ORDER, PARAMETERS };
+enum { TILE_M, TILE_N, WARPGROUPS, STAGES, CLUSTER, SPLIT_K, ORDER, PARAMETERS };
 /* As wgmma.cu has them: rows of a panel, k of a stage, a stage's two barriers, and what the last part says. */
 enum { PANEL = 64, TILE_K = 64, BARRIER_BYTES = 16, LAST_BYTES = 16 };
 enum { GROUP_THREADS = 128, REQUEST_THREADS = 128 };
@@ -16,12 +16,12 @@ static const size_t most_workspace = (size_t)256 << 20;
 
 /* A block, as wgmma.cu draws it. */
 struct block {
-    int tile_m, tile_n, warpgroups, stages, split_k, order;
+    int tile_m, tile_n, warpgroups, stages, cluster, split_k, order;
 };
 
 static struct block block_of(const struct config *config) {
     const int *v = config->value;
-    return (struct block){v[TILE_M], v[TILE_N], v[WARPGROUPS], v[STAGES], v[SPLIT_K], v[ORDER]};
+    return (struct block){v[TILE_M], v[TILE_N], v[WARPGROUPS], v[STAGES], v[CLUSTER], v[SPLIT_K], v[ORDER]};
 }
 
 static int threads(const struct block *b) {
@@ -36,8 +36,9 @@ static size_t shared_bytes(const struct block *b) {
     return (size_t)b->stages * (stage_bytes(b) + BARRIER_BYTES) + LAST_BYTES;
 }
 
+/* Of all blocks; those of a cluster lie one below the other. */
 static long tiles(const struct problem *p, const struct block *b) {
-    return estimate_blocks(p->m, b->tile_m) * estimate_blocks(p->n, b->tile_n);
+    return estimate_blocks(p->m, b->tile_m * b->cluster) * b->cluster * estimate_blocks(p->n, b->tile_n);
 }
 
 static size_t workspace_bytes(const struct problem *p, const struct block *b) {
@@ -79,19 +80,21 @@ static int legal(const struct device *device, const struct problem *p, const str
 static void launch(const struct device *device, const struct problem *p, const struct config *config,
                    struct launch *launch) {
     struct block b = block_of(config);
-    long items = tiles(p, &b) * b.split_k, sms = device->multiprocessors;
+    long items = tiles(p, &b) * b.split_k, sms = device->multiprocessors / b.cluster * b.cluster;
     const size_t m = (size_t)p->m, n = (size_t)p->n, k = (size_t)p->k;
     launch->source = "fp16_gemm/wgmma.cu";
     launch->entry = "fp16_gemm";
-    launch->grid = (struct device_grid){
-        .blocks = {(unsigned)(items < sms ? items : sms), 1, 1}, .threads = (unsigned)threads(&b), .overlaps = true};
+    launch->grid = (struct device_grid){.blocks = {(unsigned)(items < sms ? items : sms), 1, 1},
+                                        .threads = (unsigned)threads(&b),
+                                        .cluster = (unsigned)b.cluster,
+                                        .overlaps = true};
     launch->shared_bytes = shared_bytes(&b);
     launch->workspace_bytes = workspace_bytes(p, &b);
     launch->tensor_count = 2;
     launch->tensors[0] =
         (struct launch_tensor){offsetof(struct operands, x), {sizeof(uint16_t), m, k, b.tile_m, TILE_K, true}};
-    launch->tensors[1] =
-        (struct launch_tensor){offsetof(struct operands, weights), {sizeof(uint16_t), n, k, b.tile_n, TILE_K, true}};
+    launch->tensors[1] = (struct launch_tensor){offsetof(struct operands, weights),
+                                                {sizeof(uint16_t), n, k, b.tile_n / b.cluster, TILE_K, true}};
     snprintf(launch->options, sizeof launch->options, "-DSHARED_BYTES=%zu", launch->shared_bytes);
 }
 
@@ -110,7 +113,8 @@ static double rate_share(const struct block *b) {
 static const double latency_us = 0.8, sm_share = 2, cache_ratio = 1.8;
 
 static double work_us(const struct device *device, const struct problem *p, const struct block *b) {
-    double items = (double)tiles(p, b) * b->split_k, rounds = ceil(items / device->multiprocessors);
+    double items = (double)tiles(p, b) * b->split_k,
+           rounds = ceil(items / (device->multiprocessors / b->cluster * b->cluster));
     double rate = device->matrix_tflops * 1e6 / device->multiprocessors * rate_share(b);
     double flops = 2.0 * b->tile_m * b->tile_n * ((double)p->k / b->split_k);
     return rounds * (flops / rate + tile_us + (b->split_k > 1 ? part_us : 0));
@@ -142,6 +146,7 @@ const struct kernel fp16_gemm_wgmma = {
             [TILE_N] = {"tile_n", "columns of y a tile", 2, {128, 256}},
             [WARPGROUPS] = {"warpgroups", "that share a tile's rows", 2, {1, 2}},
             [STAGES] = {"stages", "pipeline stages of 64 of k", 5, {3, 4, 5, 6, 8}},
+            [CLUSTER] = {"cluster", "tiles below each other that share requests of W", 2, {1, 2}},
             [SPLIT_K] = {"split_k", "parts of K, added up through memory", 6, {1, 2, 3, 4, 6, 8}},
             [ORDER] = {"order", "tiles of rows that a band has", 4, {1, 4, 8, 16}},
         },

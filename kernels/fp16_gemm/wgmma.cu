@@ -8,9 +8,11 @@
  *      a stage   x    TILE_M rows of 64 fp16   } swizzled for the matrix unit
  *                W    TILE_N rows of 64 fp16   }
  *
- * Items follow each other so that those under way at a time share rows of x and W in L2: in bands of ORDER tiles of
- * rows, down each band's columns of tiles in turn. The parts of a tile leave their sums in the workspace; the last
- * to come adds them up in the order of k. */
+ * The CLUSTER blocks of a cluster have tiles one below the other, with the same columns: each requests a part of W's
+ * rows for all of them. A stage is free when all of them have left it. Items are counted by clusters, and follow each
+ * other so that those under way at a time share rows of x and W in L2: in bands of ORDER tiles of rows, down each
+ * band's columns of tiles in turn. The parts of a tile leave their sums in the workspace; the last to come adds them up
+ * in the order of k. */
 #include "cuda/epilogue.cuh"
 
 constexpr int GROUP_THREADS = 128, REQUEST_THREADS = 128, THREADS = WARPGROUPS * GROUP_THREADS;
@@ -18,6 +20,7 @@ constexpr int GROUP_THREADS = 128, REQUEST_THREADS = 128, THREADS = WARPGROUPS *
 constexpr int GROUP_REGISTERS = 240, REQUEST_REGISTERS = 24;
 constexpr int TILE_K = 64, STEPS = TILE_K / 16;
 constexpr int ROW_BYTES = TILE_K * 2;
+constexpr int WEIGHT_ROWS = TILE_N / CLUSTER;    /* that a block requests */
 constexpr int PANELS = TILE_M / WARPGROUPS / 64; /* of 64 rows, that a warpgroup has */
 constexpr int X_BYTES = TILE_M * ROW_BYTES, STAGE_BYTES = X_BYTES + TILE_N * ROW_BYTES;
 /* Two barriers a stage, that it is there and that it is free; then whether this block was the last to add a part. */
@@ -37,14 +40,14 @@ struct sums {
     float at[PANELS][TILE_N / 2];
 };
 
-/* The items of a launch. */
+/* The items of a launch; a tile has a part for each block of a cluster. */
 struct schedule {
     int tiles_m, tiles_n, items, k_stages;
 };
 
 __device__ __forceinline__ struct schedule find_schedule(const struct arguments &a) {
     struct schedule s;
-    s.tiles_m = (a.m + TILE_M - 1) / TILE_M, s.tiles_n = (a.n + TILE_N - 1) / TILE_N;
+    s.tiles_m = (a.m + CLUSTER * TILE_M - 1) / (CLUSTER * TILE_M), s.tiles_n = (a.n + TILE_N - 1) / TILE_N;
     s.items = s.tiles_m * s.tiles_n * SPLIT_K;
     s.k_stages = a.k / TILE_K;
     return s;
@@ -60,7 +63,7 @@ __device__ __forceinline__ struct item find_item(const struct schedule &s, int n
     item.tile = number / SPLIT_K, item.part = number % SPLIT_K;
     const int band = item.tile / (ORDER * s.tiles_n), inside = item.tile % (ORDER * s.tiles_n);
     const int rows = min(ORDER, s.tiles_m - band * ORDER);
-    item.m0 = (band * ORDER + inside % rows) * TILE_M;
+    item.m0 = ((band * ORDER + inside % rows) * CLUSTER + blockIdx.x % CLUSTER) * TILE_M;
     item.n0 = inside / rows * TILE_N;
     item.first = s.k_stages * item.part / SPLIT_K;
     item.count = s.k_stages * (item.part + 1) / SPLIT_K - item.first;
@@ -92,8 +95,13 @@ __device__ __forceinline__ unsigned vacated(const struct position &at) {
 
 __device__ __forceinline__ void request_weights(const struct mapped_arguments &a, const struct item &item,
                                                 const struct position &at, int i) {
+    const int first = blockIdx.x % CLUSTER * WEIGHT_ROWS, k0 = (item.first + i) * TILE_K;
+    const unsigned to = stage_address(at) + X_BYTES + first * ROW_BYTES;
     phase_expect(there(at), STAGE_BYTES);
-    copy_box(stage_address(at) + X_BYTES, a.weights, item.n0, (item.first + i) * TILE_K, there(at));
+    if (CLUSTER == 1)
+        copy_box(to, a.weights, item.n0, k0, there(at));
+    else
+        copy_box_to_all<CLUSTER>(to, a.weights, item.n0 + first, k0, there(at));
 }
 
 __device__ __forceinline__ void request_tokens(const struct mapped_arguments &a, const struct item &item,
@@ -109,7 +117,7 @@ __device__ __forceinline__ void request_items(const struct mapped_arguments &a) 
     struct position at = {};
     int early = 0;
     if (a.plain.overlaps) {
-        const struct item item = find_item(s, blockIdx.x);
+        const struct item item = find_item(s, blockIdx.x / CLUSTER);
         early = min(item.count, STAGES);
         for (int i = 0; i < early; i++) {
             const struct position first = {i, 0};
@@ -118,7 +126,7 @@ __device__ __forceinline__ void request_items(const struct mapped_arguments &a) 
     }
     programmatic_launch();
     programmatic_wait();
-    for (int number = blockIdx.x; number < s.items; number += gridDim.x) {
+    for (int number = blockIdx.x / CLUSTER; number < s.items; number += gridDim.x / CLUSTER) {
         const struct item item = find_item(s, number);
         for (int i = 0; i < item.count; i++, early--, advance(at)) {
             if (at.round) phase_wait(vacated(at), (at.round - 1) % 2);
@@ -129,6 +137,15 @@ __device__ __forceinline__ void request_items(const struct mapped_arguments &a) 
 }
 
 /* --- the warpgroups that multiply --- */
+
+/* Says that this warpgroup has left a stage, to all blocks that request into it. */
+__device__ __forceinline__ void leave_stage(const struct position &at) {
+    if (threadIdx.x % GROUP_THREADS) return;
+    if (CLUSTER == 1)
+        phase_arrive(vacated(at));
+    else
+        for (int rank = 0; rank < CLUSTER; rank++) phase_arrive_at(vacated(at), rank);
+}
 
 /* The sums of an item. A stage is free when the products of the next are under way and its own are done. */
 __device__ __forceinline__ void add_stages(struct sums &sums, const struct item &item, struct position &at, int group) {
@@ -144,12 +161,12 @@ __device__ __forceinline__ void add_stages(struct sums &sums, const struct item 
             for (int p = 0; p < PANELS; p++) multiply_tiles(sums.at[p], x + p * 512 + step * 2, w + step * 2);
         multiply_group_commit();
         multiply_group_wait<1>();
-        if (i && threadIdx.x % GROUP_THREADS == 0) phase_arrive(vacated(before));
+        if (i) leave_stage(before);
         before = at;
         advance(at);
     }
     multiply_group_wait<0>();
-    if (item.count && threadIdx.x % GROUP_THREADS == 0) phase_arrive(vacated(before));
+    if (item.count) leave_stage(before);
 #pragma unroll
     for (int p = 0; p < PANELS; p++) hold(sums.at[p]);
 }
@@ -160,8 +177,9 @@ __device__ __forceinline__ void add_stages(struct sums &sums, const struct item 
 __device__ __forceinline__ bool add_parts(struct sums &sums, const struct item &item, void *workspace) {
     if (SPLIT_K == 1) return true;
     constexpr int FOURS = PANELS * TILE_N / 8, PART = FOURS * THREADS;
-    unsigned *counter = (unsigned *)workspace + item.tile, *last = (unsigned *)shared_memory + LAST / 4;
-    float4 *parts = (float4 *)((char *)workspace + WORKSPACE_COUNTER_BYTES) + (size_t)item.tile * SPLIT_K * PART;
+    const int own = item.tile * CLUSTER + blockIdx.x % CLUSTER;
+    unsigned *counter = (unsigned *)workspace + own, *last = (unsigned *)shared_memory + LAST / 4;
+    float4 *parts = (float4 *)((char *)workspace + WORKSPACE_COUNTER_BYTES) + (size_t)own * SPLIT_K * PART;
     float *flat = sums.at[0];
 #pragma unroll
     for (int i = 0; i < FOURS; i++) {
@@ -213,12 +231,19 @@ __device__ __forceinline__ void multiply_items(const struct mapped_arguments &a,
     const struct schedule s = find_schedule(a.plain);
     struct position at = {};
     programmatic_wait();
-    for (int number = blockIdx.x; number < s.items; number += gridDim.x) {
+    for (int number = blockIdx.x / CLUSTER; number < s.items; number += gridDim.x / CLUSTER) {
         const struct item item = find_item(s, number);
         struct sums sums = {};
         add_stages(sums, item, at, group);
         if (add_parts(sums, item, a.plain.operands.workspace)) store_tile(sums, item, a.plain, group);
     }
+}
+
+/* Waits for the other blocks: before they are requested for, and before this one, into which they request, ends. */
+__device__ __forceinline__ void meet_cluster() {
+    if (CLUSTER == 1) return;
+    cluster_arrive();
+    cluster_wait();
 }
 
 /* One thread opens the barriers, before any of them is used. */
@@ -227,9 +252,10 @@ __device__ __forceinline__ void open_barriers() {
         for (int stage = 0; stage < STAGES; stage++) {
             const struct position at = {stage, 0};
             phase_open(there(at), 1);
-            phase_open(vacated(at), WARPGROUPS);
+            phase_open(vacated(at), WARPGROUPS * CLUSTER);
         }
     __syncthreads();
+    meet_cluster();
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS + REQUEST_THREADS, 1)
@@ -243,4 +269,5 @@ extern "C" __global__ void __launch_bounds__(THREADS + REQUEST_THREADS, 1)
         if (WARPGROUPS > 1) claim_registers<GROUP_REGISTERS>();
         multiply_items(a, group);
     }
+    meet_cluster();
 }

@@ -135,6 +135,13 @@ void transfer_wait(unsigned transfer) {
 std::vector<box> &boxes() {
     return running->boxes;
 }
+unsigned own_rank() {
+    return (unsigned)(running - cluster.data());
+}
+char *memory_of(unsigned rank) {
+    if (rank >= cluster.size() || !cluster[rank].entered) broken("the memory of a block that has not started");
+    return &cluster[rank] == running ? (char *)shared_memory : cluster[rank].shared.data();
+}
 void rest_at_phase(unsigned barrier, unsigned parity) {
     own().transfer = barrier;
     own().parity = parity;

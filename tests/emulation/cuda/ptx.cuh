@@ -75,7 +75,7 @@ struct box {
     unsigned to;
     const struct tensor_map *map;
     int row, column;
-    unsigned barrier;
+    unsigned barrier, blocks; /* of the cluster, that get it; 0: this one alone */
 };
 /* A barrier of bulk copies, in its 8 bytes. */
 struct phase {
@@ -407,6 +407,25 @@ static inline void end_phase(struct phase *phase) {
 static inline struct phase *phase_at(unsigned barrier) {
     return (struct phase *)shared_at(barrier, 8);
 }
+/* The shared memory of a block of the cluster. */
+char *memory_of(unsigned rank);
+unsigned own_rank();
+static inline void bring(const struct box &box, unsigned rank) {
+    const struct device_tensor &t = box.map->tensor;
+    const unsigned row_bytes = t.box_columns * t.element_bytes, bytes = t.box_rows * row_bytes;
+    char *memory = memory_of(rank);
+    for (int r = 0; r < t.box_rows; r++)
+        for (unsigned byte = 0; byte < row_bytes; byte++) {
+            const size_t row = box.row + r, column = box.column + byte / t.element_bytes;
+            const unsigned chunk = byte / 16 ^ (t.swizzle ? r & 7 : 0);
+            const size_t from = (row * t.columns + box.column) * t.element_bytes + byte;
+            memory[box.to + r * row_bytes + chunk * 16 + byte % 16] =
+                row < t.rows && column < t.columns ? box.map->memory[from] : 0;
+        }
+    struct phase *phase = (struct phase *)(memory + box.barrier);
+    phase->bytes -= (int)bytes;
+    end_phase(phase);
+}
 static inline void perform(const struct box &box) {
     const struct device_tensor &t = box.map->tensor;
     const unsigned row_bytes = t.box_columns * t.element_bytes, bytes = t.box_rows * row_bytes;
@@ -415,26 +434,24 @@ static inline void perform(const struct box &box) {
         t.columns * t.element_bytes % 16)
         broken("a box that the unit does not have");
     if (box.to + bytes > SHARED_BYTES) broken("a box behind the shared memory of the launch");
-    for (int r = 0; r < t.box_rows; r++)
-        for (unsigned byte = 0; byte < row_bytes; byte++) {
-            const size_t row = box.row + r, column = box.column + byte / t.element_bytes;
-            const unsigned chunk = byte / 16 ^ (t.swizzle ? r & 7 : 0);
-            const size_t from = (row * t.columns + box.column) * t.element_bytes + byte;
-            ((char *)shared_memory)[box.to + r * row_bytes + chunk * 16 + byte % 16] =
-                row < t.rows && column < t.columns ? box.map->memory[from] : 0;
-        }
-    struct phase *phase = phase_at(box.barrier);
-    phase->bytes -= (int)bytes;
-    end_phase(phase);
+    phase_at(box.barrier);
+    for (unsigned rank = 0; rank < box.blocks; rank++) bring(box, rank);
+    if (!box.blocks) bring(box, own_rank());
 }
 static inline void phase_open(unsigned barrier, unsigned arrivals) {
     *phase_at(barrier) = {arrivals, arrivals, 0, 0};
 }
-static inline void phase_arrive(unsigned barrier) {
-    struct phase *phase = phase_at(barrier);
+static inline void arrive(struct phase *phase) {
     if (!phase->pending) broken("one arrival too many");
     phase->pending--;
     end_phase(phase);
+}
+static inline void phase_arrive(unsigned barrier) {
+    arrive(phase_at(barrier));
+}
+static inline void phase_arrive_at(unsigned barrier, unsigned rank) {
+    phase_at(barrier);
+    arrive((struct phase *)(memory_of(rank) + barrier));
 }
 static inline void phase_expect(unsigned barrier, unsigned bytes) {
     phase_at(barrier)->bytes += (int)bytes;
@@ -443,12 +460,18 @@ static inline void phase_expect(unsigned barrier, unsigned bytes) {
 static inline void phase_wait(unsigned barrier, unsigned parity) {
     rest_at_phase(barrier, parity);
 }
-static inline void copy_box(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
-    const struct box box = {to, &map, row, column, barrier};
+static inline void request(const struct box &box) {
     if (copies_late)
         boxes().push_back(box);
     else
         perform(box);
+}
+static inline void copy_box(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
+    request({to, &map, row, column, barrier, 0});
+}
+template <int ALL>
+static inline void copy_box_to_all(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
+    request({to, &map, row, column, barrier, ALL});
 }
 template <int REGISTERS> static inline void release_registers() {
 }
