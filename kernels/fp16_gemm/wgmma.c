@@ -10,8 +10,8 @@ enum { TILE_M, TILE_N, WARPGROUPS, STAGES, CLUSTER, SPLIT_K, ORDER, PARAMETERS }
 /* As wgmma.cu has them: rows of a panel, k of a stage, a stage's two barriers, and what the last part says. */
 enum { PANEL = 64, TILE_K = 64, BARRIER_BYTES = 16, LAST_BYTES = 16 };
 enum { GROUP_THREADS = 128, REQUEST_THREADS = 128 };
-/* Sums that a thread has registers for. */
-enum { MOST_SUMS = 128 };
+/* Sums that a thread has registers for, with 160 registers and with more. */
+enum { MOST_SUMS_OF_THREE = 112, MOST_SUMS = 192 };
 static const size_t most_workspace = (size_t)256 << 20;
 
 /* A block, as wgmma.cu draws it. */
@@ -64,6 +64,7 @@ static int check_split(const struct problem *p, const struct block *b, struct er
 static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
     struct block b = block_of(config);
     int rows = PANEL * b.warpgroups, sums = b.tile_m / b.warpgroups * b.tile_n / GROUP_THREADS;
+    int most = b.warpgroups == 3 ? MOST_SUMS_OF_THREE : MOST_SUMS;
     if (device->compute_capability != 90)
         return error_set(why, "wgmma needs compute capability 9.0 and no other; %s has %d.%d", device->name,
                          device->compute_capability / 10, device->compute_capability % 10);
@@ -71,8 +72,11 @@ static int legal(const struct device *device, const struct problem *p, const str
     if (b.tile_m % rows)
         return error_set(why, "tile_m=%d is not a multiple of %d, what %d warpgroups multiply at a time", b.tile_m,
                          rows, b.warpgroups);
-    if (sums > MOST_SUMS) return error_set(why, "%d sums a thread; its registers hold %d", sums, MOST_SUMS);
-    struct occupancy block = {threads(&b), b.warpgroups == 1 ? 255 : 168, shared_bytes(&b)};
+    if (sums > most) return error_set(why, "%d sums a thread; its registers hold %d", sums, most);
+    if (p->epilogue == EPILOGUE_SILU_MUL && b.tile_n % 64)
+        return error_set(why, "tile_n=%d does not hold whole rows of 32 outputs, for which silu_mul needs 64 columns",
+                         b.tile_n);
+    struct occupancy block = {threads(&b), b.warpgroups == 1 ? 255 : b.warpgroups == 2 ? 168 : 128, shared_bytes(&b)};
     if (occupancy_check(device, &block, why)) return -1;
     return check_split(p, &b, why);
 }
@@ -142,9 +146,9 @@ const struct kernel fp16_gemm_wgmma = {
     .parameter_count = PARAMETERS,
     .parameters =
         {
-            [TILE_M] = {"tile_m", "rows of x a tile", 3, {64, 128, 256}},
-            [TILE_N] = {"tile_n", "columns of y a tile", 2, {128, 256}},
-            [WARPGROUPS] = {"warpgroups", "that share a tile's rows", 2, {1, 2}},
+            [TILE_M] = {"tile_m", "rows of x a tile", 4, {64, 128, 192, 256}},
+            [TILE_N] = {"tile_n", "columns of y a tile", 5, {128, 160, 192, 224, 256}},
+            [WARPGROUPS] = {"warpgroups", "that share a tile's rows", 3, {1, 2, 3}},
             [STAGES] = {"stages", "pipeline stages of 64 of k", 5, {3, 4, 5, 6, 8}},
             [CLUSTER] = {"cluster", "tiles below each other that share requests of W", 2, {1, 2}},
             [SPLIT_K] = {"split_k", "parts of K, added up through memory", 6, {1, 2, 3, 4, 6, 8}},

@@ -17,7 +17,7 @@
 
 constexpr int GROUP_THREADS = 128, REQUEST_THREADS = 128, THREADS = WARPGROUPS * GROUP_THREADS;
 /* Registers that a thread which multiplies may have, and one that requests: together those of an SM. */
-constexpr int GROUP_REGISTERS = 240, REQUEST_REGISTERS = 24;
+constexpr int GROUP_REGISTERS = WARPGROUPS == 2 ? 240 : 160, REQUEST_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
 constexpr int TILE_K = 64, STEPS = TILE_K / 16;
 constexpr int ROW_BYTES = TILE_K * 2;
 constexpr int WEIGHT_ROWS = TILE_N / CLUSTER;    /* that a block requests */
@@ -208,22 +208,20 @@ __device__ __forceinline__ bool add_parts(struct sums &sums, const struct item &
 /* Writes what becomes of the sums; a thread has rows r and r + 8 of a panel, and of each 16 columns two pairs. */
 __device__ __forceinline__ void store_tile(const struct sums &sums, const struct item &item, const struct arguments &a,
                                            int group) {
-    const int lane = threadIdx.x % 32, row = item.m0 + group * PANELS * 64 + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    constexpr int COLUMNS = 32 * COLUMNS_OF_Y;
+    const int row = item.m0 + group * PANELS * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
 #pragma unroll
     for (int p = 0; p < PANELS; p++)
 #pragma unroll
-        for (int i = 0; i < TILE_N / 16; i++)
+        for (int half = 0; half < 2; half++)
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int m = row + p * 64 + half * 8, c = item.n0 + i * 16 + lane % 4 * 2;
-                if (m >= a.m || c >= a.n) continue;
-                const float *s = sums.at[p] + i * 8 + half * 2;
-                const struct pairs<2> pair = {
-                    {s[0], s[1]}, {
-                        s[4], s[5]
-                    }
-                };
-                store_outputs<2>(a.operands, m, a.n, c, pair, load_addend<2>(a.operands, m, a.n, c));
+            for (int i = 0; i < TILE_N / COLUMNS; i++) {
+                const int m = row + p * 64 + half * 8, c = item.n0 + i * COLUMNS;
+                const float *s = sums.at[p] + i * COLUMNS / 2 + half * 2;
+                struct pairs<2> pairs[COLUMNS / 16];
+#pragma unroll
+                for (int j = 0; j < COLUMNS / 16; j++, s += 8) pairs[j] = {{s[0], s[1]}, {s[4], s[5]}};
+                store_quad(a.operands, m, a.n, c, m < a.m && c < a.n, pairs);
             }
 }
 

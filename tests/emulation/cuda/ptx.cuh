@@ -317,6 +317,12 @@ static inline float other_lane(float value, int mask) {
     return value;
 }
 
+static inline unsigned other_lane(unsigned value, int mask) {
+    const unsigned other = exchange_words({{value}})[threadIdx.x % 32 ^ mask].words[0];
+    rest_in_warp();
+    return other;
+}
+
 /* --- the matrix unit of a warpgroup: each warp does its 16 rows --- */
 
 /* fp16 at (token, k) of a matrix: bits 7 to 9 of its address are added to bits 4 to 6. */
