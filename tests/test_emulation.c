@@ -217,13 +217,20 @@ static void gemv_hides_no_infinity(void **state) {
 /* Blocks that go through several items, tiles that end outside of y, bands that are not full. */
 static void fp16_gemm_warpgroups(void **state) {
     (void)state;
-    check_with(2, NULL, "fp16_gemm/wgmma", "tile_m=64 tile_n=128 warpgroups=1 stages=3 cluster=1 split_k=1 order=4",
+    check_with(2, NULL, "fp16_gemm/wgmma",
+               "tile_m=64 tile_n=128 warpgroups=1 stages=3 cluster_m=1 cluster_n=1 split_k=1 order=4",
                (struct problem){OP_FP16_GEMM, 130, 320, 192, 0, false, EPILOGUE_BIAS});
-    check_with(5, NULL, "fp16_gemm/wgmma", "tile_m=128 tile_n=128 warpgroups=2 stages=4 cluster=2 split_k=3 order=1",
+    check_with(5, NULL, "fp16_gemm/wgmma",
+               "tile_m=128 tile_n=128 warpgroups=2 stages=4 cluster_m=2 cluster_n=1 split_k=3 order=1",
                (struct problem){OP_FP16_GEMM, 129, 192, 320, 0, false, EPILOGUE_SILU_MUL});
-    check_with(1, NULL, "fp16_gemm/wgmma", "tile_m=256 tile_n=128 warpgroups=2 stages=3 cluster=1 split_k=2 order=8",
-               (struct problem){OP_FP16_GEMM, 33, 64, 448, 0, false, EPILOGUE_RESIDUAL});
-    check_with(132, NULL, "fp16_gemm/wgmma", "tile_m=128 tile_n=256 warpgroups=2 stages=4 cluster=2 split_k=1 order=8",
+    check_with(2, NULL, "fp16_gemm/wgmma",
+               "tile_m=256 tile_n=96 warpgroups=2 stages=3 cluster_m=1 cluster_n=1 split_k=2 order=8",
+               (struct problem){OP_FP16_GEMM, 33, 320, 448, 0, false, EPILOGUE_RESIDUAL});
+    check_with(6, NULL, "fp16_gemm/wgmma",
+               "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=2 cluster_n=2 split_k=2 order=1",
+               (struct problem){OP_FP16_GEMM, 65, 320, 256, 0, false, EPILOGUE_NONE});
+    check_with(132, NULL, "fp16_gemm/wgmma",
+               "tile_m=192 tile_n=160 warpgroups=3 stages=4 cluster_m=1 cluster_n=2 split_k=1 order=8",
                (struct problem){OP_FP16_GEMM, 7, 320, 64, 0, false, EPILOGUE_NONE});
 }
 

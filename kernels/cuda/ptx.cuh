@@ -388,14 +388,13 @@ __device__ __forceinline__ void copy_box(unsigned to, const struct tensor_map &m
         : "memory");
 }
 
-/* The same into every block of a cluster of ALL, at the same place of each and counted by its own barrier there. */
-template <int ALL>
+/* The same into those blocks of the cluster whose bits are set, at the same place of each and counted by its own
+ * barrier there. */
 __device__ __forceinline__ void copy_box_to_all(unsigned to, const struct tensor_map &map, int row, int column,
-                                                unsigned barrier) {
-    const unsigned short all = (1 << ALL) - 1;
+                                                unsigned barrier, unsigned blocks) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
                  "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-                 "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"(all)
+                 "l"(&map), "r"(column), "r"(row), "r"(barrier), "h"((unsigned short)blocks)
                  : "memory");
 }
 

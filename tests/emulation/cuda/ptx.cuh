@@ -75,7 +75,7 @@ struct box {
     unsigned to;
     const struct tensor_map *map;
     int row, column;
-    unsigned barrier, blocks; /* of the cluster, that get it; 0: this one alone */
+    unsigned barrier, blocks; /* of the cluster, a bit each, that get it; 0: this one alone */
 };
 /* A barrier of bulk copies, in its 8 bytes. */
 struct phase {
@@ -441,7 +441,8 @@ static inline void perform(const struct box &box) {
         broken("a box that the unit does not have");
     if (box.to + bytes > SHARED_BYTES) broken("a box behind the shared memory of the launch");
     phase_at(box.barrier);
-    for (unsigned rank = 0; rank < box.blocks; rank++) bring(box, rank);
+    for (unsigned rank = 0; box.blocks >> rank; rank++)
+        if (box.blocks >> rank & 1) bring(box, rank);
     if (!box.blocks) bring(box, own_rank());
 }
 static inline void phase_open(unsigned barrier, unsigned arrivals) {
@@ -475,9 +476,9 @@ static inline void request(const struct box &box) {
 static inline void copy_box(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
     request({to, &map, row, column, barrier, 0});
 }
-template <int ALL>
-static inline void copy_box_to_all(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
-    request({to, &map, row, column, barrier, ALL});
+static inline void copy_box_to_all(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier,
+                                   unsigned blocks) {
+    request({to, &map, row, column, barrier, blocks});
 }
 template <int REGISTERS> static inline void release_registers() {
 }
