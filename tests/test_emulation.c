@@ -163,6 +163,23 @@ static void marlin_gemm_warpgroups(void **state) {
           (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true, EPILOGUE_BIAS});
 }
 
+/* Blocks that go through several items, clusters at the end of N, tiles that end outside of y, groups within a stage. */
+static void marlin_gemm_persistent(void **state) {
+    (void)state;
+    check_with(2, NULL, "marlin_gemm/persistent",
+               "tile_m=96 tile_n=128 warpgroups=2 stages=3 cluster_n=1 split_k=2 order=4",
+               (struct problem){OP_MARLIN_GEMM, 130, 320, 640, 128, true, EPILOGUE_SILU_MUL});
+    check_with(4, NULL, "marlin_gemm/persistent",
+               "tile_m=64 tile_n=64 warpgroups=1 stages=4 cluster_n=2 split_k=3 order=1",
+               (struct problem){OP_MARLIN_GEMM, 65, 192, 256, 32, true, EPILOGUE_BIAS});
+    check_with(132, NULL, "marlin_gemm/persistent",
+               "tile_m=128 tile_n=256 warpgroups=2 stages=3 cluster_n=1 split_k=1 order=8",
+               (struct problem){OP_MARLIN_GEMM, 129, 320, 256, 64, false, EPILOGUE_RESIDUAL});
+    check_with(1, NULL, "marlin_gemm/persistent",
+               "tile_m=64 tile_n=192 warpgroups=3 stages=3 cluster_n=1 split_k=1 order=1",
+               (struct problem){OP_MARLIN_GEMM, 9, 256, 128, 128, true, EPILOGUE_NONE});
+}
+
 static void fp16_gemm(void **state) {
     (void)state;
     check("fp16_gemm/mma", "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=6 split_k=2",
@@ -351,6 +368,7 @@ int main(void) {
         cmocka_unit_test(marlin_gemm_many_tokens),
         cmocka_unit_test(marlin_gemm_one_group),
         cmocka_unit_test(marlin_gemm_warpgroups),
+        cmocka_unit_test(marlin_gemm_persistent),
         cmocka_unit_test(fp16_gemm),
         cmocka_unit_test(fp16_gemm_warpgroups),
         cmocka_unit_test(gemv),

@@ -75,39 +75,35 @@ __device__ __forceinline__ void store_outputs(const struct operands &operands, i
     if (EPILOGUE != EPILOGUE_SILU_MUL) *(struct halves<COUNT> *)(y + 8) = halves_from_floats<COUNT>(sums.second);
 }
 
-/* Four words of each lane of a quad: afterwards lane q has word q of all four, in the order of the lanes. */
-__device__ __forceinline__ void turn_words(unsigned (&words)[4]) {
+/* Four words of each of four lanes, DISTANCE apart: afterwards lane q of them has word q of all four, in the order of
+ * the lanes. */
+template <int DISTANCE> __device__ __forceinline__ void turn_words(unsigned (&words)[4]) {
 #pragma unroll
     for (int mask = 1; mask <= 2; mask *= 2) {
-        const bool upper = threadIdx.x & mask;
+        const bool upper = threadIdx.x & mask * DISTANCE;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             unsigned &low = words[mask == 1 ? 2 * i : i], &high = words[mask == 1 ? 2 * i + 1 : i + 2];
-            const unsigned other = other_lane(upper ? low : high, mask);
+            const unsigned other = other_lane(upper ? low : high, mask * DISTANCE);
             low = upper ? other : low, high = upper ? high : other;
         }
     }
 }
 
-/* As store_outputs(), for a quad of lanes that has 32 * COLUMNS_OF_Y columns of a row from c on, a multiple of as
- * many: lane q has of the i-th 16 the pairs at 2 q, but writes 8 neighbouring columns of y. All lanes of a warp take
- * part; those that are not `inside` write nothing. */
-__device__ __forceinline__ void store_quad(const struct operands &operands, int m, int n, int c, bool inside,
-                                           const struct pairs<2> (&sums)[2 * COLUMNS_OF_Y]) {
-    const int quad = threadIdx.x % 4;
-    unsigned words[4];
+/* What becomes of two pairs of sums, a word each; with silu_mul that is `first` alone. */
+__device__ __forceinline__ void finish_pairs(struct pairs<2> sums, const struct pairs<2> &addend, unsigned &first,
+                                             unsigned &second) {
 #pragma unroll
-    for (int i = 0; i < 2 * COLUMNS_OF_Y; i++) {
-        struct pairs<2> pair = sums[i], addend = {};
-        if (inside) addend = load_addend<2>(operands, m, n, c + i * 16 + quad * 2);
-#pragma unroll
-        for (int t = 0; t < 2; t++) finish(pair.first[t], pair.second[t], addend.first[t], addend.second[t]);
-        words[i * 2 / COLUMNS_OF_Y] = half2_from_floats(pair.first[0], pair.first[1]);
-        if (COLUMNS_OF_Y == 1) words[i * 2 + 1] = half2_from_floats(pair.second[0], pair.second[1]);
-    }
-    turn_words(words);
-    unsigned short *y = (unsigned short *)operands.y + (size_t)m * (n / COLUMNS_OF_Y) + output_column(c) + quad * 8;
-    if (inside) *(uint4 *)y = make_uint4(words[0], words[1], words[2], words[3]);
+    for (int t = 0; t < 2; t++) finish(sums.first[t], sums.second[t], addend.first[t], addend.second[t]);
+    first = half2_from_floats(sums.first[0], sums.first[1]);
+    second = half2_from_floats(sums.second[0], sums.second[1]);
+}
+
+/* The 8 columns of y that columns c.. c + 7 of W make, or the 16 from c on together. */
+__device__ __forceinline__ void store_row(const struct operands &operands, int m, int n, int c,
+                                          const unsigned (&words)[4]) {
+    unsigned short *y = (unsigned short *)operands.y + (size_t)m * (n / COLUMNS_OF_Y) + output_column(c);
+    *(uint4 *)y = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 #endif

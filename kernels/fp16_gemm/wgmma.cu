@@ -44,24 +44,31 @@ __device__ __forceinline__ void add_stages(struct sums &sums, const struct item 
     for (int p = 0; p < PANELS; p++) hold(sums.at[p]);
 }
 
-/* Writes what becomes of the sums; a thread has rows r and r + 8 of a panel, and of each 16 columns two pairs. */
+/* Writes what becomes of the sums. A thread has rows r and r + 8 of a panel, and of each 16 columns two pairs; by
+ * turning the words of four times 8 columns of y, lane q of a row's four gets 8 neighbouring ones. */
 __device__ __forceinline__ void store_tile(const struct sums &sums, const struct item &item, const struct arguments &a,
                                            int group) {
-    constexpr int COLUMNS = 32 * COLUMNS_OF_Y;
+    constexpr int FRAGMENTS = 2 * COLUMNS_OF_Y; /* of 16 columns, that make 32 of y */
     const int row = item.m0 + group * PANELS * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    const int quad = threadIdx.x % 4;
 #pragma unroll
-    for (int p = 0; p < PANELS; p++)
+    for (int p = 0; p < PANELS * 2; p++)
 #pragma unroll
-        for (int half = 0; half < 2; half++)
+        for (int i = 0; i < TILE_N / 16; i += FRAGMENTS) {
+            const int m = row + p / 2 * 64 + p % 2 * 8, c = item.n0 + i * 16;
+            const bool inside = m < a.m && c < a.n;
+            unsigned words[4], none;
 #pragma unroll
-            for (int i = 0; i < TILE_N / COLUMNS; i++) {
-                const int m = row + p * 64 + half * 8, c = item.n0 + i * COLUMNS;
-                const float *s = sums.at[p] + i * COLUMNS / 2 + half * 2;
-                struct pairs<2> pairs[COLUMNS / 16];
-#pragma unroll
-                for (int j = 0; j < COLUMNS / 16; j++, s += 8) pairs[j] = {{s[0], s[1]}, {s[4], s[5]}};
-                store_quad(a.operands, m, a.n, c, m < a.m && c < a.n, pairs);
+            for (int j = 0; j < FRAGMENTS; j++) {
+                const float *s = sums.at[p / 2] + (i + j) * 8 + p % 2 * 2;
+                struct pairs<2> addend = {};
+                if (inside) addend = load_addend<2>(a.operands, m, a.n, c + j * 16 + quad * 2);
+                finish_pairs({{s[0], s[1]}, {s[4], s[5]}}, addend, words[j * 2 / COLUMNS_OF_Y],
+                             COLUMNS_OF_Y == 1 ? words[j * 2 + 1] : none);
             }
+            turn_words<1>(words);
+            if (inside) store_row(a.operands, m, a.n, c + quad * 8 * COLUMNS_OF_Y, words);
+        }
 }
 
 __device__ __forceinline__ void multiply_items(const struct mapped_arguments &a, int group) {

@@ -1,0 +1,181 @@
+/* y (M, N) = x (M, K) W with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums, on Hopper's wgmma with
+ * the weights as its register operand (sm_90a), for many tokens. Needs K % 64 == 0, N % 64 == 0, and groups of a
+ * multiple of 16 that divide 64 or are a multiple of it; any M.
+ *
+ * Blocks, items and stages are those of cuda/persistent.cuh. y^T = W^T x^T: the 64 rows of a product are 64 columns of
+ * y, its columns all TILE_M tokens. A warpgroup has PANELS times 64 columns. Marlin's 16 (k) x 64 (n) tile is 512 bytes
+ * in which lane l's 16 bytes are its A fragments for four times 16 columns: warp w takes those from 16 w on, one word.
+ * While the products of a step of 16 run, each warp decodes its weights of the next.
+ *
+ * W's part of a stage   codes    4 rows of TILE_N / 64 Marlin tiles
+ *                       scales   GROUPS rows of TILE_N / 64 times 128 bytes   } only where several scales share K
+ *                       zeros    GROUPS rows of TILE_N / 64 times 32 bytes    } and the latter only with ZEROS
+ *
+ * GROUP is the rows that share a scale, 0 if all of K does; ZEROS whether zero points are stored. */
+#include "cuda/persistent.cuh"
+#include "marlin_gemm/codes.cuh"
+
+constexpr int BLOCKS = TILE_N / 64, PANELS = BLOCKS / WARPGROUPS; /* of 64 columns: the tile's, and a warpgroup's */
+constexpr int PANEL_SUMS = TILE_M / 2;                            /* of a thread */
+constexpr int GROUP_ROWS = GROUP ? GROUP : 1;
+constexpr int GROUPS = GROUP == 0 ? 0 : TILE_K > GROUP ? TILE_K / GROUP_ROWS : 1;
+constexpr int SCALES = X_BYTES + STEPS * BLOCKS * 512;
+constexpr int ZERO_POINTS = SCALES + GROUPS * BLOCKS * 128;
+static_assert(PANELS * WARPGROUPS == BLOCKS && BOX_BYTES == ZERO_POINTS + GROUPS * ZEROS * BLOCKS * 32,
+              "kernels/marlin_gemm/persistent.c disagrees");
+
+/* fp32 sums of a thread: [64 columns][multiply_group()'s]. */
+struct sums {
+    float at[PANELS][PANEL_SUMS];
+};
+
+/* Which part of a tile a thread has: its first 64 columns of the tile's, its warp's 16 of each. */
+struct place {
+    int block, warp, lane;
+};
+
+__device__ __forceinline__ struct place find_place(int group) {
+    return {group * PANELS, (int)uniform(threadIdx.x / 32 % 4), (int)threadIdx.x % 32};
+}
+
+__device__ __forceinline__ void request_weights(const struct mapped_arguments &a, const struct item &item,
+                                                const struct position &at, int i) {
+    const unsigned stage = stage_address(at);
+    const int k0 = (item.first + i) * TILE_K;
+    copy_box(stage + X_BYTES, a.weights, k0 / 16, item.n0, there(at)); /* of 16 rows a column is 8 bytes */
+    if (GROUPS) copy_box(stage + SCALES, a.scales, k0 / GROUP_ROWS, item.n0, there(at));
+    if (GROUPS && ZEROS) copy_box(stage + ZERO_POINTS, a.zeros, k0 / GROUP_ROWS, item.n0 / 8, there(at));
+}
+
+/* --- products --- */
+
+/* Scales and zero points of a thread's two columns, as columns 0 and 1 of decode(). */
+__device__ __forceinline__ void load_columns(struct columns &columns, const struct place &p, unsigned stage, int group,
+                                             int panel) {
+    const int block = group * BLOCKS + p.block + panel, lane = p.lane / 4;
+    columns.scale[0] = load_shared(stage + SCALES + block * 128 + lane * 16 + p.warp * 4);
+    if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4) >> 4 * p.warp);
+}
+
+/* The zero points that hold for all of K: 8, or those stored if there is one group. */
+__device__ __forceinline__ void start_columns(struct columns &columns, const struct place &p, const struct item &item,
+                                              const struct arguments &a, int panel) {
+    const int block = item.n0 / 64 + p.block + panel;
+    unsigned zeros = 0x88888888;
+    if (ZEROS && !GROUP && block < a.n / 64) zeros = ((const unsigned *)a.operands.zeros)[block * 8 + p.lane / 4];
+    set_zeros(columns, zeros >> 4 * p.warp);
+}
+
+/* The sums of an item. A stage is free when the first products of the next are under way and its own are done. */
+__device__ __forceinline__ void add_stages(struct sums &sums, const struct item &item, struct position &at,
+                                           const struct place &p, const struct arguments &a) {
+    struct columns columns[PANELS];
+    struct position before = at;
+    unsigned weights[2][PANELS][4];
+#pragma unroll
+    for (int panel = 0; panel < PANELS; panel++) start_columns(columns[panel], p, item, a, panel);
+    for (int i = 0; i < item.count; i++) {
+        phase_wait(there(at), at.round % 2);
+        const unsigned stage = stage_address(at), codes = stage + X_BYTES + (p.block * 32 + p.lane) * 16 + p.warp * 4;
+        unsigned words[STEPS][PANELS];
+#pragma unroll
+        for (int step = 0; step < STEPS; step++)
+#pragma unroll
+            for (int panel = 0; panel < PANELS; panel++)
+                words[step][panel] = load_shared(codes + (step * BLOCKS + panel) * 512);
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            unsigned(&now)[PANELS][4] = weights[step % 2];
+#pragma unroll
+            for (int panel = 0; panel < PANELS; panel++) {
+                if (GROUP && step * 16 % GROUP_ROWS == 0)
+                    load_columns(columns[panel], p, stage, step * 16 / GROUP_ROWS, panel);
+                decode<GROUP != 0>(now[panel], words[step][panel], columns[panel], 0);
+            }
+            const unsigned long long x = swizzled_matrix(stage) + step * 2;
+            multiply_group_fence();
+#pragma unroll
+            for (int panel = 0; panel < PANELS; panel++) multiply_group(sums.at[panel], now[panel], x);
+            multiply_group_commit();
+            multiply_group_wait<1>();
+            if (step == 0 && i) leave_stage(before);
+        }
+        before = at;
+        advance(at);
+    }
+    multiply_group_wait<0>();
+    if (item.count) leave_stage(before);
+#pragma unroll
+    for (int panel = 0; panel < PANELS; panel++) hold(sums.at[panel]);
+}
+
+/* Multiplies the sums by the scales of one group for all of K. */
+__device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const struct item &item,
+                                           const struct arguments &a) {
+#pragma unroll
+    for (int panel = 0; panel < PANELS; panel++) {
+        const int block = item.n0 / 64 + p.block + panel;
+        float scale[2];
+        if (block >= a.n / 64) continue;
+        load_scales(a.operands.scales, block * 64, p.lane, p.warp, scale[0], scale[1]);
+#pragma unroll
+        for (int i = 0; i < PANEL_SUMS; i++) sums.at[panel][i] *= scale[i / 2 % 2];
+    }
+}
+
+/* --- sums on their way out --- */
+
+/* Two neighbouring columns of a token, and those eight further, from the sums of 8 tokens. A thread has two tokens of
+ * a column; its neighbour in n, lane ^ 4, has the same: the lane with the even column takes the first. */
+__device__ __forceinline__ struct pairs<2> pair_columns(const float *sums) {
+    const bool odd = threadIdx.x / 4 % 2;
+    const float first = other_lane(odd ? sums[0] : sums[1], 4), second = other_lane(odd ? sums[2] : sums[3], 4);
+    if (odd) return {{first, sums[1]}, {second, sums[3]}};
+    return {{sums[0], first}, {sums[2], second}};
+}
+
+/* Writes what becomes of the sums: a warp 16 columns of W, 32 tokens at a time. Of those four times 8 a lane has a
+ * token each, with one of four pairs of columns; by turning that it gets all 8 columns of one token. */
+__device__ __forceinline__ void store_tile(const struct sums &sums, const struct place &p, const struct item &item,
+                                           const struct arguments &a) {
+    const int pair = p.lane / 8, token = p.lane % 4 * 2 + p.lane / 4 % 2;
+#pragma unroll
+    for (int panel = 0; panel < PANELS; panel++)
+#pragma unroll
+        for (int i = 0; i < TILE_M / 32; i++) {
+            const int m0 = item.m0 + i * 32 + token, c = item.n0 + (p.block + panel) * 64 + p.warp * 16;
+            unsigned first[4], second[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int m = m0 + j * 8;
+                struct pairs<2> sum = pair_columns(sums.at[panel] + (i * 4 + j) * 4), addend = {};
+                if (m < a.m && c < a.n) addend = load_addend<2>(a.operands, m, a.n, c + pair * 2);
+                finish_pairs(sum, addend, first[j], second[j]);
+            }
+            turn_words<8>(first);
+            if (COLUMNS_OF_Y == 1) turn_words<8>(second);
+            const int m = m0 + pair * 8;
+            if (m >= a.m || c >= a.n) continue;
+            store_row(a.operands, m, a.n, c, first);
+            if (COLUMNS_OF_Y == 1) store_row(a.operands, m, a.n, c + 8, second);
+        }
+}
+
+__device__ __forceinline__ void multiply_items(const struct mapped_arguments &a, int group) {
+    const struct schedule s = find_schedule(a.plain);
+    const struct place p = find_place(group);
+    struct position at = {};
+    for (int number = first_item(); number < s.items; number += s.clusters) {
+        const struct item item = find_item(s, number);
+        struct sums sums = {};
+        add_stages(sums, item, at, p, a.plain);
+        if (!add_parts<PANELS * PANEL_SUMS>(sums.at[0], item, a.plain.operands.workspace)) continue;
+        if (!GROUP) scale_sums(sums, p, item, a.plain);
+        store_tile(sums, p, item, a.plain);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS + REQUEST_THREADS, 1)
+    marlin_gemm(const __grid_constant__ struct mapped_arguments a) {
+    run_block(a);
+}
