@@ -97,12 +97,12 @@ void persistent_launch(const struct device *device, const struct problem *p, con
 /* --- the estimate: memory, L2 and the matrix unit of the busiest SM overlap; some things are paid once --- */
 
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 4.0;
-/* A tile's stores, and the sums of a part there and back. */
-static const double tile_us = 1.0, part_us = 2.0;
+static const double fixed_us = 2.1;
+/* A tile's end, and the sums of a part there and back. */
+static const double tile_us = 1.7, part_us = 3.2;
 /* A request takes about this long to come back from memory; an SM draws at most this multiple of its part of its rate;
  * L2 delivers about this multiple of it. */
-static const double latency_us = 0.8, sm_share = 2, cache_ratio = 1.8;
+static const double latency_us = 0.8, sm_share = 4, cache_ratio = 4;
 
 /* Items of the SM with the most, in units of whole tiles. */
 static double rounds(const struct schedule *s, const struct persistent_block *b) {
@@ -113,8 +113,9 @@ static double rounds(const struct schedule *s, const struct persistent_block *b)
 static double work_us(const struct device *device, const struct problem *p, const struct schedule *s,
                       const struct persistent_block *b) {
     double rate = device->matrix_tflops * 1e6 / device->multiprocessors * b->rate;
-    double flops = 2.0 * b->tile_m * b->tile_n * p->k;
-    return rounds(s, b) * (flops / rate + tile_us) + (s->split && b->split_k > 1 ? part_us * b->split_k : 0);
+    double stage = 2.0 * b->tile_m * b->tile_n * PERSISTENT_TILE_K / rate + b->stage_us;
+    double parts = s->split && b->split_k > 1 ? part_us * b->split_k : 0;
+    return rounds(s, b) * (p->k / PERSISTENT_TILE_K * stage + tile_us) + parts;
 }
 
 /* What L2 delivers: to a cluster what its blocks share once. */

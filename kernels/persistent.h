@@ -10,9 +10,10 @@ enum { PERSISTENT_TILE_K = 64, PERSISTENT_PANEL = 64 };
 /* A block, as its kernel describes it. */
 struct persistent_block {
     int tile_m, tile_n, warpgroups, stages, cluster_m, cluster_n, split_k, order;
-    size_t weight_bytes;  /* that requests bring for a stage beside x; of those, what a cluster's blocks share: */
-    bool weights_shared;  /* by those with the same columns */
-    double rate;          /* the share of the matrix unit's rate that is reached while nothing else is in the way */
+    size_t weight_bytes; /* that requests bring for a stage beside x */
+    bool weights_shared; /* by the blocks of a cluster with the same columns */
+    double rate;         /* the share of the matrix unit's rate that products reach */
+    double stage_us;     /* what a stage costs beside them */
 };
 
 /* The three functions of a description (kernel.h) as far as they are common. persistent_launch sets everything but the

@@ -44,7 +44,7 @@ static struct config parse(const struct kernel *kernel, const char *text) {
 }
 
 static const char marlin[] = "marlin_gemm/mma", fp16[] = "fp16_gemm/mma", awq[] = "awq_dequant/tiled";
-static const char warpgroups[] = "marlin_gemm/wgmma";
+static const char warpgroups[] = "marlin_gemm/wgmma", many[] = "marlin_gemm/persistent", fp16_many[] = "fp16_gemm/wgmma";
 
 static void refuses_with_the_rule(void **state) {
     (void)state;
@@ -66,6 +66,16 @@ static void refuses_with_the_rule(void **state) {
         {warpgroups, "tile_m=64 tile_k=64 warpgroups_k=3 stages=2 split_k=1", "registers", 1, 64, 640},
         {warpgroups, "tile_m=64 tile_k=128 warpgroups_k=2 stages=4 split_k=1", "shared memory", 1, 64, 640},
         {fp16, "tile_m=128 tile_n=256 tile_k=64 warps_k=1 stages=4 split_k=8", "MiB", 4096, 4096, 4096},
+        {fp16_many, "tile_m=64 tile_n=64 warpgroups=2 stages=3 cluster_m=1 cluster_n=1 split_k=1 order=1",
+         "tile_m=64 is not a multiple of 128", 1, 64, 640},
+        {fp16_many, "tile_m=256 tile_n=224 warpgroups=2 stages=3 cluster_m=1 cluster_n=1 split_k=1 order=1",
+         "224 sums a thread", 1, 64, 640},
+        {fp16_many, "tile_m=128 tile_n=256 warpgroups=2 stages=6 cluster_m=1 cluster_n=1 split_k=1 order=1",
+         "shared memory", 1, 64, 640},
+        {fp16_many, "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=1 cluster_n=1 split_k=8 order=1",
+         "split_k=8 leaves parts", 1, 64, 448},
+        {many, "tile_m=64 tile_n=192 warpgroups=2 stages=3 cluster_n=1 split_k=1 order=1",
+         "tile_n=192 is not a multiple of 128", 1, 64, 640},
         {awq, "tile_k=64 tile_n=64 threads=128", "work for 64 threads", 1, 64, 640},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -133,6 +143,37 @@ static void launches_clusters(void **state) {
     kernel->launch(&h100, &problem, &config, &launch);
     assert_int_equal(launch.shared_bytes, 2 * 8 * (stage + 16) + 16);
     assert_true(launch.grid.cluster <= 1);
+}
+
+/* By hand: 11 tiles of rows and 4 pairs of tiles of columns on 66 pairs of blocks: 44 items in one round. With 30 tiles of
+ * rows 120 items, of which 54 do not fill the second round and are split in 2. */
+static void persistent_splits_the_last_round(void **state) {
+    (void)state;
+    const struct kernel *kernel = get(many);
+    struct problem problem = {OP_MARLIN_GEMM, 1000, 1000 / 64 * 64, 1280, 128, true, EPILOGUE_NONE};
+    const char *text = "tile_m=96 tile_n=128 warpgroups=2 stages=4 cluster_n=2 split_k=1 order=4";
+    struct config config = parse(kernel, text);
+    struct launch launch = {0};
+    kernel->launch(&h100, &problem, &config, &launch);
+    size_t box = 96 * 64 * 2 + 64 * 128 / 2 + 128 * 2 + 128 / 2, stage = (box + 1023) / 1024 * 1024;
+    assert_int_equal(launch.grid.blocks[0], 11 * 4 * 2);
+    assert_int_equal(launch.grid.cluster, 2);
+    assert_int_equal(launch.grid.threads, 256 + 128);
+    assert_int_equal(launch.shared_bytes, 4 * (stage + 16) + 16);
+    assert_int_equal(launch.workspace_bytes, 0);
+    assert_int_equal(launch.tensor_count, 4);
+    assert_int_equal(launch.tensors[0].tensor.box_rows, 96 / 2);
+    problem.m = 30 * 96;
+    config = parse(kernel, "tile_m=96 tile_n=128 warpgroups=2 stages=4 cluster_n=2 split_k=2 order=4");
+    launch = (struct launch){0};
+    kernel->launch(&h100, &problem, &config, &launch);
+    assert_int_equal(launch.grid.blocks[0], 132);
+    assert_int_equal(launch.workspace_bytes, WORKSPACE_COUNTER_BYTES + (size_t)(120 - 66) * 2 * 2 * 96 * 128 * 4);
+    problem.group = problem.k;
+    launch = (struct launch){0};
+    kernel->launch(&h100, &problem, &config, &launch);
+    assert_int_equal(launch.tensor_count, 2);
+    assert_non_null(strstr(launch.options, "-DBOX_BYTES=16384 "));
 }
 
 /* By hand: x 16 x 128 fp16, codes 128 x 128 / 2 bytes, one group's scales and zero points; ten tiles of n,
@@ -206,6 +247,11 @@ static void wgmma_launches_within_limits(void **state) {
         struct problem problem = {OP_MARLIN_GEMM, ms[m], 320, 1280, 32, true, EPILOGUE_NONE};
         assert_true(check_launches(&h100, get(warpgroups), &problem) > 10);
         assert_int_equal(check_launches(&l4, get(warpgroups), &problem), 0);
+        assert_true(check_launches(&h100, get(many), &problem) > 100);
+        assert_int_equal(check_launches(&l4, get(many), &problem), 0);
+        problem = (struct problem){OP_FP16_GEMM, ms[m], 320, 1280, 0, false, EPILOGUE_SILU_MUL};
+        assert_true(check_launches(&h100, get(fp16_many), &problem) > 100);
+        assert_int_equal(check_launches(&l4, get(fp16_many), &problem), 0);
     }
 }
 
@@ -251,6 +297,24 @@ static void wgmma_defaults_are_sane(void **state) {
         }
 }
 
+/* At many rows: large tiles, all SMs. */
+static void persistent_defaults_are_sane(void **state) {
+    (void)state;
+    static const int shapes[][2] = {{5120, 7168}, {5120, 5120}, {5120, 27648}, {13824, 5120}};
+    for (size_t i = 0; i < 8; i++) {
+        const struct kernel *kernel = get(i % 2 ? many : fp16_many);
+        struct problem problem = {.op = kernel->op, .m = 4096, .n = shapes[i / 2][1], .k = shapes[i / 2][0]};
+        struct config config;
+        struct launch launch = {0};
+        struct error error;
+        if (i % 2) problem.group = 128, problem.zeros = true;
+        if (config_default(&h100, kernel, &problem, &config, &error)) fail_msg("%s", error.text);
+        kernel->launch(&h100, &problem, &config, &launch);
+        assert_true(config.value[0] * config.value[1] >= 128 * 192);
+        assert_in_range(launch.grid.blocks[0], 120, 132);
+    }
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_with_the_rule),
@@ -259,6 +323,8 @@ int main(void) {
         cmocka_unit_test(launches_clusters),
         cmocka_unit_test(wgmma_launches_within_limits),
         cmocka_unit_test(wgmma_defaults_are_sane),
+        cmocka_unit_test(persistent_splits_the_last_round),
+        cmocka_unit_test(persistent_defaults_are_sane),
         cmocka_unit_test(launches_what_it_says),
         cmocka_unit_test(launches_within_limits),
         cmocka_unit_test(defaults_are_sane),

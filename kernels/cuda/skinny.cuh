@@ -8,8 +8,8 @@
  *          +-----------+-----------+          blocks that share a tile are a cluster. Of its depth each of
  *   k      | warp 0    | warp 1    | group 0  WARPS_K groups of warps has a run of chunks (CHUNK of k), of its
  *   |      +-----------+-----------+          columns each warp of a group 64. A warp requests its weights into
- *   v      | warp 2    | warp 3    | group 1  a ring of its own, STAGES chunks ahead, every lane what it will
- *          +-----------+-----------+          itself read; only x is shared, by the warps of a group.
+ *   v      | warp 2    | warp 3    | group 1  a ring of its own, STAGES chunks ahead; only x is shared, by the
+ *          +-----------+-----------+          warps of a group.
  *
  * Sums over groups are added in the block's shared memory, sums over blocks in that of the cluster's blocks, each
  * of which finishes a share of the tile; always in the same order, so that the same input gives the same bits.

@@ -117,23 +117,23 @@ static void launch(const struct device *device, const struct problem *p, const s
 /* A request takes about this long to come back from memory. */
 static const double latency_us = 0.44;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 2.2;
+static const double fixed_us = 2.4;
 /* Two times across the cluster. */
-static const double cluster_us = 0.7;
+static const double cluster_us = 1.3;
 /* Requesting 16 rows of a tile's weights and bringing them into registers takes a warp this long. */
-static const double decode_us = 0.085;
+static const double decode_us = 0.047;
 /* Of a step's work this much is hidden where many warpgroups take turns, half of it with two. */
-static const double hidden = 0.35;
+static const double hidden = 0.31;
 /* A stage's wait, barrier and request; half of it is covered by a second warpgroup. */
-static const double turn_us = 0.07;
+static const double turn_us = 0.115;
 /* An SM draws at most this multiple of its part of the memory's rate. */
 static const double sm_share = 4;
 /* L2 delivers about this multiple of memory. */
-static const double cache_ratio = 1.6;
+static const double cache_ratio = 1.95;
 /* Bytes a microsecond that an SM exchanges with itself, and with others. */
-static const double own_rate = 9e5, cluster_rate = 4e4;
+static const double own_rate = 3.1e5, cluster_rate = 3.3e4;
 /* Until the next block of an SM has filled its pipeline. */
-static const double restart_us = 2.8;
+static const double restart_us = 2.1;
 /* SMs that a cluster can be placed on; some parts of the chip have more, none less. */
 enum { PART_SMS = 16 };
 
