@@ -37,7 +37,7 @@ struct problem {
     enum epilogue epilogue; /* EPILOGUE_NONE for awq_dequant */
 };
 
-enum { MAX_PARAMETERS = 8, MAX_VALUES = 10, MAX_PARAMETER_NAME = 15, MAX_CONFIG_TEXT = 160 };
+enum { MAX_PARAMETERS = 8, MAX_VALUES = 10, MAX_PARAMETER_NAME = 15, MAX_CONFIG_TEXT = 192 };
 
 /* One tile parameter and every value that may be tried. The CUDA backend passes it to the device
  * code as the macro of its name in capitals: "tile_m" = 16 becomes -DTILE_M=16. */

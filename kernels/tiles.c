@@ -377,7 +377,7 @@ void tiles_free(struct tile_table *table) {
     *table = (struct tile_table){0};
 }
 
-enum { CELL = 160 };
+enum { CELL = 192 };
 
 /* A decimal in the C locale; what no table holds comes out as text that the reader refuses. */
 static void print_decimal(char cell[CELL], double value, int decimals) {

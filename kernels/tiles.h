@@ -31,7 +31,7 @@ struct tile_row {
     char op[24];
     long k, n, group, m_low, m_high;
     char kernel[64];
-    char configuration[160]; /* "name=value name=value" */
+    char configuration[192]; /* "name=value name=value" */
     double us, gbs;
     int tie;
     double default_us;

@@ -25,12 +25,13 @@ static struct persistent_block block_of(const struct config *config) {
 static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
     struct persistent_block b = block_of(config);
     int rows = PERSISTENT_PANEL * b.warpgroups;
+    if (persistent_legal(device, p, &b, why)) return -1;
     if (b.tile_m % rows)
         return error_set(why, "tile_m=%d is not a multiple of %d, what %d warpgroups multiply at a time", b.tile_m,
                          rows, b.warpgroups);
     if (p->epilogue == EPILOGUE_SILU_MUL && b.tile_n % 64)
         return error_set(why, "tile_n=%d is not a multiple of 64, which make 32 columns of y with silu_mul", b.tile_n);
-    return persistent_legal(device, p, &b, why);
+    return 0;
 }
 
 static double estimate(const struct device *device, const struct problem *p, const struct config *config) {

@@ -33,10 +33,11 @@ static struct persistent_block block_of(const struct problem *p, const struct co
 static int legal(const struct device *device, const struct problem *p, const struct config *config, struct error *why) {
     struct persistent_block b = block_of(p, config);
     int columns = PERSISTENT_PANEL * b.warpgroups;
+    if (persistent_legal(device, p, &b, why)) return -1;
     if (b.tile_n % columns)
         return error_set(why, "tile_n=%d is not a multiple of %d, what %d warpgroups multiply at a time", b.tile_n,
                          columns, b.warpgroups);
-    return persistent_legal(device, p, &b, why);
+    return 0;
 }
 
 static double estimate(const struct device *device, const struct problem *p, const struct config *config) {
