@@ -157,11 +157,11 @@ static inline void golden_check_scores(const char *device, const char *name, enu
     json_decref(root);
 }
 
-/* Sequence i of `count` has the prompt of entry i and goes on from its first token; all greedy tokens are
- * transformers', each sequence as far as it has some, two steps under way at a time. */
+/* Row i of `count` has the prompt of entry i, in some sequence of the model, and goes on from its first token; all
+ * greedy tokens are transformers', each row as far as it has some, two steps under way at a time. */
 static inline void golden_check_batch(struct subject *s, const json_t *entries, int count) {
     int prompt[GOLDEN_IDS], ids[GOLDEN_BATCH] = {0}, positions[GOLDEN_BATCH] = {0}, greedy[GOLDEN_BATCH][GOLDEN_IDS];
-    int more[GOLDEN_BATCH], most = 0, under_way = 0;
+    int sequences[GOLDEN_BATCH], more[GOLDEN_BATCH], most = 0, under_way = 0;
     struct error error = {""};
     double seconds;
     for (int i = 0; i < count; i++) {
@@ -169,10 +169,11 @@ static inline void golden_check_batch(struct subject *s, const json_t *entries, 
         more[i] = golden_ids(entry, "greedy_ids", greedy[i]);
         positions[i] = golden_ids(entry, "prompt_ids", prompt);
         ids[i] = greedy[i][0];
+        sequences[i] = (5 * i + 3) % GOLDEN_BATCH;
         if (more[i] > most) most = more[i];
-        must(model_forward(s->model, i, prompt, positions[i], 0, NULL, &error), &error);
+        must(model_forward(s->model, sequences[i], prompt, positions[i], 0, NULL, &error), &error);
     }
-    must(model_begin(s->model, ids, positions, count, &error), &error);
+    must(model_begin(s->model, sequences, ids, positions, count, &error), &error);
     for (int step = 1; step < most; step++) {
         for (; under_way < 2 && step + under_way < most; under_way++) must(model_step(s->model, &error), &error);
         must(model_take(s->model, ids, &seconds, &error), &error);
@@ -180,7 +181,7 @@ static inline void golden_check_batch(struct subject *s, const json_t *entries, 
         assert_true(seconds > 0);
         for (int i = 0; i < count; i++)
             if (step < more[i] && ids[i] != greedy[i][step])
-                fail_msg("batch of %d, sequence %d, token %d: %d, not %d", count, i, step, ids[i], greedy[i][step]);
+                fail_msg("batch of %d, row %d, token %d: %d, not %d", count, i, step, ids[i], greedy[i][step]);
     }
 }
 
@@ -220,7 +221,7 @@ static inline void golden_check_long(const char *device_id, int count) {
     for (int i = 0; i < count; i++) prompt[i] = i * 7919 % GOLDEN_VOCAB;
     must(model_forward(model, 0, prompt, count, 0, logits, &error), &error);
     ids[0] = best(logits);
-    must(model_begin(model, ids, &count, 1, &error), &error);
+    must(model_begin(model, NULL, ids, &count, 1, &error), &error);
     for (int i = 0; i < STEPS; i++) {
         must(model_step(model, &error), &error);
         must(model_take(model, &ids[i + 1], &seconds, &error), &error);

@@ -90,17 +90,22 @@ static void steps_check_their_input(void **state) {
     int ids[2] = {1, GOLDEN_VOCAB}, positions[2] = {GOLDEN_IDS - 1, 0}, taken[GOLDEN_BATCH];
     double seconds;
     subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
-    assert_int_equal(model_begin(subject.model, ids, positions, 2, &error), -1);
+    assert_int_equal(model_begin(subject.model, NULL, ids, positions, 2, &error), -1);
     assert_non_null(strstr(error.text, "vocab_size"));
-    assert_int_equal(model_begin(subject.model, ids, positions, GOLDEN_BATCH + 1, &error), -1);
+    assert_int_equal(model_begin(subject.model, NULL, ids, positions, GOLDEN_BATCH + 1, &error), -1);
     assert_non_null(strstr(error.text, "18 sequences"));
-    must(model_begin(subject.model, ids, positions, 1, &error), &error);
+    for (int i = 0; i < 2; i++) {
+        int beyond = i ? GOLDEN_BATCH : -1;
+        assert_int_equal(model_begin(subject.model, &beyond, ids, positions, 1, &error), -1);
+        assert_non_null(strstr(error.text, "sequences"));
+    }
+    must(model_begin(subject.model, NULL, ids, positions, 1, &error), &error);
     assert_int_equal(model_take(subject.model, taken, &seconds, &error), -1);
     assert_non_null(strstr(error.text, "no step waits"));
     must(model_step(subject.model, &error), &error);
     assert_int_equal(model_step(subject.model, &error), -1);
     assert_non_null(strstr(error.text, "context of 512"));
-    must(model_begin(subject.model, ids, positions + 1, 1, &error), &error);
+    must(model_begin(subject.model, NULL, ids, positions + 1, 1, &error), &error);
     for (int i = 0; i < MODEL_STEPS; i++) must(model_step(subject.model, &error), &error);
     assert_int_equal(model_step(subject.model, &error), -1);
     assert_non_null(strstr(error.text, "4 steps wait"));

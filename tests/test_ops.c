@@ -62,7 +62,8 @@ static void agree(const char *what, const uint16_t *found, const uint16_t *expec
 
 /* --- attention of a step --- */
 
-/* One step's operands, of which `count` sequences have random caches as long as their positions. */
+/* One step's operands, of which `count` sequences have random caches as long as their positions, in slots of another
+ * order. */
 struct step {
     struct ops_attend a;
     size_t cache, qkv, y; /* elements */
@@ -76,7 +77,8 @@ static struct step make_step(int head_dim, int heads, int kv_heads, const int *p
     float *frequency = poisoned(dim / 2 * sizeof *frequency);
     struct ops_sequence *sequences = poisoned((size_t)count * sizeof *sequences);
     for (int i = 0; i < head_dim / 2; i++) frequency[i] = powf(1e4f, -2.0f * (float)i / (float)head_dim);
-    for (int i = 0; i < count; i++) sequences[i] = (struct ops_sequence){.position = positions[i]};
+    for (int i = 0; i < count; i++)
+        sequences[i] = (struct ops_sequence){.position = positions[i], .slot = count - 1 - i};
     struct ops_attend attend = {.keys = halves(cache, 2, 1),
                                 .values = halves(cache, 2, 2),
                                 .qkv = halves(qkv, 2, 3),
@@ -91,7 +93,8 @@ static struct step make_step(int head_dim, int heads, int kv_heads, const int *p
                                 .splits = ops_attend_splits(&h100, count, kv_heads, context)};
     size_t row = (size_t)context * dim;
     for (size_t i = 0; i < cache; i++)
-        if ((int)(i % row / dim) >= positions[i / row / (size_t)kv_heads]) attend.keys[i] = attend.values[i] = 0x7fff;
+        if ((int)(i % row / dim) >= positions[(size_t)count - 1 - i / row / (size_t)kv_heads])
+            attend.keys[i] = attend.values[i] = 0x7fff;
     return (struct step){attend, cache, qkv, y};
 }
 
@@ -305,7 +308,7 @@ static void check_argmax(int rows, int limit, emulate_function *picks, emulate_f
     struct ops_pick *memory = poisoned((size_t)rows * OPS_PICKS * sizeof *memory);
     memset(ring, 0, sizeof ring);
     for (int i = 0; i < rows; i++) expected[i] = plant(logits, i, limit);
-    for (int i = 0; i < 2 * 17; i++) sequences[i / 17][i % 17] = (struct ops_sequence){1, 2 + i % 17, 6};
+    for (int i = 0; i < 2 * 17; i++) sequences[i / 17][i % 17] = (struct ops_sequence){1, 2 + i % 17, 6, i % 17};
     struct ops_argmax a = {logits, memory, sequences[0], ring[0], rows, LOGITS, limit}, b = a;
     b.sequences = sequences[1];
     b.ring = ring[1];

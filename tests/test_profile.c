@@ -94,7 +94,7 @@ static void steps_are_seen_op_by_op(void **state) {
     subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
     must(model_forward(subject.model, 0, prompt, 3, 0, NULL, &error), &error);
     for (int traced = 0; traced < 2; traced++) {
-        must(model_begin(subject.model, &first, &position, 1, &error), &error);
+        must(model_begin(subject.model, NULL, &first, &position, 1, &error), &error);
         model_trace(subject.model, traced ? see : NULL, &seen);
         for (int i = 0; i < STEPS; i++) {
             seen = (struct seen){.fails_at = -1};

@@ -11,15 +11,15 @@
 // The warps' sums meet in shared memory. Where a sequence has more than one block, the last of them to finish adds up
 // the parts, in their order.
 //
-// Position and cache were written by earlier steps, which have ended when a step begins: the ring is filled before the
-// kernel waits for the one ahead of it.
+// Position, slot and cache were written before the step, or by earlier ones, which have ended when a step begins: the
+// ring is filled before the kernel waits for the one ahead of it.
 
 #include "decoder/ptx.cuh"
 
 typedef unsigned short half_word;
 
 struct sequence {
-    int token, position, step;
+    int token, position, step, slot;
 };
 
 struct attend_arguments {
@@ -51,9 +51,9 @@ __shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
 
 // Where a block works.
 struct place {
-    int sequence, kv_head, head, heads; // first query head and how many
-    int cached, first, end;             // positions in the cache; this block's
-    int splits;                         // blocks that have positions
+    int sequence, slot, kv_head, head, heads; // first query head and how many
+    int cached, first, end;                   // positions in the cache; this block's
+    int splits;                               // blocks that have positions
     int lane, warp;
     unsigned ring; // shared address of the warp's
 };
@@ -65,6 +65,7 @@ __device__ inline struct place place_of(const struct attend_arguments &a) {
     p.kv_head = blockIdx.y / parts % a.kv_heads;
     p.head = p.kv_head * group + blockIdx.y % parts * HEADS;
     p.heads = min(HEADS, (p.kv_head + 1) * group - p.head);
+    p.slot = a.sequences[p.sequence].slot;
     p.cached = a.sequences[p.sequence].position;
     const int length = p.cached + 1, turn = a.splits * BLOCK_TILE;
     const int share = (length + turn - 1) / turn * BLOCK_TILE;
@@ -283,7 +284,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_consta
     const struct place p = place_of(a);
     programmatic_launch();
     if (p.first >= p.end) return;
-    const size_t cache = ((size_t)p.sequence * a.kv_heads + p.kv_head) * a.context * HEAD_DIM;
+    const size_t cache = ((size_t)p.slot * a.kv_heads + p.kv_head) * a.context * HEAD_DIM;
     half_word *keys = a.keys + cache, *values = a.values + cache;
     for (int stage = 0; stage < STAGES; stage++) {
         const int first = p.first + TILE * p.warp + stage * BLOCK_TILE;

@@ -74,7 +74,7 @@ static int steps_left(const struct run *run) {
 /* Takes the next token of a run of steps that go on by themselves. */
 static int next_greedy(struct run *run, double *seconds) {
     struct generation *out = run->out;
-    if (out->count == 1 && model_begin(run->model, run->tokens, run->positions, run->options->batch, run->error))
+    if (out->count == 1 && model_begin(run->model, NULL, run->tokens, run->positions, run->options->batch, run->error))
         return -1;
     for (; run->under_way < AHEAD && run->under_way < steps_left(run); run->under_way++)
         if (model_step(run->model, run->error)) return -1;
@@ -91,7 +91,7 @@ static int next_sampled(struct run *run, double *seconds) {
     double start = now(), step_seconds;
     struct generation *out = run->out;
     int ignored, position = run->prompt_count + out->count - 1;
-    if (model_begin(run->model, &out->ids[out->count - 1], &position, 1, run->error) ||
+    if (model_begin(run->model, NULL, &out->ids[out->count - 1], &position, 1, run->error) ||
         model_step(run->model, run->error) || model_take(run->model, &ignored, &step_seconds, run->error) ||
         model_logits(run->model, 0, out->logits, run->error))
         return -1;
@@ -116,7 +116,7 @@ static int last_logits(struct run *run) {
     double seconds;
     if (!run->greedy || out->count < 2) return 0;
     if (run->under_way &&
-        (model_begin(run->model, &out->ids[out->count - 2], &position, 1, run->error) ||
+        (model_begin(run->model, NULL, &out->ids[out->count - 2], &position, 1, run->error) ||
          model_step(run->model, run->error) || model_take(run->model, &ignored, &seconds, run->error)))
         return -1;
     return model_logits(run->model, 0, out->logits, run->error);
@@ -161,7 +161,7 @@ static int warm_up(struct run *run) {
     int count = run->prompt_count < MODEL_CHUNK ? run->prompt_count : MODEL_CHUNK, batch = run->options->batch;
     double seconds;
     if (model_forward(run->model, 0, run->prompt, count, 0, run->out->logits, run->error)) return -1;
-    if (model_begin(run->model, run->tokens, run->positions, batch, run->error)) return -1;
+    if (model_begin(run->model, NULL, run->tokens, run->positions, batch, run->error)) return -1;
     for (int i = 0; i < 2; i++)
         if (model_step(run->model, run->error) || model_take(run->model, run->tokens, &seconds, run->error)) return -1;
     return 0;

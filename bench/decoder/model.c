@@ -136,7 +136,7 @@ static int set_up(struct model *model, const struct checkpoint *checkpoint, stru
     if (!model->host_logits || !model->host_scores) return error_set(error, "out of memory");
     size_t kv = 4 * (size_t)c->layers * (size_t)options->sequences * cache_elements(model);
     if (!(model->buffers.kv = take(model, kv, &model->kv_bytes, error)))
-        return error_prefix(error, "KV cache of %d tokens for %d sequences (a smaller --ctx needs less)",
+        return error_prefix(error, "KV cache of %d tokens for %d sequences (a smaller --ctx or --batch needs less)",
                             options->context, options->sequences);
     if (steps_create(model->device, options->sequences, &model->steps, error)) return -1;
     return take_scratch(model, error) || write_frequency(model, error) ? -1 : 0;
@@ -379,10 +379,10 @@ static int run_head(struct model *model, int first, int rows, struct error *erro
     return 0;
 }
 
-int model_logits(struct model *model, int sequence, float *logits, struct error *error) {
+int model_logits(struct model *model, int row, float *logits, struct error *error) {
     size_t vocab = (size_t)model->config->vocab;
-    const uint16_t *row = model->buffers.logits + (size_t)sequence * (size_t)model->weights.head.n;
-    if (device_read(model->device, model->host_logits, row, 2 * vocab, error)) return error_prefix(error, "logits");
+    const uint16_t *from = model->buffers.logits + (size_t)row * (size_t)model->weights.head.n;
+    if (device_read(model->device, model->host_logits, from, 2 * vocab, error)) return error_prefix(error, "logits");
     for (size_t i = 0; i < vocab; i++) logits[i] = half_to_float(model->host_logits[i]);
     return 0;
 }
@@ -506,15 +506,17 @@ static int enqueue_step(void *context, struct error *error) {
     return run_op(model, -1, MODEL_ARGMAX, &pass, error);
 }
 
-int model_begin(struct model *model, const int *ids, const int *positions, int count, struct error *error) {
+int model_begin(struct model *model, const int *sequences, const int *ids, const int *positions, int count,
+                struct error *error) {
     if (check_sequences(model, count, error) || check_ids(model, ids, count, error)) return -1;
     model->step_position = 0;
     for (int i = 0; i < count; i++) {
         if (check_position(model, 1, positions[i], error)) return -1;
+        if (sequences && check_sequences(model, sequences[i] + 1, error)) return -1;
         if (positions[i] > model->step_position) model->step_position = positions[i];
     }
     model->step_count = count;
-    return steps_begin(model->steps, ids, positions, count, error);
+    return steps_begin(model->steps, sequences, ids, positions, count, error);
 }
 
 int model_step(struct model *model, struct error *error) {

@@ -61,17 +61,20 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
 int model_score(struct model *model, const int *ids, int count, double *sum, struct error *error);
 
 /* Decoding, one token a sequence and step, greedily and without the host: model_begin says what the next step runs,
- * ids[i] at positions[i] of sequence i; each step runs the tokens that the one before it chose, one position on. On a
- * GPU a step is one graph and model_step returns before it has run: MODEL_STEPS may be under way, to be taken in order.
- * Errors: those of model_forward; steps beyond what options.context has room for. */
+ * ids[i] at positions[i] of sequence sequences[i] (each at most once; NULL: the first `count`); each step runs the
+ * tokens that the one before it chose, one position on. On a GPU a step is one graph and model_step returns before it
+ * has run: MODEL_STEPS may be under way, to be taken in order. Errors: those of model_forward; steps beyond what
+ * options.context has room for. */
 enum { MODEL_STEPS = 4 };
-int model_begin(struct model *model, const int *ids, const int *positions, int count, struct error *error);
+int model_begin(struct model *model, const int *sequences, const int *ids, const int *positions, int count,
+                struct error *error);
 int model_step(struct model *model, struct error *error);
 /* Waits for the oldest step: the tokens it chose, (count), -1 where a logit was not finite, and the seconds since the
  * end of the step before it or model_begin, by the GPU's events where it is one. */
 int model_take(struct model *model, int *ids, double *seconds, struct error *error);
-/* Logits (host, fp32, vocab) of one sequence of the last step that was enqueued, after waiting for it. */
-int model_logits(struct model *model, int sequence, float *logits, struct error *error);
+/* Logits (host, fp32, vocab) of row `row` of model_begin's, of the last step that was enqueued, after waiting for it.
+ */
+int model_logits(struct model *model, int row, float *logits, struct error *error);
 /* What a step does, in this order: those from MODEL_INPUT_NORM to MODEL_DOWN in each layer. */
 enum model_op {
     MODEL_EMBED,

@@ -41,7 +41,7 @@ struct embed_arguments {
 };
 
 struct sequence {
-    int token, position, step;
+    int token, position, step, slot;
 };
 
 struct pick {

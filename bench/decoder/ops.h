@@ -54,6 +54,7 @@ struct ops_sequence {
     int32_t token;    /* that the next step runs; -1 after logits that were not finite */
     int32_t position; /* of that token */
     int32_t step;     /* steps since the host wrote this */
+    int32_t slot;     /* the sequence's place in the cache */
 };
 
 /* y[r] = table[ids[r * stride]]; a negative id is 0. */
@@ -64,10 +65,10 @@ struct ops_embed {
     int rows, width, stride;
 };
 
-/* One query a sequence, each at its own position: rotates q and k, writes k and v into the sequence's cache, and
- * attends to all positions up to its own. q may be overwritten. */
+/* One query a sequence, each at its own position: rotates q and k, writes k and v into the cache of the sequence's
+ * slot, which is no other's, and attends to all positions up to its own. q may be overwritten. */
 struct ops_attend {
-    uint16_t *keys, *values; /* (sequences, kv_heads, context, head_dim) */
+    uint16_t *keys, *values; /* (slots, kv_heads, context, head_dim) */
     uint16_t *qkv;           /* (sequences, (heads + 2 kv_heads) * head_dim) */
     const float *frequency;  /* (head_dim / 2) */
     const struct ops_sequence *sequences;

@@ -120,9 +120,9 @@ static int step_attention(struct ops *ops, const struct ops_attend *a, struct er
     size_t cache = (size_t)a->kv_heads * (size_t)a->context * (size_t)a->head_dim;
     size_t row = (size_t)(a->heads + 2 * a->kv_heads) * (size_t)a->head_dim;
     for (int i = 0; i < a->count; i++) {
-        size_t at = (size_t)i;
-        struct ops_cache c = {a->keys + at * cache, a->values + at * cache,  a->kv_heads, a->context,
-                              a->head_dim,          a->sequences[i].position};
+        size_t at = (size_t)i, first = (size_t)a->sequences[i].slot * cache;
+        struct ops_cache c = {a->keys + first, a->values + first, a->kv_heads,
+                              a->context,      a->head_dim,       a->sequences[i].position};
         struct ops_rope rotated = {c, a->qkv + at * row, a->frequency, 1, a->heads};
         struct ops_attention attended = {c, rotated.qkv, a->y + at * (size_t)a->heads * (size_t)a->head_dim, 1,
                                          a->heads};

@@ -199,7 +199,7 @@ static int warm_up(struct model *model, const int *ids, int count, int batch, in
         next[i] = prompt[count - 1];
         positions[i] = count;
     }
-    if (model_prepare_steps(model, batch, error) || model_begin(model, next, positions, batch, error)) return -1;
+    if (model_prepare_steps(model, batch, error) || model_begin(model, NULL, next, positions, batch, error)) return -1;
     for (int i = 0; i < WARM_UP; i++)
         if (step(model, next, error)) return -1;
     return 0;

@@ -59,8 +59,11 @@ static int mark(struct steps *steps, int step, struct error *error) {
     return 0;
 }
 
-int steps_begin(struct steps *steps, const int *ids, const int *positions, int count, struct error *error) {
-    for (int i = 0; i < count; i++) steps->start[i] = (struct ops_sequence){ids[i], positions[i], 0};
+int steps_begin(struct steps *steps, const int *slots, const int *ids, const int *positions, int count,
+                struct error *error) {
+    for (int i = 0; i < count; i++)
+        steps->start[i] =
+            (struct ops_sequence){.token = ids[i], .position = positions[i], .slot = slots ? slots[i] : i};
     steps->count = count;
     steps->enqueued = steps->taken = 0;
     size_t bytes = (size_t)count * sizeof *steps->start;

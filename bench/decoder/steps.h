@@ -16,8 +16,10 @@ void steps_destroy(struct steps *steps);
 struct ops_sequence *steps_sequences(const struct steps *steps);
 int32_t *steps_ring(const struct steps *steps);
 
-/* The next step runs ids[i] at positions[i] of sequence i, for `count` sequences. Forgets steps that were not taken. */
-int steps_begin(struct steps *steps, const int *ids, const int *positions, int count, struct error *error);
+/* The next step runs ids[i] at positions[i] of the sequence in slots[i] (NULL: i), for `count` of them. Forgets steps
+ * that were not taken. */
+int steps_begin(struct steps *steps, const int *slots, const int *ids, const int *positions, int count,
+                struct error *error);
 /* Makes the graph of a step of `count` sequences, if that is not there: `enqueue` enqueues its kernels, which use
  * `workspace`; a graph that was recorded with another one is recorded anew. */
 int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *context, const void *workspace,

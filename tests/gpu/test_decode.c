@@ -146,7 +146,7 @@ static void attention_agrees_everywhere(void **state) {
     attention_agrees(64, 4, 4, 33, 5);
 }
 
-/* One token each of `count` sequences, whose positions spread up to `position`. */
+/* One token each of `count` sequences, whose positions spread up to `position`, in slots of another order. */
 static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int position) {
     struct side sides[2];
     const void *keys[2], *values[2], *y[2];
@@ -155,7 +155,8 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
     size_t cached = sequences * (size_t)kv_heads * (size_t)context * dim, outputs = sequences * (size_t)heads * dim;
     struct ops_sequence *start = malloc(sequences * sizeof *start);
     for (int i = 0; i < count; i++)
-        start[i] = (struct ops_sequence){0, position - (int)(i * 7919LL % (position + 1)), 0};
+        start[i] =
+            (struct ops_sequence){.position = position - (int)(i * 7919LL % (position + 1)), .slot = count - 1 - i};
     open_both(sides, head_dim);
     for (int i = 0; i < 2; i++) {
         struct error error = {""};
@@ -210,7 +211,7 @@ static void argmax_agrees(void **state) {
     struct ops_sequence start[ROWS], found[2][ROWS];
     int32_t rings[2][OPS_RING * ROWS];
     open_both(sides, 128);
-    for (int i = 0; i < ROWS; i++) start[i] = (struct ops_sequence){0, i, 5};
+    for (int i = 0; i < ROWS; i++) start[i] = (struct ops_sequence){0, i, 5, i};
     for (int i = 0; i < 2; i++) {
         struct error error = {""};
         struct side *s = &sides[i];
@@ -357,7 +358,7 @@ static void steps_outlive_larger_calls(void **state) {
     for (int i = 0; i < position; i++)
         must(model_forward(subject.model, 0, &ids[i], 1, i, i + 1 < position ? NULL : logits, &error), &error);
     for (int run = 0; run < 2; run++) {
-        must(model_begin(subject.model, ids, &position, 1, &error), &error);
+        must(model_begin(subject.model, NULL, ids, &position, 1, &error), &error);
         must(model_step(subject.model, &error), &error);
         must(model_take(subject.model, run ? &after : &before, &seconds, &error), &error);
         must(model_forward(subject.model, 1, ids, position, 0, logits, &error), &error);
