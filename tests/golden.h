@@ -15,6 +15,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "bench/decoder/batch.h"
 #include "bench/decoder/model.h"
 
 #define FIXTURES "tests/fixtures/"
@@ -22,7 +23,7 @@
 /* Measured on the CPU: 2e-4 to 7e-4, from fp16 activations. */
 #define GOLDEN_TOLERANCE 2e-3
 
-enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152, GOLDEN_BATCH = 17 };
+enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152, GOLDEN_BATCH = 17, GOLDEN_REQUESTS = 25 };
 
 /* Prompts of each variant that are checked; a slow tool that watches the suite may set fewer. */
 static size_t golden_prompts = SIZE_MAX;
@@ -161,7 +162,7 @@ static inline void golden_check_scores(const char *device, const char *name, enu
  * greedy tokens are transformers', each row as far as it has some, two steps under way at a time. */
 static inline void golden_check_batch(struct subject *s, const json_t *entries, int count) {
     int prompt[GOLDEN_IDS], ids[GOLDEN_BATCH] = {0}, positions[GOLDEN_BATCH] = {0}, greedy[GOLDEN_BATCH][GOLDEN_IDS];
-    int sequences[GOLDEN_BATCH], more[GOLDEN_BATCH], most = 0, under_way = 0;
+    int sequences[GOLDEN_BATCH] = {0}, more[GOLDEN_BATCH], most = 0, under_way = 0;
     struct error error = {""};
     double seconds;
     for (int i = 0; i < count; i++) {
@@ -194,6 +195,81 @@ static inline void golden_check_steps(const char *device, const char *name, enum
         golden_check_batch(&subject, entries, 3);
         golden_check_batch(&subject, entries, GOLDEN_BATCH);
         golden_check_batch(&subject, entries, 3);
+    }
+    subject_close(&subject);
+    json_decref(root);
+}
+
+/* Every prompt `times` times, each wanting another share of its golden tokens. */
+static inline struct requests golden_requests(const json_t *entries, int times) {
+    int prompt[GOLDEN_IDS], greedy[GOLDEN_IDS], all = (int)json_array_size(entries);
+    int kinds = (size_t)all < golden_prompts ? all : (int)golden_prompts, count = kinds * times;
+    assert_in_range(count, 1, GOLDEN_REQUESTS);
+    struct requests requests = {.path = "golden", .count = count};
+    requests.list = calloc(GOLDEN_REQUESTS, sizeof *requests.list);
+    for (int i = 0; i < count; i++) {
+        const json_t *entry = json_array_get(entries, (size_t)(i % kinds));
+        struct request *r = &requests.list[i];
+        *r = (struct request){.line = i + 1, .prompt_count = golden_ids(entry, "prompt_ids", prompt)};
+        r->max_tokens = golden_ids(entry, "greedy_ids", greedy) * ((i + i / kinds) % times + 1) / times;
+        r->prompt = malloc((size_t)r->prompt_count * sizeof *r->prompt);
+        memcpy(r->prompt, prompt, (size_t)r->prompt_count * sizeof *r->prompt);
+    }
+    return requests;
+}
+
+/* What request i has are transformers' tokens. */
+static inline void golden_check_reply(const struct request *r, int i, const json_t *entries) {
+    int greedy[GOLDEN_IDS];
+    size_t kinds = json_array_size(entries) < golden_prompts ? json_array_size(entries) : golden_prompts;
+    golden_ids(json_array_get(entries, (size_t)i % kinds), "greedy_ids", greedy);
+    for (int token = 0; token < r->count; token++)
+        if (r->ids[token] != greedy[token])
+            fail_msg("request %d, token %d: %d, not %d", i, token, r->ids[token], greedy[token]);
+}
+
+static inline int golden_ended(void *context, struct error *error) {
+    (void)error;
+    ++*(int *)context;
+    return 0;
+}
+
+/* Requests that join and leave at different times, `sequences` at once, have the tokens that each has alone. */
+static inline void golden_check_joining(struct subject *s, const json_t *entries, int sequences, int times) {
+    static const volatile sig_atomic_t never;
+    struct error error = {""};
+    struct batch_figures figures;
+    struct requests requests = golden_requests(entries, times);
+    int ended = 0, tokens = 0;
+    const struct batch_options options = {.sampling = {.top_p = 1, .repetition_penalty = 1},
+                                          .context = GOLDEN_IDS,
+                                          .sequences = sequences,
+                                          .choices = GOLDEN_VOCAB,
+                                          .interrupted = &never};
+    must(batch_run(s->model, &s->config, &options, &requests, golden_ended, &ended, &figures, &error), &error);
+    for (int i = 0; i < requests.count; i++) {
+        const struct request *r = &requests.list[i];
+        golden_check_reply(r, i, entries);
+        assert_int_equal(r->count, r->max_tokens);
+        assert_non_null(r->stop);
+        assert_true(r->first_seconds > 0);
+        tokens += r->count;
+    }
+    assert_int_equal(ended, requests.count);
+    assert_int_equal(figures.done, requests.count);
+    assert_int_equal(figures.tokens, tokens);
+    assert_true(figures.steps * sequences >= tokens && figures.steps <= tokens);
+    requests_free(&requests);
+}
+
+static inline void golden_check_batches(const char *device, const char *name, enum method method) {
+    struct subject subject;
+    json_t *root, *entries = golden_entries(name, &root);
+    subject_open(&subject, device, name, method, 7, NULL);
+    golden_check_joining(&subject, entries, 3, 3);
+    if (golden_prompts > 1) {
+        golden_check_joining(&subject, entries, 1, 1);
+        golden_check_joining(&subject, entries, GOLDEN_BATCH, 5);
     }
     subject_close(&subject);
     json_decref(root);

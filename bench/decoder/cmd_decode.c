@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/decoder/batch.h"
 #include "bench/decoder/generate.h"
 #include "bench/decoder/options.h"
 #include "bench/decoder/perplexity.h"
@@ -27,11 +28,14 @@ struct session {
     bool has_table;
     struct model *model;
     int *prompt, prompt_count;
-    int context;
+    struct requests requests; /* of --prompts */
+    int written;              /* of them, replies */
+    int context, sequences;
     struct ceilings ceilings; /* of --bench */
     struct generation generation;
     struct perplexity perplexity;
     struct profile profile;
+    struct batch_figures batch;
     struct stream stream;
     FILE *logits;
 };
@@ -62,14 +66,18 @@ static int read_text(struct session *s, struct error *error) {
     return status;
 }
 
+static int check_context(const struct session *s, struct error *error) {
+    if (s->options->ctx <= s->config.max_position) return 0;
+    return error_set(error, "--ctx %d: this model takes at most %d (config.json: max_position_embeddings)",
+                     s->options->ctx, s->config.max_position);
+}
+
 /* --ctx, or as much as this run can use. */
 static int choose_context(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
     int most = s->config.max_position, wanted = o->ctx;
     if (!wanted) wanted = decode_options_made_up(o) ? BENCH_CONTEXT : o->perplexity ? PERPLEXITY_CONTEXT : 0;
-    if (wanted > most && o->ctx)
-        return error_set(error, "--ctx %d: this model takes at most %d (config.json: max_position_embeddings)", o->ctx,
-                         most);
+    if (check_context(s, error)) return -1;
     s->context = wanted ? wanted : most;
     if (s->context > most) s->context = most;
     if (decode_options_made_up(o) || o->perplexity) return 0;
@@ -81,8 +89,50 @@ static int choose_context(struct session *s, struct error *error) {
     return 0;
 }
 
+/* --- many prompts --- */
+
+static int write_reply(struct session *s, struct error *error) {
+    const struct request *request = &s->requests.list[s->written++];
+    if (!request->stop) return 0;
+    if (request->why)
+        fprintf(stderr, "tilebook decode: %s, line %d: %s\n", s->requests.path, request->line, request->why);
+    return request_print(request, s->tokenizer, stdout, error);
+}
+
+/* Those whose turn it is: in the order of the file. */
+static int write_replies(void *context, struct error *error) {
+    struct session *s = context;
+    while (s->written < s->requests.count && s->requests.list[s->written].stop)
+        if (write_reply(s, error)) return -1;
+    return 0;
+}
+
+/* Requests that begin in their order; what is cut leaves later ones that never began. */
+static int write_rest(struct session *s, struct error *error) {
+    while (s->written < s->requests.count)
+        if (write_reply(s, error)) return -1;
+    return 0;
+}
+
+/* What the longest needs, or --ctx; no more sequences than there are prompts. */
+static int make_prompts(struct session *s, struct error *error) {
+    const struct decode_options *o = s->options;
+    const struct requests_rules rules = {s->tokenizer, o->chat, s->config.vocab, o->max_tokens};
+    int most = s->config.max_position, batch = o->batches.count ? o->batch : PROMPTS_BATCH;
+    if (requests_read(o->prompts, &rules, &s->requests, error)) return error_prefix(error, "--prompts");
+    int wanted = requests_context(&s->requests, most);
+    s->context = o->ctx ? o->ctx : wanted ? wanted : most;
+    if (check_context(s, error) || requests_fit(&s->requests, s->context, most, error)) return -1;
+    int open = requests_open(&s->requests);
+    s->sequences = open < batch ? open : batch;
+    if (open) return 0;
+    return write_rest(s, error) ? -1 : error_set(error, "%s: no prompt can run; each says why", o->prompts);
+}
+
 static int make_prompt(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
+    if (o->prompts) return make_prompts(s, error);
+    s->sequences = o->batch;
     if (o->prompt_ids ? prompt_ids(o->prompt_ids, s->config.vocab, &s->prompt, &s->prompt_count, error)
                       : !decode_options_made_up(o) && read_text(s, error))
         return -1;
@@ -120,6 +170,12 @@ static int open_files(struct session *s, struct error *error) {
     return tokenizer_open(o->model, &s->tokenizer, error);
 }
 
+/* Ids that a tokenizer has a token for, and the model a logit. */
+static int choices(const struct session *s) {
+    int size = s->tokenizer ? tokenizer_size(s->tokenizer) : s->config.vocab;
+    return size < s->config.vocab ? size : s->config.vocab;
+}
+
 static int open_session(struct session *s, struct error *error) {
     if (decode_options_config(s->options, s->options->method, &s->config, &s->method, error) ||
         device_open(s->options->device, &s->device, error) || open_table(s, error) || open_files(s, error) ||
@@ -129,8 +185,8 @@ static int open_session(struct session *s, struct error *error) {
     struct model_options options = {
         .method = s->method,
         .context = s->context,
-        .sequences = s->options->batch,
-        .choices = s->tokenizer && tokenizer_size(s->tokenizer) < s->config.vocab ? tokenizer_size(s->tokenizer) : 0,
+        .sequences = s->sequences,
+        .choices = choices(s),
         .scored = s->options->perplexity ? PERPLEXITY_ROWS : 0,
         .chunk = MODEL_CHUNK,
         .table = s->has_table ? &s->table : NULL,
@@ -148,6 +204,7 @@ static void close_session(struct session *s) {
     model_destroy(s->model);
     if (s->has_table) tiles_free(&s->table);
     free(s->prompt);
+    requests_free(&s->requests);
     tokenizer_close(s->tokenizer);
     checkpoint_close(s->checkpoint);
     device_close(s->device);
@@ -204,9 +261,10 @@ static int report(const struct session *s, struct error *error) {
         .ceiling_gbs = s->ceilings.read_gbs,
         .prompt = s->prompt,
         .prompt_count = s->prompt_count,
-        .batch = o->batch,
+        .batch = s->sequences,
         .perplexity = o->perplexity ? &s->perplexity : NULL,
         .profile = o->profile ? &s->profile : NULL,
+        .prompts = o->prompts ? &s->batch : NULL,
         .generation = &s->generation,
         .text = s->stream.text ? s->stream.text : "",
         .text_bytes = s->stream.length,
@@ -259,12 +317,38 @@ static int run_generation(struct session *s, struct error *error) {
     return write_logits(s, error) || append_misses(s, error) || report(s, error) ? -1 : 0;
 }
 
+/* 130 when it was interrupted. */
+static int run_prompts(struct session *s, struct error *error) {
+    struct batch_options options = {
+        .sampling = choose_sampling(s),
+        .context = s->context,
+        .sequences = s->sequences,
+        .choices = choices(s),
+        .ignore_eos = s->options->ignore_eos,
+        .interrupted = catch_interrupt(),
+    };
+    if (write_replies(s, error) ||
+        batch_run(s->model, &s->config, &options, &s->requests, write_replies, s, &s->batch, error) ||
+        write_rest(s, error) || append_misses(s, error) || report(s, error))
+        return -1;
+    if (*options.interrupted) {
+        fprintf(stderr, "tilebook decode: interrupted; %d prompts were cut, %d have not begun\n", s->batch.cancelled,
+                s->batch.waiting);
+        return 130;
+    }
+    if (!s->batch.failed) return 0;
+    return error_set(error, "%s: %d of %d prompts failed; each says why", s->requests.path, s->batch.failed,
+                     s->requests.count);
+}
+
+/* -1, or the exit code. */
 static int run_once(const struct decode_options *options, struct error *error) {
     struct session session = {.options = options};
     int status = open_session(&session, error);
     if (!status)
         status = options->perplexity ? run_perplexity(&session, error)
                  : options->profile  ? run_profile(&session, error)
+                 : options->prompts  ? run_prompts(&session, error)
                                      : run_generation(&session, error);
     close_session(&session);
     return status;
@@ -275,7 +359,7 @@ int cmd_decode(int argc, char **argv) {
     struct error error = {""};
     decode_options_parse(argc, argv, &options);
     int status = decode_options_table(&options) ? runs_table(&options, &error) : run_once(&options, &error);
-    if (status) fprintf(stderr, "tilebook decode: %s\n", error.text);
+    if (status < 0) fprintf(stderr, "tilebook decode: %s\n", error.text);
     decode_options_free(&options);
-    return status ? 1 : 0;
+    return status < 0 ? 1 : status;
 }

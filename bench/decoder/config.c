@@ -334,3 +334,9 @@ int model_config_named(const char *name, struct model_config *config, struct err
                                     .do_sample = true};
     return 0;
 }
+
+bool model_config_ends(const struct model_config *config, int id) {
+    for (int i = 0; i < config->eos_count; i++)
+        if (config->eos[i] == id) return true;
+    return false;
+}

@@ -36,4 +36,7 @@ int model_config_read(const char *directory, struct model_config *config, struct
  * models). */
 int model_config_named(const char *name, struct model_config *config, struct error *error);
 
+/* Whether the token ends a text. */
+bool model_config_ends(const struct model_config *config, int id);
+
 #endif

@@ -122,12 +122,6 @@ static int last_logits(struct run *run) {
     return model_logits(run->model, 0, out->logits, run->error);
 }
 
-static bool ends_text(const struct run *run, int id) {
-    for (int i = 0; i < run->config->eos_count; i++)
-        if (run->config->eos[i] == id) return !run->options->ignore_eos;
-    return false;
-}
-
 static void show(struct run *run, int id) {
     size_t bytes = 0;
     if (!run->tokenizer || tokenizer_special(run->tokenizer, id)) return;
@@ -142,7 +136,7 @@ static int decode(struct run *run) {
     while (out->count) {
         int last = out->ids[out->count - 1];
         out->stop = "eos";
-        if (ends_text(run, last)) break;
+        if (!run->options->ignore_eos && model_config_ends(run->config, last)) break;
         show(run, last);
         out->stop = "length";
         if (out->count == run->options->max_tokens) break;

@@ -34,6 +34,7 @@ enum {
     OPTION_MARKDOWN,
     OPTION_PERPLEXITY,
     OPTION_PROFILE,
+    OPTION_PROMPTS,
 };
 
 static const struct argp_option option_list[] = {
@@ -53,6 +54,13 @@ static const struct argp_option option_list[] = {
     {"prompt", 'p', "TEXT", 0, "The text to continue", 0},
     {"prompt-file", OPTION_PROMPT_FILE, "FILE", 0, "The same, from a file; - is standard input", 0},
     {"prompt-ids", OPTION_PROMPT_IDS, "1,2,3", 0, "Token ids; works without a tokenizer.json", 0},
+    {"prompts", OPTION_PROMPTS, "FILE", 0,
+     "Many prompts, one a line (empty ones are left out), --batch at once: when one ends, the next takes its place. A "
+     "FILE named *.jsonl has an "
+     "object a line: {\"prompt\": TEXT} or {\"prompt_ids\": [1, 2]}, maybe \"max_tokens\". stdout gets an object a "
+     "prompt, in the order of FILE: line, prompt_tokens, ids, text, stop, ttft_ms; or line, error. Ctrl-C ends with "
+     "what is done",
+     0},
     {"chat", OPTION_CHAT, 0, 0, "The prompt is a user's turn of a chat", 0},
     {0, 0, 0, 0, "Generating (defaults of sampling are those of generation_config.json):", 3},
     {"max-tokens", 'n', "N", 0, "Most new tokens (default 128)", 0},
@@ -69,7 +77,9 @@ static const struct argp_option option_list[] = {
     {"misses", OPTION_MISSES, "FILE", 0,
      "Append the shapes and M that the table has no row for; tilebook tune --from-misses tunes them", 0},
     {0, 0, 0, 0, "Output:", 5},
-    {"json", OPTION_JSON, 0, 0, "One JSON object on stdout: prompt_ids, ids, text and the figures; of a table its rows",
+    {"json", OPTION_JSON, 0, 0,
+     "One JSON object on stdout: prompt_ids, ids, text and the figures; of a table its rows; of --prompts the figures, "
+     "behind the replies",
      0},
     {"logits", OPTION_LOGITS, "FILE", 0,
      "Write the logits of the last position that ran, raw fp32 (--max-tokens 1: the prompt's last)", 0},
@@ -84,8 +94,7 @@ static const struct argp_option option_list[] = {
      0},
     {"batch", OPTION_BATCH, "N", 0,
      "With --bench, --report and --profile: decode N sequences together, each of --ctx tokens (default 1). The first "
-     "two "
-     "take lists (1,8,64) of both, which make a table",
+     "two take lists (1,8,64) of both, which make a table. With --prompts: most sequences at once (default 16)",
      0},
     {"perplexity", OPTION_PERPLEXITY, "FILE", 0,
      "Perplexity of a text: chunks of --ctx tokens, each from an empty cache, whose first token is given and whose "
@@ -110,7 +119,7 @@ bool decode_options_table(const struct decode_options *o) {
 }
 
 static void check_options(struct argp_state *state, const struct decode_options *o) {
-    int prompts = !!o->prompt + !!o->prompt_file + !!o->prompt_ids;
+    int prompts = !!o->prompt + !!o->prompt_file + !!o->prompt_ids + !!o->prompts;
     const char *measures = o->report       ? "--report"
                            : o->bench      ? "--bench"
                            : o->profile    ? "--profile"
@@ -120,20 +129,21 @@ static void check_options(struct argp_state *state, const struct decode_options 
     if (!o->model) argp_error(state, "--model is missing: a Hugging Face directory, or qwen2.5-14b with --in-memory");
     if (measures && (prompts || o->chat)) argp_error(state, "%s takes no prompt", measures);
     if (!measures && prompts != 1)
-        argp_error(
-            state,
-            "%s: give one of --prompt, --prompt-file, --prompt-ids, or --bench, --report, --profile, --perplexity",
-            prompts ? "more than one prompt" : "there is no prompt");
+        argp_error(state,
+                   "%s: give one of --prompt, --prompt-file, --prompt-ids, --prompts, or --bench, --report, --profile, "
+                   "--perplexity",
+                   prompts ? "more than one prompt" : "there is no prompt");
     if (o->profile && (benches || o->perplexity || decode_options_table(o)))
         argp_error(state, "--profile is a run of its own, of one --batch and --ctx");
-    if (!benches && ((o->batch > 1 && !o->profile) || decode_options_table(o)))
-        argp_error(state,
-                   "--batch, lists, --csv and --markdown are for --bench and --report; a prompt is one sequence");
+    if (!benches && ((o->batch > 1 && !o->profile && !o->prompts) || decode_options_table(o)))
+        argp_error(state, "--batch, lists, --csv and --markdown are for --bench and --report, --batch for --prompts "
+                          "too; a prompt is one sequence");
     if (o->logits && decode_options_table(o)) argp_error(state, "--logits is for one run; a table has many");
     if (o->bench && !o->report && o->perplexity) argp_error(state, "--perplexity is a run of its own; or --report");
     if (o->report && o->perplexity && !strcmp(o->perplexity, "-"))
         argp_error(state, "--perplexity -: standard input cannot be read for every method; give a file");
-    if (o->logits && (o->perplexity || o->profile)) argp_error(state, "--logits does not go with %s", measures);
+    if (o->logits && (o->perplexity || o->profile || o->prompts))
+        argp_error(state, "--logits does not go with %s", o->prompts ? "--prompts" : measures);
     if (o->chat && o->prompt_ids) argp_error(state, "--chat needs a text, not --prompt-ids");
 }
 
@@ -225,6 +235,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case OPTION_PROMPT_IDS:
         o->prompt_ids = text;
         return 0;
+    case OPTION_PROMPTS:
+        o->prompts = text;
+        return 0;
     case OPTION_CHAT:
         o->chat = true;
         return 0;
@@ -264,6 +277,7 @@ void decode_options_parse(int argc, char **argv, struct decode_options *options)
         "Examples:\n"
         "  tilebook decode --model DIR --prompt 'Once upon a time' --max-tokens 64\n"
         "  tilebook decode --model DIR --chat --prompt-file FILE --table tiles.txt\n"
+        "  tilebook decode --model DIR --prompts FILE --batch 64 > replies.jsonl\n"
         "  tilebook decode --model qwen2.5-14b --in-memory -q awq_marlin --bench\n"
         "  tilebook decode --model DIR --perplexity FILE --ctx 4096\n"
         "  tilebook decode --model DIR --report --batch 1,64 --ctx 512,4096 --csv decode.csv",

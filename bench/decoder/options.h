@@ -11,7 +11,7 @@ struct counts {
 
 struct decode_options {
     const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits, *csv, *markdown,
-        *perplexity;
+        *perplexity, *prompts;
     enum method method;
     bool in_memory, chat, ignore_eos, untuned, json, bench, report, profile;
     int max_tokens, top_k; /* top_k: -1 if not given */
@@ -21,7 +21,7 @@ struct decode_options {
     unsigned long long seed;
 };
 
-enum { BENCH_CONTEXT = 4096 }; /* without --ctx, where the prompt is made up */
+enum { BENCH_CONTEXT = 4096, PROMPTS_BATCH = 16 }; /* without --ctx, where the prompt is made up; without --batch */
 
 /* --bench or --profile: the prompt is made up. */
 bool decode_options_made_up(const struct decode_options *options);

@@ -4,10 +4,14 @@
 
 #include "kernels/choice.h"
 
+/* Prompts of many lengths have thousands of entries, which a layer looks up several times. */
+enum { BUCKETS = 1024 };
+
 struct entry {
     struct problem problem;
     struct choice choice;
     struct plan *plan;
+    int next; /* of its bucket; -1: none */
 };
 
 struct plans {
@@ -15,13 +19,17 @@ struct plans {
     const struct tile_table *table;
     struct entry *entries;
     int count;
+    int buckets[BUCKETS]; /* the entry that came last to each; -1: none */
     void *workspace;
     size_t workspace_bytes;
 };
 
 struct plans *plans_create(struct device *device, const struct tile_table *table) {
     struct plans *plans = calloc(1, sizeof *plans);
-    if (plans) *plans = (struct plans){.device = device, .table = table};
+    if (!plans) return NULL;
+    plans->device = device;
+    plans->table = table;
+    for (int i = 0; i < BUCKETS; i++) plans->buckets[i] = -1;
     return plans;
 }
 
@@ -58,8 +66,12 @@ static int fit_workspace(struct plans *plans, size_t bytes, struct error *error)
     return 0;
 }
 
+static int bucket_of(const struct problem *problem) {
+    return (int)((31u * (unsigned)problem->m + (unsigned)(problem->n / 64)) % BUCKETS);
+}
+
 static const struct plan *find(const struct plans *plans, const struct problem *problem) {
-    for (int i = 0; i < plans->count; i++)
+    for (int i = plans->buckets[bucket_of(problem)]; i >= 0; i = plans->entries[i].next)
         if (problem_equal(&plans->entries[i].problem, problem)) return plans->entries[i].plan;
     return NULL;
 }
@@ -68,8 +80,10 @@ static int add(struct plans *plans, const struct problem *problem, struct error 
     struct entry *entries = realloc(plans->entries, (size_t)(plans->count + 1) * sizeof *entries);
     if (!entries) return error_set(error, "out of memory");
     plans->entries = entries;
-    struct entry entry = {.problem = *problem};
+    int *bucket = &plans->buckets[bucket_of(problem)];
+    struct entry entry = {.problem = *problem, .next = *bucket};
     if (create_plan(plans, &entry, error)) return -1;
+    *bucket = plans->count;
     plans->entries[plans->count++] = entry;
     return 0;
 }

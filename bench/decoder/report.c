@@ -79,13 +79,16 @@ static char *plan_lines(const struct report *report) {
     return lines;
 }
 
+/* Prompts of many lengths have many: too many to read. */
 static void print_plans(const struct report *report, FILE *stream) {
     char *lines = plan_lines(report), *rest = NULL;
+    int count = 0;
     fprintf(stream, "tiles    %s", report->table);
     if (report->regime) fprintf(stream, " (%s)", report->regime);
     fprintf(stream, "\n");
-    for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
-        fprintf(stream, "         %s\n", line);
+    for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest), count++)
+        if (!report->prompts) fprintf(stream, "         %s\n", line);
+    if (report->prompts) fprintf(stream, "         for %d shapes and M; --json lists them\n", count);
     free(lines);
 }
 
@@ -118,6 +121,26 @@ static void print_perplexity(const struct perplexity *p, FILE *stream) {
             p->seconds);
 }
 
+static double per_second(double count, double seconds) {
+    return seconds > 0 ? count / seconds : 0;
+}
+
+/* Rows of a step that gave a token. */
+static double mean_batch(const struct batch_figures *f) {
+    return f->steps ? (double)f->tokens / (double)f->steps : 0;
+}
+
+static void print_prompts(const struct batch_figures *f, FILE *stream) {
+    fprintf(stream, "prompts  %d done", f->done);
+    if (f->failed) fprintf(stream, ", %d failed", f->failed);
+    if (f->cancelled || f->waiting) fprintf(stream, ", %d cancelled, %d not begun", f->cancelled, f->waiting);
+    fprintf(stream, "; %ld tokens in, %ld out, %.2f s, %.2f tok/s\n", f->prompt_tokens, f->tokens, f->seconds,
+            per_second((double)f->tokens, f->seconds));
+    fprintf(stream, "batch    %.2f of %d sequences in the mean of %ld steps\n", mean_batch(f), f->sequences, f->steps);
+    fprintf(stream, "first    token of a prompt %.1f ms after it got its place (median; p99 %.1f)\n",
+            f->first_p50_seconds * 1e3, f->first_p99_seconds * 1e3);
+}
+
 void report_print(const struct report *report, FILE *stream) {
     fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
             report->synthetic ? ", synthetic weights" : "");
@@ -125,6 +148,8 @@ void report_print(const struct report *report, FILE *stream) {
         print_perplexity(report->perplexity, stream);
     else if (report->profile)
         profile_print(report->profile, report->model, stream);
+    else if (report->prompts)
+        print_prompts(report->prompts, stream);
     else
         print_generation(report, stream);
     print_memory(report, stream);
@@ -170,9 +195,19 @@ static json_t *json_perplexity(const struct perplexity *p) {
                      p->tokens, "foretold", p->counted, "chunk", p->chunk, "chunks", p->chunks, "seconds", p->seconds);
 }
 
+static json_t *json_prompts(const struct batch_figures *f) {
+    return json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f}", "done", f->done, "failed",
+                     f->failed, "cancelled", f->cancelled, "not_begun", f->waiting, "prompt_tokens",
+                     (json_int_t)f->prompt_tokens, "tokens", (json_int_t)f->tokens, "steps", (json_int_t)f->steps,
+                     "batch", f->sequences, "mean_batch", mean_batch(f), "seconds", f->seconds, "tok_s",
+                     per_second((double)f->tokens, f->seconds), "ttft_ms_p50", f->first_p50_seconds * 1e3,
+                     "ttft_ms_p99", f->first_p99_seconds * 1e3);
+}
+
 static json_t *json_report(const struct report *report) {
     json_t *object = report->perplexity ? json_perplexity(report->perplexity)
                      : report->profile  ? profile_json(report->profile, report->model)
+                     : report->prompts  ? json_prompts(report->prompts)
                                         : json_generation(report);
     json_t *about = json_pack("{s:s, s:s, s:s, s:b, s:i, s:o, s:s, s:b, s:o}", "method", method_name(report->method),
                               "device", report->device->id, "device_name", report->device->name, "synthetic_weights",

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "bench/decoder/batch.h"
 #include "bench/decoder/generate.h"
 #include "bench/decoder/perplexity.h"
 #include "bench/decoder/profile.h"
@@ -25,13 +26,14 @@ struct report {
     const struct generation *generation;
     const struct perplexity *perplexity; /* instead of a generation; else NULL */
     const struct profile *profile;       /* likewise */
+    const struct batch_figures *prompts; /* likewise */
     const char *text;                    /* "" without a tokenizer; may hold NUL bytes */
     size_t text_bytes;
 };
 
 /* tok/s of all sequences, ms a token of each, GB/s of weights and cached keys and values, each byte counted once,
  * memory by part, the configurations that ran, a hash of the last logits; or, instead of rates, the
- * perplexity or the profile. */
+ * perplexity, the profile, or the figures of many prompts, whose configurations are only counted. */
 void report_print(const struct report *report, FILE *stream);
 /* The same and the ids and text as one object on one line. */
 int report_print_json(const struct report *report, FILE *stream, struct error *error);

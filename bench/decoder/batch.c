@@ -1,0 +1,249 @@
+#include "bench/decoder/batch.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bench/measure.h"
+
+/* Steps that may be under way where the host does not choose: one runs while it reads the tokens of the one before. */
+enum { AHEAD = 2 };
+
+/* A sequence of the model, and what it runs next. */
+struct place {
+    struct request *request; /* NULL: free */
+    struct sampler *sampler; /* NULL if decoding is greedy */
+    int token, position;
+    int most; /* tokens of the request: as many as are wanted and the context has room for */
+    double since;
+};
+
+struct batch {
+    struct model *model;
+    const struct model_config *config;
+    const struct batch_options *options;
+    struct requests *requests;
+    batch_ended *ended;
+    void *ended_context;
+    struct batch_figures *figures;
+    struct error *error;
+    struct place *places;           /* (sequences) */
+    int *rows, *tokens, *positions; /* (sequences): the place, token and position of each row of a step */
+    float *logits;                  /* (vocab); NULL if decoding is greedy */
+    int count;                      /* rows */
+    int next;                       /* the request that gets a place next */
+    int under_way;
+    bool changed; /* the next step has other rows, or tokens that the device does not know */
+};
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* --- joining and leaving --- */
+
+static int leave(struct batch *batch, struct place *place, const char *stop) {
+    place->request->stop = stop;
+    place->request = NULL;
+    sampler_destroy(place->sampler);
+    place->sampler = NULL;
+    batch->changed = true;
+    return batch->ended(batch->ended_context, batch->error);
+}
+
+static int join_sampler(struct batch *batch, struct place *place) {
+    const struct request *request = place->request;
+    if (!batch->logits) return 0;
+    place->sampler = sampler_create(&batch->options->sampling, batch->options->choices);
+    if (!place->sampler) return error_set(batch->error, "out of memory");
+    for (int i = 0; i < request->prompt_count; i++) sampler_see(place->sampler, request->prompt[i]);
+    return 0;
+}
+
+/* All of the prompt but its last token runs at once; that one is the first that a step runs. */
+static int join(struct batch *batch, int sequence, struct request *request) {
+    struct place *place = &batch->places[sequence];
+    int before = request->prompt_count - 1, room = batch->options->context - before;
+    *place = (struct place){.request = request,
+                            .token = request->prompt[before],
+                            .position = before,
+                            .most = request->max_tokens < room ? request->max_tokens : room,
+                            .since = now()};
+    batch->figures->prompt_tokens += request->prompt_count;
+    if (!place->most) return leave(batch, place, "length");
+    request->ids = malloc((size_t)place->most * sizeof *request->ids);
+    if (!request->ids) return error_set(batch->error, "out of memory");
+    if (join_sampler(batch, place)) return -1;
+    if (before && model_forward(batch->model, sequence, request->prompt, before, 0, NULL, batch->error))
+        return error_prefix(batch->error, "line %d", request->line);
+    return 0;
+}
+
+/* Gives free places to those that wait; the number of places that are taken is the next step's. */
+static int fill(struct batch *batch) {
+    struct requests *requests = batch->requests;
+    batch->count = 0;
+    for (int i = 0; i < batch->options->sequences; i++) {
+        struct place *place = &batch->places[i];
+        while (!place->request && batch->next < requests->count && !*batch->options->interrupted) {
+            struct request *request = &requests->list[batch->next++];
+            if (!request->stop && join(batch, i, request)) return -1;
+        }
+        if (!place->request) continue;
+        batch->rows[batch->count] = i;
+        batch->tokens[batch->count] = place->token;
+        batch->positions[batch->count++] = place->position;
+    }
+    return 0;
+}
+
+/* --- steps --- */
+
+/* The sequence's next token; -1: a logit was not finite. */
+static int accept(struct batch *batch, struct place *place, int id) {
+    struct request *request = place->request;
+    if (id < 0) {
+        struct error why;
+        error_set(&why, "position %d: a logit is not finite", place->position);
+        if (request_fail(request, &why, batch->error)) return -1;
+        return leave(batch, place, "error");
+    }
+    if (!request->count) request->first_seconds = now() - place->since;
+    request->ids[request->count++] = id;
+    batch->figures->tokens++;
+    place->token = id;
+    place->position++;
+    if (!batch->options->ignore_eos && model_config_ends(batch->config, id)) return leave(batch, place, "eos");
+    if (request->count < place->most) return 0;
+    return leave(batch, place, request->count < request->max_tokens ? "context" : "length");
+}
+
+/* The host's choice from the logits of the step that was taken. */
+static int sample(struct batch *batch, int row, int *id) {
+    struct error ignored;
+    if (model_logits(batch->model, row, batch->logits, batch->error)) return -1;
+    *id = sampler_next(batch->places[batch->rows[row]].sampler, batch->logits, &ignored);
+    batch->changed = true;
+    return 0;
+}
+
+/* Waits for a step; rows that left while it was under way do not count. */
+static int take(struct batch *batch) {
+    double seconds;
+    if (model_take(batch->model, batch->tokens, &seconds, batch->error)) return -1;
+    batch->under_way--;
+    batch->figures->steps++;
+    for (int row = 0; row < batch->count; row++) {
+        struct place *place = &batch->places[batch->rows[row]];
+        if (!place->request) continue;
+        if (batch->logits && sample(batch, row, &batch->tokens[row])) return -1;
+        if (accept(batch, place, batch->tokens[row])) return -1;
+    }
+    return 0;
+}
+
+/* Steps until a request will have all its tokens. */
+static int steps_left(const struct batch *batch) {
+    int left = INT_MAX;
+    for (int row = 0; row < batch->count; row++) {
+        const struct place *place = &batch->places[batch->rows[row]];
+        int more = place->most - place->request->count;
+        if (more < left) left = more;
+    }
+    return left;
+}
+
+/* Steps of the same rows until one leaves. */
+static int run_rows(struct batch *batch) {
+    int ahead = batch->logits ? 1 : AHEAD;
+    batch->changed = false;
+    if (model_begin(batch->model, batch->rows, batch->tokens, batch->positions, batch->count, batch->error)) return -1;
+    while (!batch->changed && !*batch->options->interrupted) {
+        for (int left = steps_left(batch); batch->under_way < ahead && batch->under_way < left; batch->under_way++)
+            if (model_step(batch->model, batch->error)) return -1;
+        if (take(batch)) return -1;
+    }
+    while (batch->under_way)
+        if (take(batch)) return -1;
+    return 0;
+}
+
+static int run(struct batch *batch) {
+    do {
+        if (fill(batch) || (batch->count && run_rows(batch))) return -1;
+    } while (batch->count && !*batch->options->interrupted);
+    for (int i = 0; i < batch->options->sequences; i++)
+        if (batch->places[i].request && leave(batch, &batch->places[i], "cancelled")) return -1;
+    return 0;
+}
+
+/* --- around them --- */
+
+/* Ahead of the clock, the largest first, so that the kernels' workspace grows once. */
+static int prepare(struct batch *batch) {
+    const struct requests *requests = batch->requests;
+    int open = requests_open(requests), most = open < batch->options->sequences ? open : batch->options->sequences;
+    for (int i = 0; i < requests->count && !*batch->options->interrupted; i++) {
+        const struct request *r = &requests->list[i];
+        if (!r->stop && r->prompt_count > 1 && model_prepare(batch->model, r->prompt_count - 1, batch->error))
+            return -1;
+    }
+    for (int i = most; i > 0 && !*batch->options->interrupted; i--)
+        if (model_prepare_steps(batch->model, i, batch->error)) return -1;
+    return 0;
+}
+
+static int ascending(const void *left, const void *right) {
+    float a = *(const float *)left, b = *(const float *)right;
+    return a < b ? -1 : a > b;
+}
+
+static void sum_up(const struct batch *batch, float *first) {
+    struct batch_figures *f = batch->figures;
+    int count = 0;
+    for (int i = 0; i < batch->requests->count; i++) {
+        const struct request *r = &batch->requests->list[i];
+        if (r->count) first[count++] = (float)r->first_seconds;
+        ++*(!r->stop ? &f->waiting : r->why ? &f->failed : !strcmp(r->stop, "cancelled") ? &f->cancelled : &f->done);
+    }
+    if (!count) return;
+    qsort(first, (size_t)count, sizeof *first, ascending);
+    f->first_p50_seconds = measure_median(first, count);
+    f->first_p99_seconds = measure_quantile(first, count, 0.99);
+}
+
+static int allocate(struct batch *batch) {
+    size_t sequences = (size_t)batch->options->sequences;
+    const struct sampling *s = &batch->options->sampling;
+    bool greedy = s->temperature <= 0 && s->repetition_penalty == 1;
+    batch->places = calloc(sequences, sizeof *batch->places);
+    batch->rows = malloc(3 * sequences * sizeof *batch->rows);
+    if (!greedy) batch->logits = malloc((size_t)batch->config->vocab * sizeof *batch->logits);
+    if (!batch->places || !batch->rows || (!greedy && !batch->logits)) return error_set(batch->error, "out of memory");
+    batch->tokens = batch->rows + sequences;
+    batch->positions = batch->tokens + sequences;
+    return 0;
+}
+
+int batch_run(struct model *model, const struct model_config *config, const struct batch_options *options,
+              struct requests *requests, batch_ended *ended, void *context, struct batch_figures *figures,
+              struct error *error) {
+    struct batch batch = {model, config, options, requests, ended, context, figures, error, .next = 0};
+    float *first = malloc((size_t)requests->count * sizeof *first + 1);
+    *figures = (struct batch_figures){.sequences = options->sequences};
+    int status = first ? allocate(&batch) : error_set(error, "out of memory");
+    if (!status) status = prepare(&batch);
+    double start = now();
+    if (!status) status = run(&batch);
+    figures->seconds = now() - start;
+    if (!status) sum_up(&batch, first);
+    for (int i = 0; batch.places && i < options->sequences; i++) sampler_destroy(batch.places[i].sampler);
+    free(batch.places);
+    free(batch.rows);
+    free(batch.logits);
+    free(first);
+    return status;
+}

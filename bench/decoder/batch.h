@@ -1,0 +1,39 @@
+/* Continuous batching: more prompts than a model has sequences, of which as many as it has are decoded together; when
+ * one ends, the next prompt takes its place, and the others keep their state. */
+#ifndef TILEBOOK_DECODER_BATCH_H
+#define TILEBOOK_DECODER_BATCH_H
+
+#include <signal.h>
+
+#include "bench/decoder/model.h"
+#include "bench/decoder/requests.h"
+#include "bench/decoder/sample.h"
+
+struct batch_options {
+    struct sampling sampling; /* of each request by itself, from the same seed */
+    int context, sequences;   /* the model's */
+    int choices;              /* ids from here on are never chosen */
+    bool ignore_eos;
+    const volatile sig_atomic_t *interrupted; /* once set, what runs ends with "cancelled" and nothing new begins */
+};
+
+struct batch_figures {
+    int failed, done, cancelled, waiting; /* requests: "error"; with a whole reply; cut; never begun */
+    long prompt_tokens, tokens;           /* of those that began; the new ones */
+    long steps;
+    int sequences;
+    double seconds;                              /* without preparing */
+    double first_p50_seconds, first_p99_seconds; /* first_seconds of those that have tokens, or 0 */
+};
+
+/* Called after each request that ended. */
+typedef int batch_ended(void *context, struct error *error);
+
+/* Runs those that have not ended, beginning in their order, and fills in what came of them. Greedily the tokens are
+ * those of each prompt alone but for the rounding of sums in another order, which the GEMMs of another number of rows
+ * bring. A logit that is not finite ends its request with "error". Errors: those of model_forward and of `ended`. */
+int batch_run(struct model *model, const struct model_config *config, const struct batch_options *options,
+              struct requests *requests, batch_ended *ended, void *context, struct batch_figures *figures,
+              struct error *error);
+
+#endif
