@@ -182,7 +182,7 @@ static int run(struct batch *batch) {
 
 /* --- around them --- */
 
-/* Ahead of the clock, the largest first, so that the kernels' workspace grows once. */
+/* Ahead of the clock; again where a later number of rows has moved the kernels' workspace. */
 static int prepare(struct batch *batch) {
     const struct requests *requests = batch->requests;
     int open = requests_open(requests), most = open < batch->options->sequences ? open : batch->options->sequences;
@@ -191,8 +191,8 @@ static int prepare(struct batch *batch) {
         if (!r->stop && r->prompt_count > 1 && model_prepare(batch->model, r->prompt_count - 1, batch->error))
             return -1;
     }
-    for (int i = most; i > 0 && !*batch->options->interrupted; i--)
-        if (model_prepare_steps(batch->model, i, batch->error)) return -1;
+    for (int i = 0; i < 2 * most && !*batch->options->interrupted; i++)
+        if (model_prepare_steps(batch->model, i % most + 1, batch->error)) return -1;
     return 0;
 }
 
