@@ -107,7 +107,7 @@ static int write_replies(void *context, struct error *error) {
     return 0;
 }
 
-/* Requests that begin in their order; what is cut leaves later ones that never began. */
+/* The others that have ended, when no more will. */
 static int write_rest(struct session *s, struct error *error) {
     while (s->written < s->requests.count)
         if (write_reply(s, error)) return -1;
@@ -327,10 +327,9 @@ static int run_prompts(struct session *s, struct error *error) {
         .ignore_eos = s->options->ignore_eos,
         .interrupted = catch_interrupt(),
     };
-    if (write_replies(s, error) ||
-        batch_run(s->model, &s->config, &options, &s->requests, write_replies, s, &s->batch, error) ||
-        write_rest(s, error) || append_misses(s, error) || report(s, error))
-        return -1;
+    bool failed = write_replies(s, error) ||
+                  batch_run(s->model, &s->config, &options, &s->requests, write_replies, s, &s->batch, error);
+    if (write_rest(s, failed ? NULL : error) || failed || append_misses(s, error) || report(s, error)) return -1;
     if (*options.interrupted) {
         fprintf(stderr, "tilebook decode: interrupted; %d prompts were cut, %d have not begun\n", s->batch.cancelled,
                 s->batch.waiting);

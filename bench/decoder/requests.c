@@ -207,6 +207,10 @@ static json_t *reply(const struct request *request, const struct tokenizer *toke
         json_pack("{s:i, s:i, s:o, s:s%, s:s, s:o*}", "line", request->line, "prompt_tokens", request->prompt_count,
                   "ids", ids, "text", text.text ? text.text : "", text.length, "stop", request->stop, "ttft_ms",
                   request->count ? json_real(request->first_seconds * 1e3) : NULL);
+    if (text.failed) {
+        json_decref(object);
+        object = NULL;
+    }
     stream_free(&text);
     return object;
 }
