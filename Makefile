@@ -1,7 +1,7 @@
 # make            build/tilebook          make test   unit and pipeline tests, no GPU needed
 # make demo       the whole pipeline      make setup  install what the build needs (test and demo do that too)
 # make tune       a tile table for MODEL  make sweep  times for MODEL, with that table where there is one
-# make plots      figures of both         make export the table as FORMAT=c|json|csv
+# make plots      figures of both         make export the table as FORMAT=c|pack|json|csv
 #   MODEL=qwen2.5-14b|DIR DEVICE=auto|cpu|cuda:N BUDGET=10m RESULTS=results/local, ARGS= for any other option
 # make install PREFIX=/usr/local          make format clean gpu-tests fuzzers
 # config=debug|release|sanitize|fuzz      CC=gcc|clang: another compiler or other flags rebuild what they touch
@@ -45,6 +45,8 @@ DEVICE_SOURCES := $(sort $(wildcard kernels/*/*.cu kernels/*/*.cuh bench/*.cu be
 # What a tile table was measured with; the reference and the repacking do not change a kernel's time.
 TIMED_SOURCES := $(filter-out kernels/formats/% kernels/cuda/reference.%,$(filter kernels/%,$(DEVICE_SOURCES)))
 CPU_SOURCES := $(sort $(wildcard kernels/cpu/*.[ch]))
+# What every exported pack holds beside its own constants.
+PACK_SOURCES := tuner/pack/tilebook_pack.h tuner/pack/tilebook_pack.c
 SOURCES := $(filter-out tuner/main.c $(if $(CUDA),,kernels/cuda/%.c),$(wildcard kernels/*.c kernels/*/*.c bench/*.c bench/decoder/*.c tuner/*.c plots/*.c))
 OBJECTS := $(SOURCES:%.c=$(OBJ)/%.o) $(OBJ)/bench/cbench.o $(OBJ)/embedded.o
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
@@ -84,7 +86,7 @@ $(OBJ)/%.o: %.cc $(OBJ)/flags | $(DEPS)/libbenchmark.a
 	$(call say,CXX $<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 
 # Device sources travel inside the program; NVRTC compiles them where they run.
-$(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
+$(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) $(PACK_SOURCES) Makefile
 	@mkdir -p $(@D)
 	@{ echo '#include "kernels/embedded.h"'; i=0; \
 	for f in $(DEVICE_SOURCES); do i=$$((i+1)); \
@@ -93,6 +95,8 @@ $(OBJ)/embedded.c: $(DEVICE_SOURCES) $(CPU_SOURCES) Makefile
 	echo 'const struct embedded_source embedded_sources[] = {'; i=0; \
 	for f in $(DEVICE_SOURCES); do i=$$((i+1)); n=$${f#kernels/}; echo "{\"$${n#bench/}\", embedded_$$i},"; done; \
 	echo '{0, 0}};'; \
+	for f in $(PACK_SOURCES); do n=pack_$${f##*.}; \
+	  echo "__asm__(\".section .rodata; .globl $$n; $$n: .incbin \\\"$$f\\\"; .byte 0; .previous\");"; done; \
 	echo "const char kernels_hash_cuda[] = \"$$(cat /dev/null $(TIMED_SOURCES) | sha256sum | cut -c1-8)\";"; \
 	echo "const char kernels_hash_cpu[] = \"$$(cat /dev/null $(CPU_SOURCES) | sha256sum | cut -c1-8)\";"; } > $@
 
@@ -113,7 +117,7 @@ $(PEERS): $(OUT)/tests/peer/%.so: tests/peer/%.c kernels/peer/tilebook_peer.h $(
 	$(call say,CC $<)$(CC) $(PEER_FLAGS) $< -o $@
 
 # In the place of NVIDIA's: loaded first, they are what the program finds by these names.
-$(OUT)/tests/test_clock: | $(FAKES)
+$(OUT)/tests/test_clock $(OUT)/tests/test_pack: | $(FAKES)
 
 $(FAKES): $(OUT)/tests/%: tests/%.c tests/fake/fake.h $(OBJ)/flags
 	@mkdir -p $(@D)

@@ -7,14 +7,20 @@
 #include "tuner/export.h"
 #include "tuner/lint.h"
 #include "tuner/merge.h"
+#include "tuner/pack.h"
 #include "tuner/t4.h"
 
-enum { OPTION_FORMAT = 256, OPTION_OUT, OPTION_DEVICE };
+enum { OPTION_FORMAT = 256, OPTION_OUT, OPTION_EPILOGUE, OPTION_DEVICE };
 
 static const struct argp_option options[] = {
     {"format", OPTION_FORMAT, "F", 0,
-     "export: table (the default), json, csv, or c, a header that looks rows up; or t4: the trials of a store", 0},
+     "export: table (the default), json, csv, c, a header that looks rows up, or pack, a folder of cubins with the C "
+     "file that launches them; or t4: the trials of a store",
+     0},
     {"out", OPTION_OUT, "FILE", 0, "export: write there instead of standard output; merge: the store that all go to",
+     0},
+    {"epilogue", OPTION_EPILOGUE, "E,...", 0,
+     "export --format pack: what its GEMMs do with their sums: none (the default), bias, residual, silu_mul, or all",
      0},
     {"device", OPTION_DEVICE, "D", 0, "lint: the device to check against (default: cuda:0 or cpu, as the table says)",
      0},
@@ -28,19 +34,24 @@ static const char documentation[] =
     "          every lookup of m up to 8192 is tried: m without a row, rows that hide\n"
     "          others or never come up, illegal ones; unknown kernels, slow winners,\n"
     "          other hardware, other kernel sources\n"
-    "  export  as table, json, csv or c; --format t4 takes a store of trials and writes\n"
-    "          the T4 format of auto-tuners, and a sidecar with device and shapes\n"
+    "  export  as table, json, csv or c; --format pack makes the folder --out, with\n"
+    "          all that a C program needs to launch the table's kernels: no GPU is\n"
+    "          needed to make it, no compiler to run it; --format t4 takes a store\n"
+    "          of trials and writes the T4 format of auto-tuners, and a sidecar with\n"
+    "          device and shapes\n"
     "  merge   adds the trials of all stores to the store --out, of two of the same\n"
     "          configuration the later one; tilebook tune --store makes a table of it\n\n"
     "Examples:\n"
     "  tilebook table show results/h100/tiles.txt\n"
     "  tilebook table lint tiles.txt --device cuda:0\n"
     "  tilebook table export tiles.txt --format c --out tiles.h\n"
+    "  tilebook table export tiles.txt --format pack --epilogue all --out pack\n"
     "  tilebook table merge a.sqlite b.sqlite --out trials.sqlite\n";
 
 struct choices {
     const char *action, *file, *format, *out, *device;
-    char **stores; /* to merge, the file among them */
+    unsigned epilogues; /* 1 << EPILOGUE_..; 0: not given */
+    char **stores;      /* to merge, the file among them */
     int store_count;
 };
 
@@ -49,20 +60,35 @@ static bool one_of(const char *text, const char *const *list) {
     return *list;
 }
 
+static unsigned parse_epilogues(char *text, struct argp_state *state) {
+    unsigned set = 0;
+    struct error error;
+    enum epilogue epilogue;
+    if (!strcmp(text, "all")) return (1 << EPILOGUE_COUNT) - 1;
+    for (char *name; (name = strsep(&text, ","));) {
+        if (epilogue_parse(name, &epilogue, &error)) argp_error(state, "--epilogue: %s, all", error.text);
+        set |= 1u << epilogue;
+    }
+    return set;
+}
+
 static void check_choices(struct choices *c, struct argp_state *state) {
     static const char *const actions[] = {"show", "lint", "export", "merge", NULL};
-    static const char *const formats[] = {"table", "json", "csv", "c", "t4", NULL};
+    static const char *const formats[] = {"table", "json", "csv", "c", "pack", "t4", NULL};
     if (!c->action || !c->file) argp_error(state, "give an action (show, lint, export or merge) and a file");
     if (!one_of(c->action, actions))
         argp_error(state, "unknown action '%s'; there are show, lint, export, merge", c->action);
     if (c->format && !one_of(c->format, formats))
-        argp_error(state, "--format: '%s' is not one of table, json, csv, c, t4", c->format);
+        argp_error(state, "--format: '%s' is not one of table, json, csv, c, pack, t4", c->format);
     bool merges = !strcmp(c->action, "merge");
     if ((c->format || (c->out && !merges)) && strcmp(c->action, "export"))
         argp_error(state, "--format and --out belong to export, --out to merge too");
     if (c->store_count && !merges) argp_error(state, "%s takes one file", c->action);
     if (merges && !c->out) argp_error(state, "merge needs --out STORE");
     if (c->format && !strcmp(c->format, "t4") && !c->out) argp_error(state, "--format t4 needs --out FILE.json");
+    bool packs = c->format && !strcmp(c->format, "pack");
+    if (packs && !c->out) argp_error(state, "--format pack needs --out FOLDER");
+    if (c->epilogues && !packs) argp_error(state, "--epilogue belongs to export --format pack");
     if (c->device && strcmp(c->action, "lint")) argp_error(state, "--device belongs to lint");
 }
 
@@ -74,6 +100,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_OUT:
         c->out = text;
+        return 0;
+    case OPTION_EPILOGUE:
+        c->epilogues = parse_epilogues(text, state);
         return 0;
     case OPTION_DEVICE:
         c->device = argument_device(state, text);
@@ -120,6 +149,24 @@ static int export(const struct tile_table *table, const struct choices *c) {
     if (!bad) return 0;
     fprintf(stderr, "tilebook: %s: cannot write: %s\n", name, strerror(cause));
     return 1;
+}
+
+static void print_note(void *context, const char *line) {
+    fprintf(stderr, "%s: %s\n", (const char *)context, line);
+}
+
+static int export_pack(const struct tile_table *table, const struct choices *c) {
+    struct pack pack;
+    struct error error;
+    unsigned epilogues = c->epilogues ? c->epilogues : 1 << EPILOGUE_NONE;
+    if (pack_make(table, epilogues, print_note, (void *)c->file, &pack, &error)) {
+        error_prefix(&error, "%s", c->file);
+        return complain(error.text);
+    }
+    fprintf(stderr, "%s: %d rows, %d cubins\n", c->out, pack.row_count, pack.function_count);
+    int status = pack_write(&pack, c->out, &error);
+    pack_free(&pack);
+    return status ? complain(error.text) : 0;
 }
 
 static void print_finding(void *context, const char *line) {
@@ -194,7 +241,10 @@ int cmd_table(int argc, char **argv) {
         printf("%s; correct it, or make the table anew with `tilebook tune`\n", message);
         return 1;
     }
-    int status = strcmp(choices.action, "lint") ? export(&table, &choices) : lint(&table, &choices);
+    bool packs = choices.format && !strcmp(choices.format, "pack");
+    int status = !strcmp(choices.action, "lint") ? lint(&table, &choices)
+                 : packs                         ? export_pack(&table, &choices)
+                                                 : export(&table, &choices);
     tiles_free(&table);
     return status;
 }

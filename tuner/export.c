@@ -62,8 +62,7 @@ void export_csv(const struct tile_table *table, FILE *stream) {
     }
 }
 
-/* A C string literal: octal escapes for what could end it, start a trigraph or leave ASCII. */
-static void c_string(FILE *stream, const char *text) {
+void export_c_string(FILE *stream, const char *text) {
     fputc('"', stream);
     for (const unsigned char *c = (const unsigned char *)text; *c; c++)
         fprintf(stream, *c < 32 || *c > 126 || strchr("\"\\?", *c) ? "\\%03o" : "%c", *c);
@@ -72,7 +71,7 @@ static void c_string(FILE *stream, const char *text) {
 
 static void c_macro(FILE *stream, const char *name, const char *text) {
     fprintf(stream, "#define TILEBOOK_TABLE_%s ", name);
-    c_string(stream, text);
+    export_c_string(stream, text);
     fputc('\n', stream);
 }
 
@@ -104,11 +103,11 @@ static const char c_find[] =
 
 static void c_row(FILE *stream, const struct tile_row *row) {
     fputs("        {", stream);
-    c_string(stream, row->op);
+    export_c_string(stream, row->op);
     fprintf(stream, ", %ld, %ld, %ld, %ld, %ld, ", row->k, row->n, row->group, row->m_low, row->m_high);
-    c_string(stream, row->kernel);
+    export_c_string(stream, row->kernel);
     fputs(", ", stream);
-    c_string(stream, row->configuration);
+    export_c_string(stream, row->configuration);
     fprintf(stream, ", %.2f, %.1f, %d, %.2f},\n", row->us, row->gbs, row->tie, row->default_us);
 }
 

@@ -14,5 +14,7 @@ void export_csv(const struct tile_table *table, FILE *stream);
 /* A self-contained C11 header: macros that name the device, struct tilebook_row, and
  * tilebook_find(op, k, n, group, m), which gives the row that tiles_find gives. */
 void export_c(const struct tile_table *table, FILE *stream);
+/* A C string literal: octal escapes for what could end it, start a trigraph or leave ASCII. */
+void export_c_string(FILE *stream, const char *text);
 
 #endif

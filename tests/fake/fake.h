@@ -44,4 +44,32 @@ struct fake_process {
     unsigned gpu_instance, compute_instance;
 };
 
+#ifdef CUDA_VERSION /* <cuda.h> was included before */
+struct fake_function {
+    char file[128], entry[64];
+    int shared_bytes;
+};
+
+/* In the place of a CUtensorMap. */
+struct fake_map {
+    int type, swizzle, promotion;
+    const void *memory;
+    cuuint64_t sides[2], row_bytes;
+    cuuint32_t box[2];
+};
+
+struct fake_cuda {
+    const char *name;
+    int major, minor, multiprocessors;
+    bool no_context;
+    int modules; /* loaded now */
+    int launches;
+    /* Of the last one: */
+    CUlaunchConfig config;
+    int cluster, overlaps;
+    const struct fake_function *function;
+    unsigned char parameters[640];
+};
+#endif
+
 #endif
