@@ -150,17 +150,24 @@ __device__ __forceinline__ void load_columns(struct columns &columns, const stru
     if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4));
 }
 
-/* Adds one stage to the sums. While the products of a step of 16 run, the weights of the next are decoded. */
-__device__ __forceinline__ void add_stage(struct sums &sums, struct columns &columns, const struct place &p, unsigned x,
-                                          unsigned weights) {
+/* The weights of two steps of 16: those that products read, and those that are decoded. */
+struct weights {
+    unsigned at[2][4][4];
+};
+
+/* Adds one stage to the sums. While the products of a step of 16 run, the weights of the next are decoded; those of the
+ * last step go on when this returns. The stage `before` is free once the first step's are under way; 0: there is none.
+ */
+__device__ __forceinline__ void add_stage(struct sums &sums, struct weights &weights, struct columns &columns,
+                                          const struct place &p, int stage, unsigned before) {
     constexpr int STEPS = TILE_K / 16;
-    const unsigned codes = weights + (p.warp * 32 + p.lane) * 16;
-    unsigned a[2][4][4];
+    const unsigned x = p.x + stage * X_BYTES, from = p.weights + stage * WEIGHT_BYTES;
+    const unsigned codes = from + (p.warp * 32 + p.lane) * 16;
     uint4 words = load_shared4(codes);
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-        unsigned(&now)[4][4] = a[step % 2];
-        if (GROUP && step * 16 % GROUP_ROWS == 0) load_columns(columns, p, weights, step * 16 / GROUP_ROWS);
+        unsigned(&now)[4][4] = weights.at[step % 2];
+        if (GROUP && step * 16 % GROUP_ROWS == 0) load_columns(columns, p, from, step * 16 / GROUP_ROWS);
         const unsigned own[4] = {words.x, words.y, words.z, words.w};
         if (step + 1 < STEPS) words = load_shared4(codes + (step + 1) * WARPS * 512);
 #pragma unroll
@@ -171,8 +178,8 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct columns &col
         for (int j = 0; j < 4; j++) multiply_group(sums.at[j], now[j], b);
         multiply_group_commit();
         multiply_group_wait<1>();
+        if (step == 0 && before && p.lane == 0) phase_arrive(before);
     }
-    multiply_group_wait<0>();
 }
 
 /* Multiplies the sums by the scales of one group for all of K. */
@@ -198,13 +205,16 @@ __device__ __forceinline__ void start_columns(struct columns &columns, const str
 /* The sums of this group's part of k. */
 __device__ __forceinline__ void add_part(struct sums &sums, const struct place &p, const struct arguments &a) {
     struct columns columns;
+    struct weights weights;
+    unsigned before = 0;
     start_columns(columns, p, a.operands.zeros, a.n);
     for (int i = 0, stage = 0, parity = 0; i < p.k_stages; i++) {
         phase_wait(p.there + stage * 8, parity);
-        add_stage(sums, columns, p, p.x + stage * X_BYTES, p.weights + stage * WEIGHT_BYTES);
-        if (p.lane == 0) phase_arrive(p.vacated + stage * 8);
+        add_stage(sums, weights, columns, p, stage, before);
+        before = p.vacated + stage * 8;
         if (++stage == STAGES) stage = 0, parity ^= 1;
     }
+    multiply_group_wait<0>();
 #pragma unroll
     for (int j = 0; j < 4; j++) hold(sums.at[j]);
 }
