@@ -9,6 +9,8 @@
 
 /* As persistent.cuh has them: a stage's two barriers, and what the last part says. */
 enum { BARRIER_BYTES = 16, LAST_BYTES = 16, GROUP_THREADS = 128, REQUEST_THREADS = 128, SWIZZLE_BYTES = 1024 };
+/* Of a cluster: in parts of 16 or 18 SMs larger ones leave some idle, and a launch counts on all. */
+enum { MOST_BLOCKS = 2 };
 /* By the warpgroups: sums that a thread has registers for, and registers at the start, before they are redistributed.
  */
 static const int most_sums[] = {0, 192, 192, 96}, launch_registers[] = {0, 255, 168, 128};
@@ -69,6 +71,9 @@ int persistent_legal(const struct device *device, const struct problem *p, const
         return error_set(why, "wgmma needs compute capability 9.0 and no other; %s has %d.%d", device->name,
                          device->compute_capability / 10, device->compute_capability % 10);
     if (p->k % PERSISTENT_TILE_K) return error_set(why, "K=%d is not a multiple of %d", p->k, PERSISTENT_TILE_K);
+    if (cluster(b) > MOST_BLOCKS)
+        return error_set(why, "clusters of %d: those of more than %d do not fill all parts of the chip", cluster(b),
+                         MOST_BLOCKS);
     if (b->split_k > p->k / PERSISTENT_TILE_K)
         return error_set(why, "split_k=%d leaves parts without work: K=%d is %d times %d", b->split_k, p->k,
                          p->k / PERSISTENT_TILE_K, PERSISTENT_TILE_K);
@@ -97,12 +102,14 @@ void persistent_launch(const struct device *device, const struct problem *p, con
 /* --- the estimate: memory, L2 and the matrix unit of the busiest SM overlap; some things are paid once --- */
 
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 2.1;
-/* A tile's end, and the sums of a part there and back. */
-static const double tile_us = 1.7, part_us = 3.2;
-/* A request takes about this long to come back from memory; an SM draws at most this multiple of its part of its rate;
- * L2 delivers about this multiple of it. */
-static const double latency_us = 0.8, sm_share = 4, cache_ratio = 4;
+static const double fixed_us = 4.4;
+/* A tile's end, and a part's beside moving its sums, at so many bytes a microsecond. */
+static const double tile_us = 0.9, part_us = 4.9, sums_rate = 1.5e5;
+/* A stage's requests take at least this long to come back, and others of its block are then under way. */
+static const double request_us = 1.05;
+/* One takes about this long to come back from memory; an SM draws at most this multiple of its part of its rate;
+ * L2 delivers about this multiple of it, and of the rate on paper this share is reached. */
+static const double latency_us = 0.76, sm_share = 3.9, cache_ratio = 3.5, memory_share = 0.98;
 
 /* Items of the SM with the most, in units of whole tiles. */
 static double rounds(const struct schedule *s, const struct persistent_block *b) {
@@ -110,12 +117,19 @@ static double rounds(const struct schedule *s, const struct persistent_block *b)
            (double)estimate_blocks(s->split * b->split_k, s->clusters) / b->split_k;
 }
 
+/* What parts cost the SM with the most: leaving their sums, and for one of each tile reading those of all. */
+static double parts_us(const struct schedule *s, const struct persistent_block *b) {
+    double sums_us = b->tile_m * b->tile_n * sizeof(float) / sums_rate;
+    if (b->split_k == 1 || !s->split) return 0;
+    return (double)estimate_blocks(s->split * b->split_k, s->clusters) * (part_us + sums_us) + b->split_k * sums_us;
+}
+
 static double work_us(const struct device *device, const struct problem *p, const struct schedule *s,
                       const struct persistent_block *b) {
     double rate = device->matrix_tflops * 1e6 / device->multiprocessors * b->rate;
-    double stage = 2.0 * b->tile_m * b->tile_n * PERSISTENT_TILE_K / rate + b->stage_us;
-    double parts = s->split && b->split_k > 1 ? part_us * b->split_k : 0;
-    return rounds(s, b) * (p->k / PERSISTENT_TILE_K * stage + tile_us) + parts;
+    double products = 2.0 * b->tile_m * b->tile_n * PERSISTENT_TILE_K / rate + b->stage_us;
+    double stage = fmax(products, request_us / (b->stages - 1));
+    return rounds(s, b) * (p->k / PERSISTENT_TILE_K * stage + tile_us) + parts_us(s, b);
 }
 
 /* What L2 delivers: to a cluster what its blocks share once. */
@@ -127,7 +141,7 @@ static double cache_bytes(const struct problem *p, const struct schedule *s, con
 
 double persistent_estimate(const struct device *device, const struct problem *p, const struct persistent_block *b) {
     const struct schedule s = schedule_of(device, p, b);
-    const struct estimate_memory memory = {.bytes = problem_bytes(p),
+    const struct estimate_memory memory = {.bytes = problem_bytes(p) / memory_share,
                                            .blocks = (double)((s.whole + s.split * b->split_k) * cluster(b)),
                                            .slots = (double)(s.clusters * cluster(b)),
                                            .under_way = (b->stages - 1) * (double)box_bytes(b),

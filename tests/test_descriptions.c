@@ -74,6 +74,8 @@ static void refuses_with_the_rule(void **state) {
          "shared memory", 1, 64, 640},
         {fp16_many, "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=1 cluster_n=1 split_k=8 order=1",
          "split_k=8 leaves parts", 1, 64, 448},
+        {fp16_many, "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=2 cluster_n=2 split_k=1 order=1", "clusters of 4",
+         1, 64, 640},
         {many, "tile_m=64 tile_n=192 warpgroups=2 stages=3 cluster_n=1 split_k=1 order=1",
          "tile_n=192 is not a multiple of 128", 1, 64, 640},
         {awq, "tile_k=64 tile_n=64 threads=128", "work for 64 threads", 1, 64, 640},

@@ -43,16 +43,22 @@ __device__ __forceinline__ void load_halves(const unsigned short *from, float (&
     for (int i = 0; i < COUNT; i++) values[i] = half_to_float(word.at[i]);
 }
 
-/* What is added to row m of y at these columns, n columns in all; nothing is read where nothing is added. */
+/* What is added to row m of y at COUNT neighbouring columns, of n in all; nothing is read where nothing is added. */
+template <int COUNT>
+__device__ __forceinline__ void load_addends(const struct operands &operands, int m, int n, int c,
+                                             float (&addends)[COUNT]) {
+    if (!HAS_ADDEND) return;
+    const unsigned short *from = (const unsigned short *)operands.addend + c;
+    if (EPILOGUE == EPILOGUE_RESIDUAL) from += (size_t)m * n;
+    load_halves<COUNT>(from, addends);
+}
+
+/* The same at pairs of columns. */
 template <int COUNT>
 __device__ __forceinline__ struct pairs<COUNT> load_addend(const struct operands &operands, int m, int n, int c) {
     struct pairs<COUNT> addend = {};
-    if (HAS_ADDEND) {
-        const unsigned short *from = (const unsigned short *)operands.addend + c;
-        if (EPILOGUE == EPILOGUE_RESIDUAL) from += (size_t)m * n;
-        load_halves<COUNT>(from, addend.first);
-        load_halves<COUNT>(from + 8, addend.second);
-    }
+    load_addends<COUNT>(operands, m, n, c, addend.first);
+    load_addends<COUNT>(operands, m, n, c + 8, addend.second);
     return addend;
 }
 

@@ -125,39 +125,65 @@ __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place
 
 /* --- sums on their way out --- */
 
-/* Two neighbouring columns of a token, and those eight further, from the sums of 8 tokens. A thread has two tokens of
- * a column; its neighbour in n, lane ^ 4, has the same: the lane with the even column takes the first. */
-__device__ __forceinline__ struct pairs<2> pair_columns(const float *sums) {
+/* A thread has two tokens of a column and of that eight further, four sums; its neighbour in n, lane ^ 4, has the same of
+ * the next columns. They share: with silu_mul the lane with the even column takes the first token, both columns and those
+ * eight further; else it takes both tokens of the first two columns, the other one those of the columns eight further,
+ * so that the two write next to each other. */
+__device__ __forceinline__ struct pairs<2> pair_columns(const float *s) {
     const bool odd = threadIdx.x / 4 % 2;
-    const float first = other_lane(odd ? sums[0] : sums[1], 4), second = other_lane(odd ? sums[2] : sums[3], 4);
-    if (odd) return {{first, sums[1]}, {second, sums[3]}};
-    return {{sums[0], first}, {sums[2], second}};
+    if (COLUMNS_OF_Y == 2) {
+        const float first = other_lane(odd ? s[0] : s[1], 4), second = other_lane(odd ? s[2] : s[3], 4);
+        if (odd) return {{first, s[1]}, {second, s[3]}};
+        return {{s[0], first}, {s[2], second}};
+    }
+    const float first = other_lane(odd ? s[0] : s[2], 4), second = other_lane(odd ? s[1] : s[3], 4);
+    if (odd) return {{first, s[2]}, {second, s[3]}};
+    return {{s[0], first}, {s[1], second}};
 }
 
-/* Writes what becomes of the sums: a warp 16 columns of W, 32 tokens at a time. Of those four times 8 a lane has a
- * token each, with one of four pairs of columns; by turning that it gets all 8 columns of one token. */
+/* Where a thread's pairs of 8 tokens belong: rows of y and columns of W, from the first of each. */
+struct output {
+    int row[2], column; /* the first pair's row, and the second's */
+};
+
+__device__ __forceinline__ struct output find_output(const struct place &p) {
+    const int token = p.lane % 4 * 2, odd = p.lane / 4 % 2;
+    if (COLUMNS_OF_Y == 2) return {{token + odd, token + odd}, 0};
+    return {{token, token + 1}, odd * 8};
+}
+
+/* What becomes of the sums of 8 tokens, two words. */
+__device__ __forceinline__ void finish_tokens(const float *sums, const struct arguments &a, const struct output &to,
+                                              int m0, int c, int pair, unsigned &first, unsigned &second) {
+    const struct pairs<2> sum = pair_columns(sums);
+    struct pairs<2> addend = {};
+    const int column = c + to.column + pair * 2;
+    if (m0 + to.row[0] < a.m && c < a.n) load_addends<2>(a.operands, m0 + to.row[0], a.n, column, addend.first);
+    if (m0 + to.row[1] < a.m && c < a.n) load_addends<2>(a.operands, m0 + to.row[1], a.n, column, addend.second);
+    finish_pairs(sum, addend, first, second);
+}
+
+/* Writes what becomes of the sums: a warp 16 columns of W, 32 tokens at a time. Of those four times 8 a lane has the
+ * same tokens, with one of four pairs of columns; by turning that it gets all 8 columns of one of the four. */
 __device__ __forceinline__ void store_tile(const struct sums &sums, const struct place &p, const struct item &item,
                                            const struct arguments &a) {
-    const int pair = p.lane / 8, token = p.lane % 4 * 2 + p.lane / 4 % 2;
+    const int pair = p.lane / 8;
+    const struct output to = find_output(p);
 #pragma unroll
     for (int panel = 0; panel < PANELS; panel++)
 #pragma unroll
         for (int i = 0; i < TILE_M / 32; i++) {
-            const int m0 = item.m0 + i * 32 + token, c = item.n0 + (p.block + panel) * 64 + p.warp * 16;
-            unsigned first[4], second[4];
+            const int m0 = item.m0 + i * 32, c = item.n0 + (p.block + panel) * 64 + p.warp * 16;
+            unsigned words[2][4];
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int m = m0 + j * 8;
-                struct pairs<2> sum = pair_columns(sums.at[panel] + (i * 4 + j) * 4), addend = {};
-                if (m < a.m && c < a.n) addend = load_addend<2>(a.operands, m, a.n, c + pair * 2);
-                finish_pairs(sum, addend, first[j], second[j]);
+            for (int j = 0; j < 4; j++)
+                finish_tokens(sums.at[panel] + (i * 4 + j) * 4, a, to, m0 + j * 8, c, pair, words[0][j], words[1][j]);
+#pragma unroll
+            for (int t = 0; t < 2 / COLUMNS_OF_Y; t++) {
+                const int m = m0 + pair * 8 + to.row[t];
+                turn_words<8>(words[t]);
+                if (m < a.m && c < a.n) store_row(a.operands, m, a.n, c + to.column, words[t]);
             }
-            turn_words<8>(first);
-            if (COLUMNS_OF_Y == 1) turn_words<8>(second);
-            const int m = m0 + pair * 8;
-            if (m >= a.m || c >= a.n) continue;
-            store_row(a.operands, m, a.n, c, first);
-            if (COLUMNS_OF_Y == 1) store_row(a.operands, m, a.n, c + 8, second);
         }
 }
 

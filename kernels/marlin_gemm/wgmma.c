@@ -115,25 +115,25 @@ static void launch(const struct device *device, const struct problem *p, const s
 /* --- the estimate: memory, L2, requests under way and the busiest SM's work overlap; some things are paid once --- */
 
 /* A request takes about this long to come back from memory. */
-static const double latency_us = 0.44;
+static const double latency_us = 0.56;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 2.4;
+static const double fixed_us = 2.0;
 /* Two times across the cluster. */
 static const double cluster_us = 1.3;
 /* Requesting 16 rows of a tile's weights and bringing them into registers takes a warp this long. */
-static const double decode_us = 0.047;
+static const double decode_us = 0.038;
 /* Of a step's work this much is hidden where many warpgroups take turns, half of it with two. */
-static const double hidden = 0.31;
+static const double hidden = 0.2;
 /* A stage's wait, barrier and request; half of it is covered by a second warpgroup. */
-static const double turn_us = 0.115;
+static const double turn_us = 0.14;
 /* An SM draws at most this multiple of its part of the memory's rate. */
 static const double sm_share = 4;
 /* L2 delivers about this multiple of memory. */
-static const double cache_ratio = 1.95;
+static const double cache_ratio = 1.6;
 /* Bytes a microsecond that an SM exchanges with itself, and with others. */
-static const double own_rate = 3.1e5, cluster_rate = 3.3e4;
+static const double own_rate = 1.3e5, cluster_rate = 3.3e4;
 /* Until the next block of an SM has filled its pipeline. */
-static const double restart_us = 2.1;
+static const double restart_us = 1.6;
 /* SMs that a cluster can be placed on; some parts of the chip have more, none less. */
 enum { PART_SMS = 16 };
 
