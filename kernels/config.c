@@ -109,10 +109,10 @@ int config_default(const struct device *device, const struct kernel *kernel, con
                    struct config *config, struct error *error) {
     double least = 0;
     bool found = false;
-    struct error why = {""};
-    for (long i = 0; i < config_space(kernel); i++) {
+    const long space = config_space(kernel);
+    for (long i = 0; i < space; i++) {
         struct config candidate = config_at(kernel, i);
-        if (config_legal(device, kernel, problem, &candidate, &why)) continue;
+        if (config_legal(device, kernel, problem, &candidate, NULL)) continue;
         double estimate = kernel->estimate(device, problem, &candidate);
         if (found && estimate >= least) continue;
         least = estimate;
@@ -121,6 +121,9 @@ int config_default(const struct device *device, const struct kernel *kernel, con
     }
     if (found) return 0;
     char text[128];
+    struct error why = {""};
+    const struct config last = config_at(kernel, space - 1);
+    config_legal(device, kernel, problem, &last, &why);
     return error_set(error, "%s/%s has no legal configuration for %s: %s", op_name(kernel->op), kernel->name,
                      problem_text(problem, text), why.text);
 }

@@ -41,16 +41,51 @@ void plans_destroy(struct plans *plans) {
     free(plans);
 }
 
+/* Of many rows the built-in default is that for a few more, four numbers between two powers of two: prompts of all
+ * lengths would else have configurations, and compilations, of their own. */
+static struct problem rounded(struct problem problem) {
+    int step = 1;
+    if (problem.m <= 16) return problem;
+    while (step * 8 < problem.m) step *= 2;
+    problem.m = (problem.m + step - 1) / step * step;
+    return problem;
+}
+
+static int choose_default(const struct plans *plans, const struct problem *problem, struct choice *choice,
+                          struct error *error) {
+    const struct problem more = rounded(*problem);
+    for (int i = 0; i < plans->count; i++) {
+        const struct entry *other = &plans->entries[i];
+        const struct problem others = rounded(other->problem);
+        if (other->choice.how < CHOICE_NO_ROW || !problem_equal(&others, &more)) continue;
+        if (config_legal(plans->device, other->choice.kernel, problem, &other->choice.config, NULL)) continue;
+        choice->kernel = other->choice.kernel;
+        choice->config = other->choice.config;
+        return 0;
+    }
+    if (!choice_default(plans->device, kernel_list(), &more, choice, error) &&
+        !config_legal(plans->device, choice->kernel, problem, &choice->config, NULL))
+        return 0;
+    return choice_default(plans->device, kernel_list(), problem, choice, error);
+}
+
+static int choose(const struct plans *plans, const struct problem *problem, struct choice *choice,
+                  struct error *error) {
+    *choice = (struct choice){.how = CHOICE_NO_TABLE};
+    if (plans->table) choice_look_up(plans->device, kernel_list(), plans->table, problem, choice);
+    return choice->kernel ? 0 : choose_default(plans, problem, choice, error);
+}
+
 /* A row whose kernel does not compile is as good as none. */
 static int create_plan(struct plans *plans, struct entry *entry, struct error *error) {
     const struct problem *p = &entry->problem;
     struct choice *choice = &entry->choice;
-    if (choice_make(plans->device, kernel_list(), plans->table, p, choice, error)) return -1;
+    if (choose(plans, p, choice, error)) return -1;
     if (!plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error)) return 0;
     if (choice->how != CHOICE_ROW && choice->how != CHOICE_ABOVE) return -1;
     choice->how = CHOICE_REFUSED;
     snprintf(choice->why, sizeof choice->why, "%.200s", error->text);
-    if (choice_default(plans->device, kernel_list(), p, choice, error)) return -1;
+    if (choose_default(plans, p, choice, error)) return -1;
     return plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error);
 }
 
