@@ -157,7 +157,8 @@ static int read_source(const char *directory, enum source source, struct inputs 
     if (source == SOURCE_STATES) return states_read(path, &inputs->states, error);
     if (source == SOURCE_PROFILE) return results_read_profiles(path, &inputs->profiles, error);
     if (results_read_report(path, &inputs->report, error)) return -1;
-    return exists(directory, "peers.csv", path) ? results_read_peers(path, &inputs->report, error) : 0;
+    if (exists(directory, "peers.csv", path) && results_read_peers(path, &inputs->report, error)) return -1;
+    return exists(directory, "peers-elsewhere.csv", path) ? results_read_peers(path, &inputs->report, error) : 0;
 }
 
 static int read_inputs(const char *directory, struct inputs *inputs, struct error *error) {

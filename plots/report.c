@@ -84,7 +84,7 @@ static const char *const peer_columns[] = {"kernel", "k", "n", "m", "us"};
 
 static int read_peer(void *data, char *const fields[], struct error *error) {
     struct results_report *report = data;
-    struct results_peer peer = {.us = 0};
+    struct results_peer peer = {.file = report->peer_files};
     if (csv_text(fields[0], "kernel", peer.kernel, sizeof peer.kernel, error) ||
         csv_whole(fields[1], "k", &peer.k, error) || csv_whole(fields[2], "n", &peer.n, error) ||
         csv_whole(fields[3], "m", &peer.m, error) || csv_positive(fields[4], "us", false, &peer.us, error))
@@ -98,7 +98,9 @@ static int read_peer(void *data, char *const fields[], struct error *error) {
 }
 
 int results_read_peers(const char *path, struct results_report *report, struct error *error) {
-    return csv_read(path, peer_columns, sizeof peer_columns / sizeof *peer_columns, read_peer, report, error);
+    int status = csv_read(path, peer_columns, sizeof peer_columns / sizeof *peer_columns, read_peer, report, error);
+    report->peer_files++;
+    return status;
 }
 
 void results_free_report(struct results_report *report) {

@@ -83,10 +83,13 @@ static bool is_peer(const struct results_peer *peer) {
     return strcmp(peer->kernel, "cublas") && strcmp(peer->kernel, "awq_dequant");
 }
 
-static double peer_us(const struct results_report *report, const char *kernel, int k, int n, int m) {
+/* cuBLAS in the run of a peer's row, on the same problem; 0: it is not there. */
+static double peer_cublas_us(const struct results_report *report, const struct results_peer *row) {
     for (int i = 0; i < report->peer_count; i++) {
         const struct results_peer *peer = &report->peers[i];
-        if (peer->k == k && peer->n == n && peer->m == m && !strcmp(peer->kernel, kernel)) return peer->us;
+        if (peer->file == row->file && peer->k == row->k && peer->n == row->n && peer->m == row->m &&
+            !strcmp(peer->kernel, "cublas"))
+            return peer->us;
     }
     return 0;
 }
@@ -98,7 +101,7 @@ static void put_peer(FILE *file, const struct results_report *report, const stru
     for (int i = 0; i < report->peer_count; i++) {
         const struct results_peer *peer = &report->peers[i];
         if (peer->k != layer->k || peer->n != layer->n || strcmp(peer->kernel, kernel)) continue;
-        double cublas = peer_us(report, "cublas", peer->k, peer->n, peer->m);
+        double cublas = peer_cublas_us(report, peer);
         if (!(cublas > 0)) continue;
         data_band(file, peer->m, cublas / peer->us, cublas / peer->us, cublas / peer->us);
         rows++;

@@ -72,6 +72,7 @@ struct results_peer {
     char kernel[40];
     int k, n, m;
     double us;
+    int file; /* of those that were read: a run of its own */
 };
 
 /* Of the file's first regime, the first int4 group size, and without an epilogue: what one figure can compare. */
@@ -83,12 +84,12 @@ struct results_report {
     struct results_layer *layers; /* in the file's order */
     int layer_count;
     struct results_peer *peers; /* by m, then in the file's order */
-    int peer_count;
+    int peer_count, peer_files;
 };
 
 /* The CSV of `tilebook sweep --report`. */
 int results_read_report(const char *path, struct results_report *report, struct error *error);
-/* kernel,layer,k,n,m,us, measured elsewhere; "cublas" is what the others are compared with. Adds to a report. */
+/* kernel,layer,k,n,m,us of another run; its "cublas" is what its others are compared with. Adds to a report. */
 int results_read_peers(const char *path, struct results_report *report, struct error *error);
 void results_free_report(struct results_report *report);
 

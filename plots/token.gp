@@ -17,5 +17,8 @@ set yrange [0:highest * 1.08]
 set ylabel "microseconds"
 set grid noxtics
 set xtics nomirror
-plot for [i = 3:last_column] file(1) using i:xtic(1) linecolor rgb shade[i == last_column ? 17 : i - 2] title columnheader(i), \
+set lmargin at screen 130.0 / width
+# "awq, batch 1 at 512": the method above, the rest below.
+two_lines(text) = sprintf("%s\n%s", word(text, 1), substr(text, strlen(word(text, 1)) + 2, strlen(text)))
+plot for [i = 3:last_column] file(1) using i:xtic(two_lines(strcol(1))) linecolor rgb shade[i == last_column ? 17 : i - 2] title columnheader(i), \
     file(1) using 0:2:(sprintf("%.0f", column(2))) skip 1 with labels offset 0, 0.7 notitle

@@ -95,7 +95,7 @@ static void test_all(void **state) {
     assert_true(read_file(directory, "roofline", ".svg", text, sizeof text) > 0);
     assert_says(text, "12.5 GB/s|0.08 TFLOP/s|FLOP/byte");
     assert_true(read_file(directory, "peers", ".svg", text, sizeof text) > 0);
-    assert_says(text, "cold stream cupti, group 128; broken lines: peers|other_int4|int4, zero points|read floor");
+    assert_says(text, "cold stream cupti, group 128; broken lines: peers|slow_int4|other_int4|int4, zero points|read floor");
     assert_null(strstr(text, "awq_dequant"));
     assert_true(read_file(directory, "token", ".svg", text, sizeof text) > 0);
     assert_says(text, "Test CPU, clock cupti|awq, batch 1 at 512|none, batch 8 at 512|>100<|>60<|lm_head|gaps");
@@ -283,6 +283,7 @@ static int draw(void **state) {
     assert_int_equal(results_read_trials(FIXTURE "/trials.csv", &drawn.trials, &error), 0);
     assert_int_equal(results_read_report(FIXTURE "/report.csv", &drawn.report, &error), 0);
     assert_int_equal(results_read_peers(FIXTURE "/peers.csv", &drawn.report, &error), 0);
+    assert_int_equal(results_read_peers(FIXTURE "/peers-elsewhere.csv", &drawn.report, &error), 0);
     assert_int_equal(samples_read(FIXTURE "/sweep.json.samples", &drawn.samples, &error), 0);
     assert_int_equal(states_read(FIXTURE "/sweep.json.states", &drawn.states, &error), 0);
     assert_int_equal(results_read_profiles(FIXTURE "/profile.jsonl", &drawn.profiles, &error), 0);
@@ -323,7 +324,7 @@ static void test_what_is_read(void **state) {
     /* Without those of the other regime, epilogue and group. */
     assert_int_equal(drawn.report.count, 9);
     assert_int_equal(drawn.report.layer_count, 2);
-    assert_int_equal(drawn.report.peer_count, 6);
+    assert_int_equal(drawn.report.peer_count, 8);
     assert_int_equal(drawn.profiles.op_count, 3);
 }
 
@@ -360,7 +361,8 @@ static void test_numbers_of_reports(void **state) {
                               "\n\n\"qkv: K = 256, N = 512\" \"int4, zero points\" \n1 3 2.95082 3.05085\n16 2.5 "
                               "2.46914 2.53165\n128 1.5 1.49254 1.50754\n"
                               "\n\n\"qkv: K = 256, N = 512\" \"int4, symmetric\" \n1 3 2.95082 3.10345\n"
-                              "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3 3 3\n16 2 2 2\n"); /* 21/7, 24/12 */
+                              "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3 3 3\n16 2 2 2\n" /* 21/7, 24/12 */
+                              "\n\n\"qkv: K = 256, N = 512\" \"slow_int4\" \n1 0.5 0.5 0.5\n"); /* 30/60 */
     read_file(drawn.directory, "floor-1.dat", "", text, sizeof text);
     assert_says(text,
                 "\"bound for int4\" \n1 1.2\n|\n64 1.8\n|\"int4, zero points\" \n1 1.2 1.18 1.22\n16 1.6 1.58 1.62\n\n|"
