@@ -34,11 +34,10 @@ static int check_value(const struct kernel *kernel, int index, long value, struc
     const struct parameter *p = &kernel->parameters[index];
     char accepted[128] = "";
     size_t used = 0;
-    for (int i = 0; i < p->count; i++) {
+    for (int i = 0; i < p->count; i++)
         if (p->values[i] == value) return 0;
-        if (used < sizeof accepted)
-            used += (size_t)snprintf(accepted + used, sizeof accepted - used, "%s%d", i ? ", " : "", p->values[i]);
-    }
+    for (int i = 0; i < p->count && used < sizeof accepted; i++)
+        used += (size_t)snprintf(accepted + used, sizeof accepted - used, "%s%d", i ? ", " : "", p->values[i]);
     return error_set(error, "%s/%s: %s=%ld is not one of %s", op_name(kernel->op), kernel->name, p->name, value,
                      accepted);
 }

@@ -20,7 +20,7 @@
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/nvrtc.h"
 #include "kernels/embedded.h"
-#include "tuner/ahead.h"
+#include "kernels/ahead.h"
 
 static char folder[] = "/tmp/tilebook-nvrtc-XXXXXX";
 

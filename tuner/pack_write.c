@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tuner/ahead.h"
+#include "kernels/ahead.h"
 #include "tuner/export.h"
 #include "tuner/pack.h"
 #ifdef TILEBOOK_CUDA

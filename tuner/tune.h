@@ -9,7 +9,7 @@
 #include "bench/shapes.h"
 #include "kernels/tiles.h"
 #include "bench/progress.h"
-#include "tuner/ahead.h"
+#include "kernels/ahead.h"
 #include "tuner/starts.h"
 #include "tuner/supervisor.h"
 

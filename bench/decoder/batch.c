@@ -182,15 +182,23 @@ static int run(struct batch *batch) {
 
 /* --- around them --- */
 
+/* model_expect or model_prepare of every prompt. */
+static int each_prompt(struct batch *batch, int (*get)(struct model *model, int count, struct error *error)) {
+    for (int i = 0; i < batch->requests->count && !*batch->options->interrupted; i++) {
+        const struct request *r = &batch->requests->list[i];
+        if (!r->stop && r->prompt_count > 1 && get(batch->model, r->prompt_count - 1, batch->error)) return -1;
+    }
+    return 0;
+}
+
 /* Ahead of the clock; again where a later number of rows has moved the kernels' workspace. */
 static int prepare(struct batch *batch) {
-    const struct requests *requests = batch->requests;
-    int open = requests_open(requests), most = open < batch->options->sequences ? open : batch->options->sequences;
-    for (int i = 0; i < requests->count && !*batch->options->interrupted; i++) {
-        const struct request *r = &requests->list[i];
-        if (!r->stop && r->prompt_count > 1 && model_prepare(batch->model, r->prompt_count - 1, batch->error))
-            return -1;
-    }
+    int open = requests_open(batch->requests);
+    int most = open < batch->options->sequences ? open : batch->options->sequences;
+    if (each_prompt(batch, model_expect)) return -1;
+    for (int i = 0; i < most && !*batch->options->interrupted; i++)
+        if (model_expect_steps(batch->model, i + 1, batch->error)) return -1;
+    if (each_prompt(batch, model_prepare)) return -1;
     for (int i = 0; i < 2 * most && !*batch->options->interrupted; i++)
         if (model_prepare_steps(batch->model, i % most + 1, batch->error)) return -1;
     return 0;

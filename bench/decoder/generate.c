@@ -184,7 +184,9 @@ static int prepare(struct run *run) {
                          run->options->batch);
     if (allocate(run)) return -1;
     for (int i = 0; i < run->prompt_count; i++) sampler_see(run->sampler, run->prompt[i]);
-    if (model_prepare(run->model, run->prompt_count, run->error) ||
+    if (model_expect(run->model, run->prompt_count, run->error) ||
+        model_expect_steps(run->model, run->options->batch, run->error) ||
+        model_prepare(run->model, run->prompt_count, run->error) ||
         model_prepare_steps(run->model, run->options->batch, run->error))
         return -1;
     return run->options->bench ? warm_up(run) : 0;

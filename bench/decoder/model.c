@@ -536,30 +536,46 @@ int model_take(struct model *model, int *ids, double *seconds, struct error *err
 
 /* --- preparing --- */
 
-static int prepare_linear(struct model *model, const struct linear *linear, int m, struct error *error) {
+/* plans_expect or plans_prepare. */
+typedef int plans_get(struct plans *plans, const struct problem *problem, struct error *error);
+
+static int get_linear(struct model *model, const struct linear *linear, int m, plans_get *get, struct error *error) {
     struct problem problem = linear_problem(linear, m), dense = dense_problem(linear, m);
-    if (plans_prepare(model->plans, &problem, error)) return -1;
-    return linear->op == OP_AWQ_DEQUANT ? plans_prepare(model->plans, &dense, error) : 0;
+    if (get(model->plans, &problem, error)) return -1;
+    return linear->op == OP_AWQ_DEQUANT ? get(model->plans, &dense, error) : 0;
 }
 
-static int prepare_layer(struct model *model, int m, struct error *error) {
-    for (int which = 0; which < LAYER_LINEARS; which++)
-        if (prepare_linear(model, &model->weights.layers[0].linear[which], m, error)) return -1;
-    return 0;
+/* Of a pass of m rows, of which `logits` go through the head. */
+static int get_pass(struct model *model, int m, int logits, plans_get *get, struct error *error) {
+    for (int which = 0; m && which < LAYER_LINEARS; which++)
+        if (get_linear(model, &model->weights.layers[0].linear[which], m, get, error)) return -1;
+    return get_linear(model, &model->weights.head, logits, get, error);
+}
+
+/* Of a prompt: whole chunks, and what is left. */
+static int get_prompt(struct model *model, int count, plans_get *get, struct error *error) {
+    int chunk = model->options.chunk;
+    if (get_pass(model, count < chunk ? count : chunk, 1, get, error)) return -1;
+    return get_pass(model, count % chunk, 1, get, error);
+}
+
+int model_expect(struct model *model, int count, struct error *error) {
+    return get_prompt(model, count, plans_expect, error);
 }
 
 int model_prepare(struct model *model, int count, struct error *error) {
-    int chunk = model->options.chunk, sizes[] = {count < chunk ? count : chunk, count % chunk};
-    for (int i = 0; i < 2; i++)
-        if (sizes[i] && prepare_layer(model, sizes[i], error)) return -1;
-    return prepare_linear(model, &model->weights.head, 1, error);
+    if (model_expect(model, count, error)) return -1;
+    return get_prompt(model, count, plans_prepare, error);
+}
+
+int model_expect_steps(struct model *model, int count, struct error *error) {
+    if (check_sequences(model, count, error)) return -1;
+    return get_pass(model, count, count, plans_expect, error);
 }
 
 int model_prepare_steps(struct model *model, int count, struct error *error) {
     struct step step = {model, count};
-    if (check_sequences(model, count, error) || prepare_layer(model, count, error) ||
-        prepare_linear(model, &model->weights.head, count, error))
-        return -1;
+    if (model_expect_steps(model, count, error) || get_pass(model, count, count, plans_prepare, error)) return -1;
     return steps_record(model->steps, count, enqueue_step, &step, plans_memory(model->plans), error);
 }
 

@@ -47,7 +47,9 @@ int model_create(struct device *device, const struct model_config *config, const
                  const struct model_options *options, struct model **model, struct error *error);
 void model_destroy(struct model *model);
 
-/* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. */
+/* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. model_expect only
+ * begins with it: who will prepare much says so first, and it is compiled on all cores. */
+int model_expect(struct model *model, int count, struct error *error);
 int model_prepare(struct model *model, int count, struct error *error);
 
 /* Runs `count` tokens at positions `position`... of a sequence, appending to its KV cache; logits (host, fp32, vocab)
@@ -98,7 +100,8 @@ void model_trace(struct model *model, model_enter *enter, void *context);
 /* Bytes that the op has to read in a step: weights, or keys and values of so many positions of all sequences together.
  */
 double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions);
-/* Makes all ready that steps of `count` sequences need, their graph too. */
+/* Makes all ready that steps of `count` sequences need, their graph too; model_expect_steps begins with it. */
+int model_expect_steps(struct model *model, int count, struct error *error);
 int model_prepare_steps(struct model *model, int count, struct error *error);
 
 bool model_on_gpu(const struct model *model);

@@ -1,7 +1,9 @@
 #include "bench/decoder/plans.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "kernels/ahead.h"
 #include "kernels/choice.h"
 
 /* Prompts of many lengths have thousands of entries, which a layer looks up several times. */
@@ -10,13 +12,14 @@ enum { BUCKETS = 1024 };
 struct entry {
     struct problem problem;
     struct choice choice;
-    struct plan *plan;
-    int next; /* of its bucket; -1: none */
+    struct plan *plan; /* NULL until it is prepared */
+    int next;          /* of its bucket; -1: none */
 };
 
 struct plans {
     struct device *device;
     const struct tile_table *table;
+    struct ahead *ahead; /* NULL: nothing is compiled, or by whom it asks for it */
     struct entry *entries;
     int count;
     int buckets[BUCKETS]; /* the entry that came last to each; -1: none */
@@ -29,12 +32,15 @@ struct plans *plans_create(struct device *device, const struct tile_table *table
     if (!plans) return NULL;
     plans->device = device;
     plans->table = table;
+    if (device->backend == BACKEND_CUDA)
+        plans->ahead = ahead_create(device, plan_compile, (int)sysconf(_SC_NPROCESSORS_ONLN));
     for (int i = 0; i < BUCKETS; i++) plans->buckets[i] = -1;
     return plans;
 }
 
 void plans_destroy(struct plans *plans) {
     if (!plans) return;
+    ahead_destroy(plans->ahead);
     for (int i = 0; i < plans->count; i++) plan_destroy(plans->entries[i].plan);
     device_free(plans->device, plans->workspace);
     free(plans->entries);
@@ -80,7 +86,7 @@ static int choose(const struct plans *plans, const struct problem *problem, stru
 static int create_plan(struct plans *plans, struct entry *entry, struct error *error) {
     const struct problem *p = &entry->problem;
     struct choice *choice = &entry->choice;
-    if (choose(plans, p, choice, error)) return -1;
+    if (plans->ahead && choice->kernel->launch) ahead_take(plans->ahead, choice->kernel, p, &choice->config);
     if (!plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error)) return 0;
     if (choice->how != CHOICE_ROW && choice->how != CHOICE_ABOVE) return -1;
     choice->how = CHOICE_REFUSED;
@@ -105,9 +111,9 @@ static int bucket_of(const struct problem *problem) {
     return (int)((31u * (unsigned)problem->m + (unsigned)(problem->n / 64)) % BUCKETS);
 }
 
-static const struct plan *find(const struct plans *plans, const struct problem *problem) {
+static struct entry *find(const struct plans *plans, const struct problem *problem) {
     for (int i = plans->buckets[bucket_of(problem)]; i >= 0; i = plans->entries[i].next)
-        if (problem_equal(&plans->entries[i].problem, problem)) return plans->entries[i].plan;
+        if (problem_equal(&plans->entries[i].problem, problem)) return &plans->entries[i];
     return NULL;
 }
 
@@ -117,22 +123,30 @@ static int add(struct plans *plans, const struct problem *problem, struct error 
     plans->entries = entries;
     int *bucket = &plans->buckets[bucket_of(problem)];
     struct entry entry = {.problem = *problem, .next = *bucket};
-    if (create_plan(plans, &entry, error)) return -1;
+    struct choice *choice = &entry.choice;
+    if (choose(plans, problem, choice, error)) return -1;
+    if (plans->ahead && choice->kernel->launch) ahead_announce(plans->ahead, choice->kernel, problem, &choice->config);
     *bucket = plans->count;
     plans->entries[plans->count++] = entry;
     return 0;
 }
 
+int plans_expect(struct plans *plans, const struct problem *problem, struct error *error) {
+    return find(plans, problem) ? 0 : add(plans, problem, error);
+}
+
 /* The workspace is fitted for plans that are there too: it may have been lost when it could not grow. */
 int plans_prepare(struct plans *plans, const struct problem *problem, struct error *error) {
-    if (!find(plans, problem) && add(plans, problem, error)) return -1;
-    return fit_workspace(plans, find(plans, problem)->workspace_bytes, error);
+    if (plans_expect(plans, problem, error)) return -1;
+    struct entry *entry = find(plans, problem);
+    if (!entry->plan && create_plan(plans, entry, error)) return -1;
+    return fit_workspace(plans, entry->plan->workspace_bytes, error);
 }
 
 int plans_run(struct plans *plans, const struct problem *problem, struct operands operands, struct error *error) {
     if (plans_prepare(plans, problem, error)) return -1;
     operands.workspace = plans->workspace;
-    return plan_run(find(plans, problem), &operands, error);
+    return plan_run(find(plans, problem)->plan, &operands, error);
 }
 
 const void *plans_memory(const struct plans *plans) {

@@ -1,4 +1,4 @@
-#include "tuner/ahead.h"
+#include "kernels/ahead.h"
 
 #include <pthread.h>
 #include <stdlib.h>
