@@ -98,7 +98,7 @@ static void test_all(void **state) {
     assert_says(text, "cold stream cupti, group 128; broken lines: peers|slow_int4|other_int4|int4, zero points|read floor");
     assert_null(strstr(text, "awq_dequant"));
     assert_true(read_file(directory, "token", ".svg", text, sizeof text) > 0);
-    assert_says(text, "Test CPU, clock cupti|awq, batch 1 at 512|none, batch 8 at 512|>100<|>60<|lm_head|gaps");
+    assert_says(text, "Test CPU, clock cupti|>awq,<|>batch 1 at 512<|>none,<|>batch 8 at 512<|>100<|>60<|lm_head|gaps");
     assert_true(read_file(directory, "floor", ".svg", text, sizeof text) > 0);
     assert_says(text, "bound for int4|cuBLASLt fp16|head: K = 256, N = 768");
     model_dir_remove(directory);

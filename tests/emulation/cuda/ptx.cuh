@@ -73,7 +73,7 @@ struct copy {
 };
 struct box {
     unsigned to;
-    const struct tensor_map *map;
+    struct tensor_map map; /* a copy: who requested may be gone, and its arguments with it */
     int row, column;
     unsigned barrier, blocks; /* of the cluster, a bit each, that get it; 0: this one alone */
 };
@@ -417,7 +417,7 @@ static inline struct phase *phase_at(unsigned barrier) {
 char *memory_of(unsigned rank);
 unsigned own_rank();
 static inline void bring(const struct box &box, unsigned rank) {
-    const struct device_tensor &t = box.map->tensor;
+    const struct device_tensor &t = box.map.tensor;
     const unsigned row_bytes = t.box_columns * t.element_bytes, bytes = t.box_rows * row_bytes;
     char *memory = memory_of(rank);
     for (int r = 0; r < t.box_rows; r++)
@@ -426,17 +426,17 @@ static inline void bring(const struct box &box, unsigned rank) {
             const unsigned chunk = byte / 16 ^ (t.swizzle ? r & 7 : 0);
             const size_t from = (row * t.columns + box.column) * t.element_bytes + byte;
             memory[box.to + r * row_bytes + chunk * 16 + byte % 16] =
-                row < t.rows && column < t.columns ? box.map->memory[from] : 0;
+                row < t.rows && column < t.columns ? box.map.memory[from] : 0;
         }
     struct phase *phase = (struct phase *)(memory + box.barrier);
     phase->bytes -= (int)bytes;
     end_phase(phase);
 }
 static inline void perform(const struct box &box) {
-    const struct device_tensor &t = box.map->tensor;
+    const struct device_tensor &t = box.map.tensor;
     const unsigned row_bytes = t.box_columns * t.element_bytes, bytes = t.box_rows * row_bytes;
     if (box.to % (t.swizzle ? 1024 : 128) || (t.swizzle && row_bytes != 128)) broken("a misplaced box");
-    if (t.box_rows > 256 || t.box_columns > 256 || row_bytes % 16 || (size_t)box.map->memory % 16 ||
+    if (t.box_rows > 256 || t.box_columns > 256 || row_bytes % 16 || (size_t)box.map.memory % 16 ||
         t.columns * t.element_bytes % 16)
         broken("a box that the unit does not have");
     if (box.to + bytes > SHARED_BYTES) broken("a box behind the shared memory of the launch");
@@ -474,11 +474,11 @@ static inline void request(const struct box &box) {
         perform(box);
 }
 static inline void copy_box(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier) {
-    request({to, &map, row, column, barrier, 0});
+    request({to, map, row, column, barrier, 0});
 }
 static inline void copy_box_to_all(unsigned to, const struct tensor_map &map, int row, int column, unsigned barrier,
                                    unsigned blocks) {
-    request({to, &map, row, column, barrier, blocks});
+    request({to, map, row, column, barrier, blocks});
 }
 template <int REGISTERS> static inline void release_registers() {
 }
