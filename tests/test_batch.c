@@ -297,11 +297,14 @@ static void wrong_usage(void **state) {
     expect(2, "decode --model " AWQ " --prompts f --logits x", "--logits does not go with --prompts");
 }
 
-/* Ctrl-C once the first reply is there: whole lines, what was cut, and exit code 130. */
+/* Ctrl-C once the first reply is there: whole lines, what was cut, and exit code 130. The first is short, so that never
+ * all sequences end with the same step. */
 static void an_interrupt_ends_with_what_is_done(void **state) {
     (void)state;
-    json_t *list = replies(130, "for i in $(seq 4000); do echo \"Four score $i\"; done >@/many; " DECODE
-                                "--ignore-eos --prompts @/many --batch 3 -n 400 >@/out & "
+    json_t *list = replies(130, "for i in $(seq 4000); do "
+                                "echo '{\"prompt\": \"Four score\", \"max_tokens\": '$((i == 1 ? 20 : 400))'}'; "
+                                "done >@/many.jsonl; " DECODE
+                                "--ignore-eos --prompts @/many.jsonl --batch 3 >@/out & "
                                 "until [ -s @/out ]; do sleep 0.05; done; kill -INT $!; wait $!; code=$?; "
                                 "tail -n 4 @/out; exit $code");
     int count = (int)json_array_size(list);
