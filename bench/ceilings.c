@@ -3,7 +3,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bench/measure.h"
 #include "kernels/reference.h"
@@ -115,21 +114,15 @@ static void *run_part(void *data) {
     return NULL;
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
-
 /* Seconds of one pass; a thread that cannot be had is replaced by this one. */
 static double time_parts(struct part *parts, pthread_t *threads, int count) {
-    double start = now();
+    double start = measure_now();
     int started = 1;
     while (started < count && !pthread_create(&threads[started], NULL, run_part, &parts[started])) started++;
     run_part(&parts[0]);
     for (int i = started; i < count; i++) run_part(&parts[i]);
     for (int i = 1; i < started; i++) pthread_join(threads[i], NULL);
-    return now() - start;
+    return measure_now() - start;
 }
 
 static double best_seconds(struct part *parts, pthread_t *threads, int count) {

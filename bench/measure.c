@@ -36,7 +36,7 @@ static const double monotonic_least_us = 20; /* a sample covers at least this mu
 static const double events_least_us = 200;   /* the same for events, whose resolution is 0.5 */
 static const double states_apart = 0.1;      /* seconds; NVML's own figures are hardly newer */
 
-static double now(void) {
+double measure_now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
@@ -152,13 +152,13 @@ static void rest(const struct measure_options *options, double worked) {
 /* Runs batches until the clock has settled; finds the batch that lasts about batch_seconds. */
 static int warm_up(measure_sampler *take, void *context, const struct measure_options *options,
                    struct measure_sample *samples, float *sorted, int *batch, struct error *error) {
-    double start = now(), previous = 0;
+    double start = measure_now(), previous = 0;
     int most = options->max_samples < MOST_IN_BATCH ? options->max_samples : MOST_IN_BATCH;
     *batch = 1;
     for (;;) {
-        double before = now();
+        double before = measure_now();
         if (take(context, *batch, samples, error)) return -1;
-        double after = now();
+        double after = measure_now();
         sort_column(samples, *batch, COLUMN_US, sorted);
         double current = measure_median(sorted, *batch);
         bool steady = fabs(current - previous) <= settled * current;
@@ -194,15 +194,15 @@ static const char *reason_to_stop(const struct measure_options *options, const s
 static int sample(measure_sampler *take, void *context, const struct measure_options *options, int batch,
                   struct measure_sample *samples, float *sorted, struct measurement *m, struct error *error) {
     struct progress last = {0, 0, 0};
-    double start = now();
+    double start = measure_now();
     for (int count = 0; !m->stop;) {
         int next = options->max_samples - count < batch ? options->max_samples - count : batch;
-        double before = now();
+        double before = measure_now();
         if (take(context, next, samples + count, error)) return -1;
-        double worked = now() - before;
+        double worked = measure_now() - before;
         count += next;
         summarize(samples, count, sorted, m);
-        m->stop = reason_to_stop(options, m, now() - start, &last);
+        m->stop = reason_to_stop(options, m, measure_now() - start, &last);
         if (!m->stop) rest(options, worked);
     }
     sort_column(samples, m->samples, COLUMN_SPAN, sorted);
@@ -252,7 +252,7 @@ struct timer {
     unsigned long long throttle;
     struct measure_state *states;
     int state_count;
-    double next_state; /* on the clock of now() */
+    double next_state; /* on the clock of measure_now() */
 };
 
 /* Memory that is not there costs a state and no measurement. */
@@ -273,8 +273,8 @@ static void keep_state(struct timer *timer, const struct gpu_state *card) {
 static void look(struct timer *timer) {
     struct gpu_state card = nvml_state(timer->device);
     timer->throttle |= card.throttle;
-    if (!card.sm_mhz || now() < timer->next_state) return;
-    timer->next_state = now() + states_apart;
+    if (!card.sm_mhz || measure_now() < timer->next_state) return;
+    timer->next_state = measure_now() + states_apart;
     keep_state(timer, &card);
 }
 
@@ -299,9 +299,9 @@ static int enqueue_sample(struct timer *timer, struct error *error) {
 static int take_monotonic(void *context, int count, struct measure_sample *samples, struct error *error) {
     struct timer *timer = context;
     for (int i = 0; i < count; i++) {
-        double start = now();
+        double start = measure_now();
         if (enqueue_sample(timer, error)) return -1;
-        float us = (float)((now() - start) * 1e6 / timer->calls);
+        float us = (float)((measure_now() - start) * 1e6 / timer->calls);
         samples[i] = (struct measure_sample){.us = us, .span_us = us};
     }
     return 0;

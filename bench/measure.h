@@ -94,6 +94,9 @@ int measure_share(const struct cupti_sample *records, int calls, bool by_span, s
 int measure_with(measure_sampler *take, void *context, const struct measure_options *options,
                  struct measurement *measurement, struct error *error);
 
+/* Seconds of the host's monotonic clock. */
+double measure_now(void);
+
 void measure_sort(float *values, int count);
 /* Of `count` sorted values, at least one; the quantile is the least that `share` of them do not exceed. */
 double measure_median(const float *sorted, int count);

@@ -9,7 +9,7 @@ enum { PERSISTENT_TILE_K = 64, PERSISTENT_PANEL = 64 };
 
 /* A block, as its kernel describes it. */
 struct persistent_block {
-    int tile_m, tile_n, warpgroups, stages, cluster_m, cluster_n, split_k, order;
+    int tile_m, tile_n, warpgroups, stages, cluster_m, cluster_n, split_k;
     size_t weight_bytes; /* that requests bring for a stage beside x */
     bool weights_shared; /* by the blocks of a cluster with the same columns */
     double rate;         /* the share of the matrix unit's rate that products reach */

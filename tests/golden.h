@@ -146,18 +146,6 @@ static inline void golden_check_scores_of(struct subject *s, const json_t *entry
     }
 }
 
-static inline void golden_check_scores(const char *device, const char *name, enum method method, int chunk) {
-    struct subject subject;
-    json_t *root, *entry, *entries = golden_entries(name, &root);
-    size_t index;
-    subject_open(&subject, device, name, method, chunk, NULL);
-    json_array_foreach(entries, index, entry) {
-        if (index < golden_prompts) golden_check_scores_of(&subject, entry);
-    }
-    subject_close(&subject);
-    json_decref(root);
-}
-
 /* Row i of `count` has the prompt of entry i, in some sequence of the model, and goes on from its first token; all
  * greedy tokens are transformers', each row as far as it has some, two steps under way at a time. */
 static inline void golden_check_batch(struct subject *s, const json_t *entries, int count) {
@@ -315,17 +303,26 @@ static inline void golden_check_long(const char *device_id, int count) {
     free(prompt);
 }
 
-static inline void golden_check(const char *device, const char *name, enum method method, int chunk,
-                                const struct tile_table *table) {
+static inline void golden_check_each(const char *device, const char *name, enum method method, int chunk,
+                                     const struct tile_table *table, void (*check)(struct subject *, const json_t *)) {
     struct subject subject;
     json_t *root, *entry, *entries = golden_entries(name, &root);
     size_t index;
     subject_open(&subject, device, name, method, chunk, table);
     json_array_foreach(entries, index, entry) {
-        if (index < golden_prompts) golden_check_entry(&subject, entry);
+        if (index < golden_prompts) check(&subject, entry);
     }
     subject_close(&subject);
     json_decref(root);
+}
+
+static inline void golden_check(const char *device, const char *name, enum method method, int chunk,
+                                const struct tile_table *table) {
+    golden_check_each(device, name, method, chunk, table, golden_check_entry);
+}
+
+static inline void golden_check_scores(const char *device, const char *name, enum method method, int chunk) {
+    golden_check_each(device, name, method, chunk, NULL, golden_check_scores_of);
 }
 
 /* --- a table that names other configurations than the built-in ones --- */

@@ -3,7 +3,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bench/measure.h"
 
@@ -37,12 +36,6 @@ struct batch {
     bool changed; /* the next step has other rows, or tokens that the device does not know */
 };
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
 /* --- joining and leaving --- */
 
 static int leave(struct batch *batch, struct place *place, const char *stop) {
@@ -71,7 +64,7 @@ static int join(struct batch *batch, int sequence, struct request *request) {
                             .token = request->prompt[before],
                             .position = before,
                             .most = request->max_tokens < room ? request->max_tokens : room,
-                            .since = now()};
+                            .since = measure_now()};
     batch->figures->prompt_tokens += request->prompt_count;
     if (!place->most) return leave(batch, place, "length");
     request->ids = malloc((size_t)place->most * sizeof *request->ids);
@@ -111,7 +104,7 @@ static int accept(struct batch *batch, struct place *place, int id) {
         if (request_fail(request, &why, batch->error)) return -1;
         return leave(batch, place, "error");
     }
-    if (!request->count) request->first_seconds = now() - place->since;
+    if (!request->count) request->first_seconds = measure_now() - place->since;
     request->ids[request->count++] = id;
     batch->figures->tokens++;
     place->token = id;
@@ -244,9 +237,9 @@ int batch_run(struct model *model, const struct model_config *config, const stru
     *figures = (struct batch_figures){.sequences = options->sequences};
     int status = first ? allocate(&batch) : error_set(error, "out of memory");
     if (!status) status = prepare(&batch);
-    double start = now();
+    double start = measure_now();
     if (!status) status = run(&batch);
-    figures->seconds = now() - start;
+    figures->seconds = measure_now() - start;
     if (!status) sum_up(&batch, first);
     for (int i = 0; batch.places && i < options->sequences; i++) sampler_destroy(batch.places[i].sampler);
     free(batch.places);

@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "bench/measure.h"
 
 /* Steps that may be under way: one runs while the host reads the token of the one before. */
 enum { AHEAD = 2 };
@@ -26,12 +27,6 @@ struct run {
     int under_way;
 };
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
 /* The sampler's choice from the logits that are there; -1 if there is none. */
 static int choose(struct run *run, int position) {
     int id = sampler_next(run->sampler, run->out->logits, run->error);
@@ -53,10 +48,10 @@ static int prefill_once(struct run *run) {
 
 static int prefill(struct run *run) {
     struct generation *out = run->out;
-    double start = now(), before = start;
+    double start = measure_now(), before = start;
     do {
         if (prefill_once(run)) return -1;
-        double after = now();
+        double after = measure_now();
         out->prefill_seconds[out->prefills++] = after - before;
         before = after;
     } while (run->options->bench && out->prefills < GENERATE_PREFILLS && before - start < prefill_limit_s);
@@ -88,7 +83,7 @@ static int next_greedy(struct run *run, double *seconds) {
 
 /* A step up to its logits, and the host's choice. */
 static int next_sampled(struct run *run, double *seconds) {
-    double start = now(), step_seconds;
+    double start = measure_now(), step_seconds;
     struct generation *out = run->out;
     int ignored, position = run->prompt_count + out->count - 1;
     if (model_begin(run->model, NULL, &out->ids[out->count - 1], &position, 1, run->error) ||
@@ -96,7 +91,7 @@ static int next_sampled(struct run *run, double *seconds) {
         model_logits(run->model, 0, out->logits, run->error))
         return -1;
     int id = choose(run, position);
-    *seconds = now() - start;
+    *seconds = measure_now() - start;
     return id;
 }
 

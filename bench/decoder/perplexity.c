@@ -1,17 +1,12 @@
 #include "bench/decoder/perplexity.h"
 
 #include <math.h>
-#include <time.h>
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
+#include "bench/measure.h"
 
 int perplexity_measure(struct model *model, const int *ids, int count, int chunk, struct perplexity *result,
                        struct error *error) {
-    double start = now(), total = 0, sum;
+    double start = measure_now(), total = 0, sum;
     *result = (struct perplexity){.tokens = count, .chunk = chunk};
     if (count < 2 || chunk < 2)
         return error_set(error, "a text of %d tokens in chunks of %d: nothing to foretell; two of each are the least",
@@ -25,6 +20,6 @@ int perplexity_measure(struct model *model, const int *ids, int count, int chunk
     }
     result->nats = -total / result->counted;
     result->perplexity = exp(result->nats);
-    result->seconds = now() - start;
+    result->seconds = measure_now() - start;
     return 0;
 }

@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "bench/measure.h"
 
 enum { WARM_UP = 2, FIRST_TOKEN = 1 << 20 }; /* FIRST_TOKEN: CUPTI's sample of it, beyond those of ops */
 
@@ -13,12 +14,6 @@ struct recorder {
     int count, room;
     bool tags; /* CUPTI's samples are the ops */
 };
-
-static double now_us(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec * 1e6 + (double)time.tv_nsec * 1e-3;
-}
 
 static int enter(void *context, int layer, enum model_op op, struct error *error) {
     struct recorder *r = context;
@@ -34,7 +29,7 @@ static int enter(void *context, int layer, enum model_op op, struct error *error
     if (r->tags && r->count && cupti_end(error)) return -1;
     if (r->tags && cupti_begin((uint64_t)r->count, error)) return -1;
     r->ops[r->count] = (struct profile_op){layer, op};
-    r->started[r->count++] = now_us();
+    r->started[r->count++] = measure_now() * 1e6;
     return 0;
 }
 
@@ -123,7 +118,7 @@ static int take_host(struct model *model, int *ids, struct profile *profile, str
         recorder.count = 0;
         status = step(model, ids, error);
         if (status) break;
-        tokens[i] = host_parts(&recorder, now_us());
+        tokens[i] = host_parts(&recorder, measure_now() * 1e6);
         if (!tokens[i]) status = error_set(error, "out of memory");
         profile->count = recorder.count;
         candidates[i] = (struct candidate){status ? 0 : profile_settle(tokens[i], recorder.count), i};

@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "bench/measure.h"
 
 struct steps {
     struct device *device;
@@ -52,10 +53,8 @@ int32_t *steps_ring(const struct steps *steps) {
 
 /* The end of step `step`, counted from 1; 0 is steps_begin. */
 static int mark(struct steps *steps, int step, struct error *error) {
-    struct timespec time;
     if (steps->device->backend != BACKEND_CPU) return device_mark(steps->device, step % DEVICE_MARKS, error);
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    steps->ended[step % DEVICE_MARKS] = (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+    steps->ended[step % DEVICE_MARKS] = measure_now();
     return 0;
 }
 

@@ -14,7 +14,6 @@ static struct persistent_block block_of(const struct config *config) {
         .cluster_m = v[CLUSTER_M],
         .cluster_n = v[CLUSTER_N],
         .split_k = v[SPLIT_K],
-        .order = v[ORDER],
         .weight_bytes = (size_t)v[TILE_N] * PERSISTENT_TILE_K * sizeof(uint16_t),
         .weights_shared = true,
         .rate = v[WARPGROUPS] == 1 ? 0.7 : 0.73,
