@@ -10,16 +10,8 @@
 #include <cmocka.h>
 
 #include "kernels/kernel.h"
+#include "tests/cards.h"
 
-static const struct device h100 = {.backend = BACKEND_CUDA,
-                                   .name = "H100",
-                                   .compute_capability = 90,
-                                   .multiprocessors = 132,
-                                   .cache_bytes = 50 << 20,
-                                   .shared_block_bytes = 232448,
-                                   .shared_sm_bytes = 233472,
-                                   .memory_gbs = 3352,
-                                   .matrix_tflops = 989};
 static const struct device l4 = {.backend = BACKEND_CUDA,
                                  .name = "L4",
                                  .compute_capability = 89,
@@ -44,7 +36,8 @@ static struct config parse(const struct kernel *kernel, const char *text) {
 }
 
 static const char marlin[] = "marlin_gemm/mma", fp16[] = "fp16_gemm/mma", awq[] = "awq_dequant/tiled";
-static const char warpgroups[] = "marlin_gemm/wgmma", many[] = "marlin_gemm/persistent", fp16_many[] = "fp16_gemm/wgmma";
+static const char warpgroups[] = "marlin_gemm/wgmma", many[] = "marlin_gemm/persistent",
+                  fp16_many[] = "fp16_gemm/wgmma";
 
 static void refuses_with_the_rule(void **state) {
     (void)state;
@@ -74,8 +67,8 @@ static void refuses_with_the_rule(void **state) {
          "shared memory", 1, 64, 640},
         {fp16_many, "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=1 cluster_n=1 split_k=8 order=1",
          "split_k=8 leaves parts", 1, 64, 448},
-        {fp16_many, "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=2 cluster_n=2 split_k=1 order=1", "clusters of 4",
-         1, 64, 640},
+        {fp16_many, "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=2 cluster_n=2 split_k=1 order=1",
+         "clusters of 4", 1, 64, 640},
         {many, "tile_m=64 tile_n=192 warpgroups=2 stages=3 cluster_n=1 split_k=1 order=1",
          "tile_n=192 is not a multiple of 128", 1, 64, 640},
         {awq, "tile_k=64 tile_n=64 threads=128", "work for 64 threads", 1, 64, 640},
@@ -147,8 +140,8 @@ static void launches_clusters(void **state) {
     assert_true(launch.grid.cluster <= 1);
 }
 
-/* By hand: 11 tiles of rows and 4 pairs of tiles of columns on 66 pairs of blocks: 44 items in one round. With 30 tiles of
- * rows 120 items, of which 54 do not fill the second round and are split in 2. */
+/* By hand: 11 tiles of rows and 4 pairs of tiles of columns on 66 pairs of blocks: 44 items in one round. With 30 tiles
+ * of rows 120 items, of which 54 do not fill the second round and are split in 2. */
 static void persistent_splits_the_last_round(void **state) {
     (void)state;
     const struct kernel *kernel = get(many);

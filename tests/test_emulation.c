@@ -13,16 +13,9 @@
 #include "bench/floor.h"
 #include "kernels/half.h"
 #include "kernels/reference.h"
+#include "tests/cards.h"
 #include "tests/emulation/load.h"
 
-static const struct device h100 = {.backend = BACKEND_CUDA,
-                                   .name = "H100",
-                                   .compute_capability = 90,
-                                   .multiprocessors = 132,
-                                   .shared_block_bytes = 232448,
-                                   .shared_sm_bytes = 233472,
-                                   .memory_gbs = 3352,
-                                   .matrix_tflops = 989};
 static struct device *cpu;
 static struct error error;
 
@@ -163,7 +156,8 @@ static void marlin_gemm_warpgroups(void **state) {
           (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true, EPILOGUE_BIAS});
 }
 
-/* Blocks that go through several items, clusters at the end of N, tiles that end outside of y, groups within a stage. */
+/* Blocks that go through several items, clusters at the end of N, tiles that end outside of y, groups within a stage.
+ */
 static void marlin_gemm_persistent(void **state) {
     (void)state;
     check_with(2, NULL, "marlin_gemm/persistent",

@@ -9,18 +9,9 @@
 #include "kernels/choice.h"
 #include "kernels/cuda/nvrtc.h"
 #include "kernels/embedded.h"
+#include "tests/cards.h"
 #include "tests/fake/fake.h"
 #include "tuner/pack/tilebook_pack.h"
-
-static const struct device h100 = {.backend = BACKEND_CUDA,
-                                   .id = "sm_90a",
-                                   .name = "NVIDIA H100 80GB HBM3",
-                                   .compute_capability = 90,
-                                   .multiprocessors = 132,
-                                   .shared_block_bytes = 232448,
-                                   .shared_sm_bytes = 233472,
-                                   .memory_gbs = 3352,
-                                   .matrix_tflops = 989};
 
 static const char head[] = "# tilebook table 1\n"
                            "device    NVIDIA H100 80GB HBM3, sm_90a, 132 SMs\n"
