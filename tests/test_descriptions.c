@@ -53,11 +53,11 @@ static void refuses_with_the_rule(void **state) {
         {marlin, "tile_m=128 tile_n=256 tile_k=128 warps_k=1 stages=6 split_k=1", "shared memory", 1, 64, 640},
         {marlin, "tile_m=8 tile_n=64 tile_k=128 warps_k=2 stages=2 split_k=8", "split_k=8 leaves parts", 1, 64, 640},
         {marlin, "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=2 split_k=2", "counter", 8, 64 * 16385, 640},
-        {warpgroups, "tile_m=16 tile_k=128 warpgroups_k=1 stages=2 split_k=1", "tile_k=128 does not divide K=576", 1,
+        {warpgroups, "tile_m=16 tile_k=128 warpgroups_n=1 warpgroups_k=1 stages=2 split_k=1", "tile_k=128 does not divide K=576", 1,
          64, 576},
-        {warpgroups, "tile_m=16 tile_k=128 warpgroups_k=2 stages=2 split_k=4", "leave parts without work", 1, 64, 640},
-        {warpgroups, "tile_m=64 tile_k=64 warpgroups_k=3 stages=2 split_k=1", "registers", 1, 64, 640},
-        {warpgroups, "tile_m=64 tile_k=128 warpgroups_k=2 stages=4 split_k=1", "shared memory", 1, 64, 640},
+        {warpgroups, "tile_m=16 tile_k=128 warpgroups_n=1 warpgroups_k=2 stages=2 split_k=4", "leave parts without work", 1, 64, 640},
+        {warpgroups, "tile_m=64 tile_k=64 warpgroups_n=1 warpgroups_k=3 stages=2 split_k=1", "registers", 1, 64, 640},
+        {warpgroups, "tile_m=64 tile_k=128 warpgroups_n=1 warpgroups_k=2 stages=4 split_k=1", "shared memory", 1, 64, 640},
         {fp16, "tile_m=128 tile_n=256 tile_k=64 warps_k=1 stages=4 split_k=8", "MiB", 4096, 4096, 4096},
         {fp16_many, "tile_m=64 tile_n=64 warpgroups=2 stages=3 cluster_m=1 cluster_n=1 split_k=1 order=1",
          "tile_m=64 is not a multiple of 128", 1, 64, 640},
@@ -104,7 +104,7 @@ static void wgmma_is_of_one_generation(void **state) {
     static const int others[] = {80, 89, 100, 120};
     const struct kernel *kernel = get(warpgroups);
     struct problem problem = {.op = OP_MARLIN_GEMM, .m = 1, .n = 64, .k = 128, .group = 128};
-    struct config config = parse(kernel, "tile_m=16 tile_k=64 warpgroups_k=1 stages=2 split_k=1");
+    struct config config = parse(kernel, "tile_m=16 tile_k=64 warpgroups_n=1 warpgroups_k=1 stages=2 split_k=1");
     assert_int_equal(kernel->legal(&h100, &problem, &config, NULL), 0);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         struct device other = h100;
@@ -121,7 +121,7 @@ static void launches_clusters(void **state) {
     (void)state;
     const struct kernel *kernel = get(warpgroups);
     struct problem problem = {.op = OP_MARLIN_GEMM, .m = 33, .n = 384, .k = 1280, .group = 128, .zeros = true};
-    struct config config = parse(kernel, "tile_m=32 tile_k=64 warpgroups_k=2 stages=3 split_k=5");
+    struct config config = parse(kernel, "tile_m=32 tile_k=64 warpgroups_n=1 warpgroups_k=2 stages=3 split_k=5");
     struct launch launch = {0};
     kernel->launch(&h100, &problem, &config, &launch);
     size_t stage = 32 * 64 * 2 + 64 * 256 / 2 + 256 * 2 + 256 / 2;
@@ -134,7 +134,7 @@ static void launches_clusters(void **state) {
     assert_true(2 * 3 * stage < sums);
     assert_int_equal(launch.shared_bytes, sums + 2 * 3 * 16 + 16);
     assert_int_equal(launch.workspace_bytes, 0);
-    config = parse(kernel, "tile_m=32 tile_k=64 warpgroups_k=2 stages=8 split_k=1");
+    config = parse(kernel, "tile_m=32 tile_k=64 warpgroups_n=1 warpgroups_k=2 stages=8 split_k=1");
     kernel->launch(&h100, &problem, &config, &launch);
     assert_int_equal(launch.shared_bytes, 2 * 8 * (stage + 16) + 16);
     assert_true(launch.grid.cluster <= 1);

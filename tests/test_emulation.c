@@ -146,13 +146,17 @@ static void marlin_gemm_one_group(void **state) {
 
 static void marlin_gemm_warpgroups(void **state) {
     (void)state;
-    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_k=2 stages=3 split_k=1",
+    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_n=1 warpgroups_k=2 stages=3 split_k=1",
           (struct problem){OP_MARLIN_GEMM, 5, 320, 640, 32, true, EPILOGUE_SILU_MUL});
-    check("marlin_gemm/wgmma", "tile_m=32 tile_k=128 warpgroups_k=1 stages=2 split_k=5",
+    check("marlin_gemm/wgmma", "tile_m=32 tile_k=128 warpgroups_n=1 warpgroups_k=1 stages=2 split_k=5",
           (struct problem){OP_MARLIN_GEMM, 33, 64, 640, 64, false, EPILOGUE_RESIDUAL});
-    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_k=1 stages=3 split_k=3",
+    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_n=1 warpgroups_k=1 stages=3 split_k=3",
           (struct problem){OP_MARLIN_GEMM, 9, 576, 640, 128, true, EPILOGUE_SILU_MUL});
-    check("marlin_gemm/wgmma", "tile_m=64 tile_k=64 warpgroups_k=2 stages=4 split_k=2",
+    check("marlin_gemm/wgmma", "tile_m=32 tile_k=128 warpgroups_n=2 warpgroups_k=2 stages=2 split_k=3",
+          (struct problem){OP_MARLIN_GEMM, 33, 576, 1280, 128, true, EPILOGUE_RESIDUAL});
+    check("marlin_gemm/wgmma", "tile_m=16 tile_k=64 warpgroups_n=2 warpgroups_k=1 stages=3 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 9, 320, 640, 640, true, EPILOGUE_SILU_MUL});
+    check("marlin_gemm/wgmma", "tile_m=64 tile_k=64 warpgroups_n=1 warpgroups_k=2 stages=4 split_k=2",
           (struct problem){OP_MARLIN_GEMM, 63, 128, 640, 640, true, EPILOGUE_BIAS});
 }
 

@@ -135,6 +135,10 @@ __device__ __forceinline__ unsigned load_shared(unsigned address) {
     return word;
 }
 
+__device__ __forceinline__ void load_shared2(unsigned address, unsigned (&words)[2]) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "r"(address));
+}
+
 __device__ __forceinline__ uint4 load_shared4(unsigned address) {
     uint4 words;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"

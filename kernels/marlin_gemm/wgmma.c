@@ -6,43 +6,48 @@
 #include "kernels/kernel.h"
 #include "kernels/occupancy.h"
 
-enum { TILE_M, TILE_K, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
+enum { TILE_M, TILE_K, WARPGROUPS_N, WARPGROUPS_K, STAGES, SPLIT_K, PARAMETERS };
 /* Of a block; a warpgroup of four warps has all its columns. */
-enum { TILE_N = 256, GROUP_THREADS = 128, REQUEST_THREADS = 128 };
+enum { TILE_N = 256, GROUP_THREADS = 128, REQUEST_THREADS = 128, MOST_WARPGROUPS = 4 };
 /* What counts a cluster's sums, and a stage's two barriers, as wgmma.cu has them. */
 enum { TRANSFER_BYTES = 16, BARRIER_BYTES = 16 };
 
 /* A block, as wgmma.cu draws it. */
 struct block {
-    int tile_m, tile_k, warpgroups_k, stages, split_k;
+    int tile_m, tile_k, warpgroups_n, warpgroups_k, stages, split_k;
     int groups;          /* of rows with a scale that a stage touches; 0 if all of K has one */
     size_t weight_bytes; /* of a stage: codes, and those groups' scales and zero points */
 };
 
 static struct block block_of(const struct problem *p, const struct config *config) {
     const int *value = config->value;
-    struct block b = {value[TILE_M], value[TILE_K], value[WARPGROUPS_K], value[STAGES], value[SPLIT_K], 0, 0};
+    struct block b = {value[TILE_M], value[TILE_K],  value[WARPGROUPS_N], value[WARPGROUPS_K],
+                      value[STAGES], value[SPLIT_K], 0,                   0};
     if (p->group < p->k) b.groups = b.tile_k > p->group ? b.tile_k / p->group : 1;
     size_t a_group = TILE_N * sizeof(uint16_t) + (p->zeros ? TILE_N / 2 : 0);
     b.weight_bytes = (size_t)b.tile_k * TILE_N / 2 + (size_t)b.groups * a_group;
     return b;
 }
 
+static int warpgroups(const struct block *b) {
+    return b->warpgroups_n * b->warpgroups_k;
+}
+
 /* Those that multiply, and those that request. */
 static int threads(const struct block *b) {
-    return GROUP_THREADS * b->warpgroups_k + REQUEST_THREADS;
+    return GROUP_THREADS * warpgroups(b) + REQUEST_THREADS;
 }
 
 /* Of a thread that multiplies: two sums a token, two steps of weights, scales, zero points, and addresses. */
 static int group_registers(const struct block *b) {
-    return 2 * b->tile_m + 96;
+    return (2 * b->tile_m + 96) / b->warpgroups_n;
 }
 
 /* At most, when the others have released theirs (wgmma.cu, GROUP_REGISTERS); and of all of them at the start. */
-static const int most_registers[] = {0, 255, 240, 160}, launch_registers[] = {0, 255, 168, 128};
+static const int most_registers[] = {0, 255, 240, 160, 112}, launch_registers[] = {0, 255, 168, 128, 96};
 
 static int registers(const struct block *b) {
-    return b->warpgroups_k == 1 ? group_registers(b) : launch_registers[b->warpgroups_k];
+    return warpgroups(b) == 1 ? group_registers(b) : launch_registers[warpgroups(b)];
 }
 
 /* What a block brings to the sums of its cluster, or receives. */
@@ -75,9 +80,11 @@ static int legal(const struct device *device, const struct problem *p, const str
     if (parts > p->k / b.tile_k)
         return error_set(why, "split_k=%d and warpgroups_k=%d leave parts without work: K=%d is %d times tile_k=%d",
                          b.split_k, b.warpgroups_k, p->k, p->k / b.tile_k, b.tile_k);
-    if (group_registers(&b) > most_registers[b.warpgroups_k])
+    if (warpgroups(&b) > MOST_WARPGROUPS)
+        return error_set(why, "%d warpgroups; a block has at most %d", warpgroups(&b), MOST_WARPGROUPS);
+    if (group_registers(&b) > most_registers[warpgroups(&b)])
         return error_set(why, "about %d registers a thread; %d warpgroups have %d each", group_registers(&b),
-                         b.warpgroups_k, most_registers[b.warpgroups_k]);
+                         warpgroups(&b), most_registers[warpgroups(&b)]);
     struct occupancy block = occupancy(&b);
     return occupancy_check(device, &block, why);
 }
@@ -213,6 +220,7 @@ const struct kernel marlin_gemm_wgmma = {
         {
             [TILE_M] = {"tile_m", "rows of x a block", 3, {16, 32, 64}},
             [TILE_K] = {"tile_k", "depth of a pipeline stage", 2, {64, 128}},
+            [WARPGROUPS_N] = {"warpgroups_n", "warpgroups that share a group's columns", 2, {1, 2}},
             [WARPGROUPS_K] = {"warpgroups_k", "groups of a block that share K", 3, {1, 2, 3}},
             [STAGES] = {"stages", "pipeline stages of a group", 5, {2, 3, 4, 6, 8}},
             [SPLIT_K] = {"split_k", "blocks of a cluster that share K", 7, {1, 2, 3, 4, 5, 6, 8}},

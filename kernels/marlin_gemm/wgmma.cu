@@ -8,10 +8,10 @@
  *                                          columns 16 j.. of each: 64 n + 16 j + lane / 4 and 8 further on.
  *
  * K is shared by the WARPGROUPS_K groups of a block and by the SPLIT_K blocks of a cluster, each group with a pipeline
- * of its own. One more warp (of a warpgroup that has given up its registers) requests all of a block's stages, box by
- * box, so that the groups spend nothing on requests and wait for nobody but it. Their sums meet in shared memory:
- * fragment f of the tile (16 columns of each warp, 8 tokens) is added up by block f % SPLIT_K of the cluster, in the
- * order of k.
+ * of its own. A group is WARPGROUPS_N warpgroups, each of which has a part of the products. One more warp (of a
+ * warpgroup that has given up its registers) requests all of a block's stages, box by box, so that the groups spend
+ * nothing on requests and wait for nobody but it. Their sums meet in shared memory: fragment f of the tile (16 columns
+ * of each warp, 8 tokens) is added up by block f % SPLIT_K of the cluster, in the order of k.
  *
  * A stage of a group   x        TILE_K / 64 times TILE_M rows of 64 fp16, swizzled for the matrix unit
  *                      codes    TILE_K / 16 rows of 4 Marlin tiles, one a warp
@@ -22,10 +22,13 @@
 #include "cuda/epilogue.cuh"
 #include "marlin_gemm/codes.cuh"
 
-constexpr int TILE_N = 256, WARPS = TILE_N / 64, GROUP_THREADS = 32 * WARPS, THREADS = WARPGROUPS_K * GROUP_THREADS;
-/* Registers that a thread of a group may have, and one that requests: together those of an SM. */
-constexpr int REQUEST_THREADS = 128, GROUP_REGISTERS = WARPGROUPS_K == 2 ? 240 : 160,
-              REQUEST_REGISTERS = WARPGROUPS_K == 2 ? 24 : 32;
+constexpr int WARPGROUPS = WARPGROUPS_K * WARPGROUPS_N;
+constexpr int TILE_N = 256, WARPS = TILE_N / 64, GROUP_THREADS = 32 * WARPS, THREADS = WARPGROUPS * GROUP_THREADS;
+/* Registers that a thread which multiplies may have, and one that requests: together no more than the block began with,
+ * or the claim waits for ever. */
+constexpr int REQUEST_THREADS = 128, GROUP_REGISTERS = WARPGROUPS == 2 ? 240 : WARPGROUPS == 3 ? 160 : 112,
+              REQUEST_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
+constexpr int PRODUCTS = 4 / WARPGROUPS_N; /* of a step, that a warpgroup has */
 constexpr int PARTS = SPLIT_K * WARPGROUPS_K;
 constexpr int TOKEN_TILES = TILE_M / 8;
 constexpr int FRAGMENTS = 4 * TOKEN_TILES;
@@ -57,22 +60,25 @@ extern __shared__ __align__(1024) uint4 shared_memory[];
 
 /* fp32 sums of a thread: [16 columns of its warp][fragments of multiply(), 8 tokens each]. */
 struct sums {
-    float at[4][TILE_M / 2];
+    float at[PRODUCTS][TILE_M / 2];
 };
 
-/* Where a group works: its block's first row of y, its first column, its stages of k. */
+/* Where a warpgroup works: its block's first row of y and first column, its group's stages of k, its first product. */
 struct place {
     int m0, n0;
     int k_first, k_stages;               /* in units of TILE_K */
-    int group, thread, warp, lane;       /* the group's, and the thread in it */
-    unsigned x, weights, there, vacated; /* its first stage, and its barriers */
+    int group, product;
+    int warpgroup, thread, warp, lane;   /* of the block, and the thread in it */
+    unsigned x, weights, there, vacated; /* the group's first stage, and its barriers */
 };
 
 /* The tiles of rows that share weights run side by side. */
-__device__ __forceinline__ struct place find_place(int m, int k, int group) {
+__device__ __forceinline__ struct place find_place(int m, int k, int warpgroup) {
     const int tiles_m = (m + TILE_M - 1) / TILE_M, tile = blockIdx.x / SPLIT_K, stages = k / TILE_K;
+    const int group = warpgroup / WARPGROUPS_N;
     struct place p;
-    p.group = group, p.thread = threadIdx.x % GROUP_THREADS;
+    p.group = group, p.product = warpgroup % WARPGROUPS_N * PRODUCTS;
+    p.warpgroup = warpgroup, p.thread = threadIdx.x % GROUP_THREADS;
     p.warp = uniform(p.thread / 32), p.lane = p.thread % 32;
     const int part = blockIdx.x % SPLIT_K * WARPGROUPS_K + group;
     p.m0 = tile % tiles_m * TILE_M;
@@ -117,7 +123,7 @@ __device__ __forceinline__ void request_stages(const struct mapped_arguments &a)
     const int most = (a.plain.k / TILE_K + PARTS - 1) / PARTS, early = a.plain.overlaps ? STAGES : 0;
     for (int i = 0; i < early; i++)
         for (int g = 0; g < WARPGROUPS_K; g++) {
-            const struct place p = find_place(a.plain.m, a.plain.k, g);
+            const struct place p = find_place(a.plain.m, a.plain.k, g * WARPGROUPS_N);
             if (!requests || i >= p.k_stages) continue;
             phase_expect(p.there + i * 8, X_BYTES + WEIGHT_BYTES);
             request_weights(p, a, i, (p.k_first + i) * TILE_K);
@@ -126,7 +132,7 @@ __device__ __forceinline__ void request_stages(const struct mapped_arguments &a)
     programmatic_wait();
     for (int i = 0, stage = 0, round = 0; i < most; i++) {
         for (int g = 0; g < WARPGROUPS_K; g++) {
-            const struct place p = find_place(a.plain.m, a.plain.k, g);
+            const struct place p = find_place(a.plain.m, a.plain.k, g * WARPGROUPS_N);
             if (i >= p.k_stages) continue;
             if (round) phase_wait(p.vacated + stage * 8, (round - 1) % 2);
             if (!requests) continue;
@@ -141,18 +147,29 @@ __device__ __forceinline__ void request_stages(const struct mapped_arguments &a)
 
 /* --- products --- */
 
-/* Scales and zero points of a group of the stage. */
+/* Of four words, those of the warpgroup's products. */
+__device__ __forceinline__ void load_words(unsigned (&words)[4], unsigned address, const struct place &) {
+    const uint4 all = load_shared4(address);
+    words[0] = all.x, words[1] = all.y, words[2] = all.z, words[3] = all.w;
+}
+__device__ __forceinline__ void load_words(unsigned (&words)[2], unsigned address, const struct place &p) {
+    load_shared2(address + p.product * 4, words);
+}
+
+/* Scales and zero points of a group of the stage: its first product's columns are 0 and 1 of decode(). */
 __device__ __forceinline__ void load_columns(struct columns &columns, const struct place &p, unsigned stage,
                                              int group) {
     const int block = group * WARPS + p.warp, lane = p.lane / 4;
-    const uint4 scales = load_shared4(stage + SCALES + block * 128 + lane * 16);
-    columns.scale[0] = scales.x, columns.scale[1] = scales.y, columns.scale[2] = scales.z, columns.scale[3] = scales.w;
-    if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4));
+    unsigned scales[PRODUCTS];
+    load_words(scales, stage + SCALES + block * 128 + lane * 16, p);
+#pragma unroll
+    for (int j = 0; j < PRODUCTS; j++) columns.scale[j] = scales[j];
+    if (ZEROS) set_zeros(columns, load_shared(stage + ZERO_POINTS + block * 32 + lane * 4) >> 4 * p.product);
 }
 
 /* The weights of two steps of 16: those that products read, and those that are decoded. */
 struct weights {
-    unsigned at[2][4][4];
+    unsigned at[2][PRODUCTS][4];
 };
 
 /* Adds one stage to the sums. While the products of a step of 16 run, the weights of the next are decoded; those of the
@@ -163,19 +180,21 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct weights &wei
     constexpr int STEPS = TILE_K / 16;
     const unsigned x = p.x + stage * X_BYTES, from = p.weights + stage * WEIGHT_BYTES;
     const unsigned codes = from + (p.warp * 32 + p.lane) * 16;
-    uint4 words = load_shared4(codes);
+    unsigned words[PRODUCTS], ahead[PRODUCTS];
+    load_words(ahead, codes, p);
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-        unsigned(&now)[4][4] = weights.at[step % 2];
+        unsigned(&now)[PRODUCTS][4] = weights.at[step % 2];
         if (GROUP && step * 16 % GROUP_ROWS == 0) load_columns(columns, p, from, step * 16 / GROUP_ROWS);
-        const unsigned own[4] = {words.x, words.y, words.z, words.w};
-        if (step + 1 < STEPS) words = load_shared4(codes + (step + 1) * WARPS * 512);
 #pragma unroll
-        for (int j = 0; j < 4; j++) decode<GROUP != 0>(now[j], own[j], columns, j);
+        for (int j = 0; j < PRODUCTS; j++) words[j] = ahead[j];
+        if (step + 1 < STEPS) load_words(ahead, codes + (step + 1) * WARPS * 512, p);
+#pragma unroll
+        for (int j = 0; j < PRODUCTS; j++) decode<GROUP != 0>(now[j], words[j], columns, j);
         const unsigned long long b = swizzled_matrix(x + step / 4 * SLAB) + step % 4 * 2;
         multiply_group_fence();
 #pragma unroll
-        for (int j = 0; j < 4; j++) multiply_group(sums.at[j], now[j], b);
+        for (int j = 0; j < PRODUCTS; j++) multiply_group(sums.at[j], now[j], b);
         multiply_group_commit();
         multiply_group_wait<1>();
         if (step == 0 && before && p.lane == 0) phase_arrive(before);
@@ -186,9 +205,9 @@ __device__ __forceinline__ void add_stage(struct sums &sums, struct weights &wei
 __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place &p, const void *scales, int n) {
     if (warp_block(p) >= n / 64) return;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < PRODUCTS; j++) {
         float scale[2];
-        load_scales(scales, warp_block(p) * 64, p.lane, j, scale[0], scale[1]);
+        load_scales(scales, warp_block(p) * 64, p.lane, p.product + j, scale[0], scale[1]);
 #pragma unroll
         for (int i = 0; i < TILE_M / 2; i++) sums.at[j][i] *= scale[i / 2 % 2];
     }
@@ -197,9 +216,9 @@ __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place
 /* The zero points that hold for all of K: 8, or those stored if there is one group. */
 __device__ __forceinline__ void start_columns(struct columns &columns, const struct place &p, const void *zeros,
                                               int n) {
-    set_zeros(columns, 0x88888888);
-    if (ZEROS && !GROUP && warp_block(p) < n / 64)
-        set_zeros(columns, ((const unsigned *)zeros)[warp_block(p) * 8 + p.lane / 4]);
+    unsigned word = 0x88888888;
+    if (ZEROS && !GROUP && warp_block(p) < n / 64) word = ((const unsigned *)zeros)[warp_block(p) * 8 + p.lane / 4];
+    set_zeros(columns, word >> 4 * p.product);
 }
 
 /* The sums of this group's part of k. */
@@ -216,7 +235,7 @@ __device__ __forceinline__ void add_part(struct sums &sums, const struct place &
     }
     multiply_group_wait<0>();
 #pragma unroll
-    for (int j = 0; j < 4; j++) hold(sums.at[j]);
+    for (int j = 0; j < PRODUCTS; j++) hold(sums.at[j]);
 }
 
 /* --- sums on their way out --- */
@@ -234,6 +253,7 @@ __device__ __forceinline__ void send_sums(const struct sums &sums, const struct 
     const int part = blockIdx.x % SPLIT_K * WARPGROUPS_K + p.group;
     const int first = part * OWN_FRAGMENTS * GROUP_THREADS + p.thread;
     const unsigned memory = shared_address(shared_memory), own = memory + first * 16;
+    const int before = p.product * TOKEN_TILES; /* fragments of other warpgroups */
     if (SPLIT_K == 1) {
         barrier(1, THREADS);
     } else {
@@ -241,9 +261,10 @@ __device__ __forceinline__ void send_sums(const struct sums &sums, const struct 
         cluster_wait();
     }
 #pragma unroll
-    for (int f = 0; f < FRAGMENTS; f++) {
-        const float *c = sums.at[f / TOKEN_TILES] + f % TOKEN_TILES * 4;
+    for (int i = 0; i < PRODUCTS * TOKEN_TILES; i++) {
+        const float *c = sums.at[i / TOKEN_TILES] + i % TOKEN_TILES * 4;
         const float4 value = make_float4(c[0], c[1], c[2], c[3]);
+        const int f = before + i;
         const int slot = f / SPLIT_K * GROUP_THREADS;
         if (SPLIT_K == 1)
             ((float4 *)shared_memory)[first + slot] = value;
@@ -295,18 +316,18 @@ __device__ __forceinline__ struct pairs<2> add_parts(const struct place &p, int 
  * sent; a block alone has too many fragments to keep their addends in registers. */
 __device__ __forceinline__ void
 finish_sums(const struct place &p, const struct arguments &a) {
-    constexpr int ROUNDS = (OWN_FRAGMENTS + WARPGROUPS_K - 1) / WARPGROUPS_K;
+    constexpr int ROUNDS = (OWN_FRAGMENTS + WARPGROUPS - 1) / WARPGROUPS;
     constexpr bool EARLY = SPLIT_K > 1;
     struct pairs<2> addends[ROUNDS] = {};
 #pragma unroll
     for (int r = 0; EARLY && r < ROUNDS; r++) {
-        const struct output at = find_output(p, r * WARPGROUPS_K + p.group, a.m, a.n);
+        const struct output at = find_output(p, r * WARPGROUPS + p.warpgroup, a.m, a.n);
         if (at.inside) addends[r] = load_addend<2>(a.operands, at.row, a.n, at.column);
     }
     receive_sums();
 #pragma unroll
     for (int r = 0; r < ROUNDS; r++) {
-        const int i = r * WARPGROUPS_K + p.group;
+        const int i = r * WARPGROUPS + p.warpgroup;
         if (i >= OWN_FRAGMENTS) break;
         const struct output at = find_output(p, i, a.m, a.n);
         const struct pairs<2> sums = add_parts(p, i);
@@ -323,14 +344,14 @@ __device__ __forceinline__ void open_barriers() {
         for (int i = 0; i < WARPGROUPS_K * STAGES; i++) {
             const int group = i / STAGES, stage = i % STAGES;
             phase_open(barriers + (group * 2 * STAGES + stage) * 8, 1);
-            phase_open(barriers + (group * 2 * STAGES + STAGES + stage) * 8, WARPS);
+            phase_open(barriers + (group * 2 * STAGES + STAGES + stage) * 8, WARPS * WARPGROUPS_N);
         }
     __syncthreads();
 }
 
 /* Four warps, of which the first requests. */
 __device__ __forceinline__ void request(const struct mapped_arguments &a) {
-    if (WARPGROUPS_K > 1) release_registers<REQUEST_REGISTERS>();
+    if (WARPGROUPS > 1) release_registers<REQUEST_REGISTERS>();
     if (uniform(threadIdx.x / 32) == THREADS / 32) request_stages(a);
     if (SPLIT_K > 1) {
         cluster_arrive();
@@ -339,9 +360,9 @@ __device__ __forceinline__ void request(const struct mapped_arguments &a) {
 }
 
 /* The others. */
-__device__ __forceinline__ void multiply_part(const struct mapped_arguments &a, int group) {
-    if (WARPGROUPS_K > 1) claim_registers<GROUP_REGISTERS>();
-    const struct place p = find_place(a.plain.m, a.plain.k, group);
+__device__ __forceinline__ void multiply_part(const struct mapped_arguments &a, int warpgroup) {
+    if (WARPGROUPS > 1) claim_registers<GROUP_REGISTERS>();
+    const struct place p = find_place(a.plain.m, a.plain.k, warpgroup);
     struct sums sums = {};
     add_part(sums, p, a.plain);
     if (!GROUP) scale_sums(sums, p, a.plain.operands.scales, a.plain.n);
@@ -354,9 +375,9 @@ extern "C" __global__ void __launch_bounds__(THREADS + REQUEST_THREADS, 1)
     marlin_gemm(const __grid_constant__ struct mapped_arguments a) {
     announce_sums();
     open_barriers();
-    const int group = uniform(threadIdx.x / GROUP_THREADS);
-    if (group == WARPGROUPS_K)
+    const int warpgroup = uniform(threadIdx.x / GROUP_THREADS);
+    if (warpgroup == WARPGROUPS)
         request(a);
     else
-        multiply_part(a, group);
+        multiply_part(a, warpgroup);
 }

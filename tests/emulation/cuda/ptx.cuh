@@ -232,6 +232,9 @@ static inline unsigned load_shared(unsigned address) {
     memcpy(&word, shared_at(address, 4), 4);
     return word;
 }
+static inline void load_shared2(unsigned address, unsigned (&words)[2]) {
+    memcpy(words, shared_at(address, 8), 8);
+}
 static inline uint4 load_shared4(unsigned address) {
     uint4 words;
     memcpy(&words, shared_at(address, 16), 16);
