@@ -105,6 +105,12 @@ __device__ __forceinline__ void finish_pairs(struct pairs<2> sums, const struct 
     second = half2_from_floats(sums.second[0], sums.second[1]);
 }
 
+/* What is added to columns c.. c + 7 of row m of y, a row of its own (EPILOGUE_RESIDUAL). */
+__device__ __forceinline__ void load_row(const struct operands &operands, int m, int n, int c, unsigned (&words)[4]) {
+    const uint4 row = *(const uint4 *)((const unsigned short *)operands.addend + (size_t)m * n + c);
+    words[0] = row.x, words[1] = row.y, words[2] = row.z, words[3] = row.w;
+}
+
 /* The 8 columns of y that columns c.. c + 7 of W make, or the 16 from c on together. */
 __device__ __forceinline__ void store_row(const struct operands &operands, int m, int n, int c,
                                           const unsigned (&words)[4]) {

@@ -44,31 +44,49 @@ __device__ __forceinline__ void add_stages(struct sums &sums, const struct item 
     for (int p = 0; p < PANELS; p++) hold(sums.at[p]);
 }
 
-/* Writes what becomes of the sums. A thread has rows r and r + 8 of a panel, and of each 16 columns two pairs; by
- * turning the words of four times 8 columns of y, lane q of a row's four gets 8 neighbouring ones. */
+constexpr int FRAGMENTS = 2 * COLUMNS_OF_Y; /* of 16 columns of W, that make 32 of y */
+
+/* Writes what becomes of one of the two rows that a thread has of a panel, its sums s, s + 1, s + 4, s + 5 of each 16
+ * columns. By turning the words of four times 8 columns of y, lane q of a row's four gets 8 neighbouring ones; what is
+ * added comes so and is turned back, requested for the whole row before the first of it is used. */
+__device__ __forceinline__ void store_panel_row(const float *sums, const struct arguments &a, int m, int n0) {
+    const int quad = threadIdx.x % 4;
+    unsigned added[TILE_N / 16 / FRAGMENTS][4] = {};
+#pragma unroll
+    for (int i = 0; EPILOGUE == EPILOGUE_RESIDUAL && i < TILE_N / 16 / FRAGMENTS; i++) {
+        const int c = n0 + i * 32 + quad * 8;
+        if (m < a.m && c < a.n) load_row(a.operands, m, a.n, c, added[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < TILE_N / 16 / FRAGMENTS; i++) {
+        const int c = n0 + i * FRAGMENTS * 16;
+        const bool inside = m < a.m && c < a.n;
+        unsigned words[4], none;
+        if (EPILOGUE == EPILOGUE_RESIDUAL) turn_words<1>(added[i]);
+#pragma unroll
+        for (int j = 0; j < FRAGMENTS; j++) {
+            const float *s = sums + (i * FRAGMENTS + j) * 8;
+            struct pairs<2> addend = {};
+            if (EPILOGUE == EPILOGUE_BIAS && inside) addend = load_addend<2>(a.operands, m, a.n, c + j * 16 + quad * 2);
+            if (EPILOGUE == EPILOGUE_RESIDUAL) {
+                half2_to_floats(added[i][j * 2 % 4], addend.first[0], addend.first[1]);
+                half2_to_floats(added[i][(j * 2 + 1) % 4], addend.second[0], addend.second[1]);
+            }
+            finish_pairs({{s[0], s[1]}, {s[4], s[5]}}, addend, words[j * 2 / COLUMNS_OF_Y],
+                         COLUMNS_OF_Y == 1 ? words[j * 2 + 1] : none);
+        }
+        turn_words<1>(words);
+        if (inside) store_row(a.operands, m, a.n, c + quad * 8 * COLUMNS_OF_Y, words);
+    }
+}
+
+/* A thread has rows r and r + 8 of each panel. */
 __device__ __forceinline__ void store_tile(const struct sums &sums, const struct item &item, const struct arguments &a,
                                            int group) {
-    constexpr int FRAGMENTS = 2 * COLUMNS_OF_Y; /* of 16 columns, that make 32 of y */
     const int row = item.m0 + group * PANELS * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
-    const int quad = threadIdx.x % 4;
 #pragma unroll
     for (int p = 0; p < PANELS * 2; p++)
-#pragma unroll
-        for (int i = 0; i < TILE_N / 16; i += FRAGMENTS) {
-            const int m = row + p / 2 * 64 + p % 2 * 8, c = item.n0 + i * 16;
-            const bool inside = m < a.m && c < a.n;
-            unsigned words[4], none;
-#pragma unroll
-            for (int j = 0; j < FRAGMENTS; j++) {
-                const float *s = sums.at[p / 2] + (i + j) * 8 + p % 2 * 2;
-                struct pairs<2> addend = {};
-                if (inside) addend = load_addend<2>(a.operands, m, a.n, c + j * 16 + quad * 2);
-                finish_pairs({{s[0], s[1]}, {s[4], s[5]}}, addend, words[j * 2 / COLUMNS_OF_Y],
-                             COLUMNS_OF_Y == 1 ? words[j * 2 + 1] : none);
-            }
-            turn_words<1>(words);
-            if (inside) store_row(a.operands, m, a.n, c + quad * 8 * COLUMNS_OF_Y, words);
-        }
+        store_panel_row(sums.at[p / 2] + p % 2 * 2, a, row + p / 2 * 64 + p % 2 * 8, item.n0);
 }
 
 __device__ __forceinline__ void multiply_items(const struct mapped_arguments &a, int group) {

@@ -146,45 +146,67 @@ struct output {
     int row[2], column; /* the first pair's row, and the second's */
 };
 
-__device__ __forceinline__ struct output find_output(const struct place &p) {
-    const int token = p.lane % 4 * 2, odd = p.lane / 4 % 2;
+__device__ __forceinline__ struct output find_output() {
+    const int token = threadIdx.x % 4 * 2, odd = threadIdx.x / 4 % 2;
     if (COLUMNS_OF_Y == 2) return {{token + odd, token + odd}, 0};
     return {{token, token + 1}, odd * 8};
 }
 
-/* What becomes of the sums of 8 tokens, two words. */
-__device__ __forceinline__ void finish_tokens(const float *sums, const struct arguments &a, const struct output &to,
-                                              int m0, int c, int pair, unsigned &first, unsigned &second) {
-    const struct pairs<2> sum = pair_columns(sums);
-    struct pairs<2> addend = {};
-    const int column = c + to.column + pair * 2;
-    if (m0 + to.row[0] < a.m && c < a.n) load_addends<2>(a.operands, m0 + to.row[0], a.n, column, addend.first);
-    if (m0 + to.row[1] < a.m && c < a.n) load_addends<2>(a.operands, m0 + to.row[1], a.n, column, addend.second);
-    finish_pairs(sum, addend, first, second);
+/* What is added to the sums of a warp's 16 columns, of all rows: words as turn_words() leaves them, [32 tokens][first or
+ * second pair][8 tokens]. Requested before the first of them is used. */
+struct addends {
+    unsigned at[TILE_M / 32][2][4];
+};
+
+__device__ __forceinline__ void load_rows(struct addends &addends, const struct arguments &a, const struct output &to,
+                                          int m0, int c, int pair) {
+#pragma unroll
+    for (int i = 0; i < TILE_M / 32; i++)
+#pragma unroll
+        for (int t = 0; t < 2; t++) {
+            const int m = m0 + i * 32 + pair * 8 + to.row[t];
+            if (m < a.m && c < a.n) load_row(a.operands, m, a.n, c + to.column, addends.at[i][t]);
+        }
 }
 
 /* Writes what becomes of the sums: a warp 16 columns of W, 32 tokens at a time. Of those four times 8 a lane has the
  * same tokens, with one of four pairs of columns; by turning that it gets all 8 columns of one of the four. */
+__device__ __forceinline__ void store_panel(const float (&sums)[PANEL_SUMS], const struct arguments &a, int m0, int c) {
+    const int pair = threadIdx.x % 32 / 8;
+    const struct output to = find_output();
+    struct addends addends = {};
+    struct pairs<2> addend = {};
+    if (EPILOGUE == EPILOGUE_RESIDUAL) load_rows(addends, a, to, m0, c, pair);
+    if (EPILOGUE == EPILOGUE_BIAS && c < a.n) {
+        load_addends<2>(a.operands, 0, a.n, c + to.column + pair * 2, addend.first);
+        addend.second[0] = addend.first[0], addend.second[1] = addend.first[1];
+    }
+#pragma unroll
+    for (int i = 0; i < TILE_M / 32; i++) {
+        unsigned words[2][4], (&added)[2][4] = addends.at[i];
+        if (EPILOGUE == EPILOGUE_RESIDUAL) turn_words<8>(added[0]), turn_words<8>(added[1]);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (EPILOGUE == EPILOGUE_RESIDUAL) {
+                half2_to_floats(added[0][j], addend.first[0], addend.first[1]);
+                half2_to_floats(added[1][j], addend.second[0], addend.second[1]);
+            }
+            finish_pairs(pair_columns(sums + (i * 4 + j) * 4), addend, words[0][j], words[1][j]);
+        }
+#pragma unroll
+        for (int t = 0; t < 2 / COLUMNS_OF_Y; t++) {
+            const int m = m0 + i * 32 + pair * 8 + to.row[t];
+            turn_words<8>(words[t]);
+            if (m < a.m && c < a.n) store_row(a.operands, m, a.n, c + to.column, words[t]);
+        }
+    }
+}
+
 __device__ __forceinline__ void store_tile(const struct sums &sums, const struct place &p, const struct item &item,
                                            const struct arguments &a) {
-    const int pair = p.lane / 8;
-    const struct output to = find_output(p);
 #pragma unroll
     for (int panel = 0; panel < PANELS; panel++)
-#pragma unroll
-        for (int i = 0; i < TILE_M / 32; i++) {
-            const int m0 = item.m0 + i * 32, c = item.n0 + (p.block + panel) * 64 + p.warp * 16;
-            unsigned words[2][4];
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                finish_tokens(sums.at[panel] + (i * 4 + j) * 4, a, to, m0 + j * 8, c, pair, words[0][j], words[1][j]);
-#pragma unroll
-            for (int t = 0; t < 2 / COLUMNS_OF_Y; t++) {
-                const int m = m0 + pair * 8 + to.row[t];
-                turn_words<8>(words[t]);
-                if (m < a.m && c < a.n) store_row(a.operands, m, a.n, c + to.column, words[t]);
-            }
-        }
+        store_panel(sums.at[panel], a, item.m0, item.n0 + (p.block + panel) * 64 + p.warp * 16);
 }
 
 __device__ __forceinline__ void multiply_items(const struct mapped_arguments &a, int group) {
