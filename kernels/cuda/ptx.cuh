@@ -455,6 +455,17 @@ __device__ __forceinline__ unsigned count_arrival(unsigned *counter) {
     return before;
 }
 
+/* One warp: waits until so many have come. For launches whose blocks all run at a time. */
+__device__ __forceinline__ void wait_for_count(const unsigned *counter, unsigned count) {
+    unsigned now;
+    do
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                     : "=r"(now)
+                     : "l"(__cvta_generic_to_global(counter))
+                     : "memory");
+    while (now < count);
+}
+
 /* Reads past L1, where another block's values may be stale. */
 __device__ __forceinline__ float4 load_published(const float4 *from) {
     float4 value;

@@ -1,6 +1,7 @@
 /* Runs the kernel ENTRY of the file SOURCE, which takes ARGUMENTS, on the host. Threads are fibers; each runs until it
  * rests, warps in random order, blocks and clusters too. The blocks of a cluster take turns: the one that runs has its
- * shared memory in `shared_memory`, the others have theirs put by. */
+ * shared memory in `shared_memory`, the others have theirs put by. So do the clusters of a small grid, as if the card
+ * had room for all; those of a large one run one after the other. */
 #ifndef SHARED_BYTES
 #define SHARED_BYTES 0 /* awq_dequant has none but its own */
 #endif
@@ -8,7 +9,10 @@
 
 #include <ucontext.h>
 
-enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, AT_TRANSFER, AT_PHASE, ENDED };
+enum rest { RUNS, IN_WARP, AT_BARRIER, AT_CLUSTER, AT_TRANSFER, AT_PHASE, AT_COUNTER, ENDED };
+
+/* Blocks of a grid that all run at a time. */
+enum { SMALL_GRID = 16 };
 
 struct fiber {
     ucontext_t context;
@@ -19,6 +23,8 @@ struct fiber {
     unsigned arrivals, waits; /* at the cluster's barrier */
     unsigned transfer;        /* where it rests AT_TRANSFER, or AT_PHASE */
     unsigned parity;
+    const unsigned *counter; /* where it rests AT_COUNTER, until this is reached */
+    unsigned count;
     std::vector<std::vector<copy>> groups;
     std::vector<std::vector<product>> products;
     std::vector<remote_store> stores;
@@ -37,7 +43,8 @@ thread_local uint4 shared_memory[SHARED_BYTES / 16 + 1];
 bool copies_late;
 long bank_conflicts;
 
-static std::vector<block> cluster;
+static std::vector<block> cluster;                  /* the one that runs */
+static std::vector<std::vector<block>> clusters;    /* those that take turns with it, its own place empty */
 static struct block *running;
 static std::vector<exchange> exchanged;
 static ucontext_t scheduler;
@@ -146,6 +153,12 @@ void rest_at_phase(unsigned barrier, unsigned parity) {
     own().transfer = barrier;
     own().parity = parity;
     rest(AT_PHASE);
+}
+
+void rest_at_counter(const unsigned *counter, unsigned count) {
+    own().counter = counter;
+    own().count = count;
+    rest(AT_COUNTER);
 }
 
 /* --- the scheduler --- */
@@ -261,6 +274,17 @@ static bool open_phases() {
     return opened;
 }
 
+/* The same for counters that have been reached. */
+static bool open_counters() {
+    bool opened = false;
+    for (struct fiber &fiber : running->fibers) {
+        if (fiber.rest != AT_COUNTER || *fiber.counter < fiber.count) continue;
+        fiber.rest = RUNS;
+        opened = true;
+    }
+    return opened;
+}
+
 /* Brings one box, when nothing else can go on. */
 static bool bring_box() {
     std::vector<box> &boxes = running->boxes;
@@ -279,28 +303,59 @@ static bool run_block(struct block &block) {
     blockIdx = block.index;
     block.entered = true;
     memcpy(shared_memory, block.shared.data(), block.shared.size());
-    while (run_warps() || open_barrier() || open_transfers() || open_phases() || bring_box()) ran = true;
+    while (run_warps() || open_barrier() || open_transfers() || open_phases() || open_counters() || bring_box())
+        ran = true;
     memcpy(block.shared.data(), shared_memory, block.shared.size());
     return ran;
 }
 
-static void run_cluster() {
+static void start_cluster(const index3 &first) {
     for (struct block &block : cluster) {
+        block.index = {first.x + (unsigned)(&block - cluster.data()), first.y, 0};
         block.entered = false;
         block.boxes.clear();
         block.shared.assign(sizeof shared_memory, (char)0xff);
         for (struct fiber &fiber : block.fibers) start(fiber);
     }
-    for (bool ran = true; ran;) {
-        ran = false;
-        for (unsigned rank : shuffled(cluster.size())) ran |= run_block(cluster[rank]);
-        ran |= open_cluster();
+}
+
+/* Runs a cluster until all of it waits for others or has ended. */
+static bool run_cluster() {
+    bool ran = false, once = true;
+    for (; once; ran |= once) {
+        once = false;
+        for (unsigned rank : shuffled(cluster.size())) once |= run_block(cluster[rank]);
+        once |= open_cluster();
     }
+    return ran;
+}
+
+static void end_cluster() {
     for (struct block &block : cluster)
         for (struct fiber &fiber : block.fibers)
-            if (fiber.rest != ENDED) broken("a barrier that not all threads reach");
+            if (fiber.rest != ENDED) broken("a barrier that not all threads reach, or a counter");
     for (struct block &block : cluster)
         if (!block.boxes.empty()) broken("a box that nobody waits for");
+}
+
+/* Runs clusters by turns until all have ended. */
+static void run_together(const std::vector<index3> &firsts) {
+    for (size_t i = 0; i < firsts.size(); i++, cluster.swap(clusters[i - 1])) {
+        cluster.swap(clusters[i]);
+        start_cluster(firsts[i]);
+    }
+    for (bool ran = true; ran;) {
+        ran = false;
+        for (unsigned i : shuffled(firsts.size())) {
+            cluster.swap(clusters[i]);
+            ran |= run_cluster();
+            cluster.swap(clusters[i]);
+        }
+    }
+    for (size_t i = 0; i < firsts.size(); i++, cluster.swap(clusters[i - 1])) {
+        cluster.swap(clusters[i]);
+        end_cluster();
+    }
 }
 
 /* As kernels/device.h has it. */
@@ -318,16 +373,17 @@ extern "C" long emulate(const ARGUMENTS *arguments, const struct device_grid *gr
     copies_late = late;
     random_state = seed;
     bank_conflicts = 0;
-    cluster.resize(size);
-    for (struct block &block : cluster) block.fibers.resize(grid->threads);
     exchanged.resize(grid->threads);
     if (grid->blocks[0] % size) broken("a grid that clusters do not divide");
     for (unsigned y = 0; y < grid->blocks[1]; y++)
         for (unsigned x = 0; x < grid->blocks[0]; x += size) firsts.push_back({x, y, 0});
     shuffle(firsts);
-    for (const index3 &first : firsts) {
-        for (unsigned i = 0; i < size; i++) cluster[i].index = {first.x + i, first.y, 0};
-        run_cluster();
+    const size_t together = firsts.size() * size <= SMALL_GRID ? firsts.size() : 1;
+    clusters.assign(together, {});
+    for (std::vector<block> &blocks : clusters) {
+        blocks.resize(size);
+        for (struct block &block : blocks) block.fibers.resize(grid->threads);
     }
+    for (size_t i = 0; i < firsts.size(); i += together) run_together({firsts.begin() + i, firsts.begin() + i + together});
     return bank_conflicts;
 }

@@ -508,6 +508,10 @@ static inline uint4 load_streaming4(const void *from) {
 static inline unsigned count_arrival(unsigned *counter) {
     return (*counter)++;
 }
+void rest_at_counter(const unsigned *counter, unsigned count);
+static inline void wait_for_count(const unsigned *counter, unsigned count) {
+    rest_at_counter(counter, count);
+}
 static inline unsigned atomicXor(unsigned *word, unsigned value) {
     const unsigned before = *word;
     *word ^= value;
