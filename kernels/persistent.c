@@ -7,8 +7,8 @@
 #include "kernels/estimate.h"
 #include "kernels/occupancy.h"
 
-/* As persistent.cuh has them: a stage's two barriers, and what the last part says. */
-enum { BARRIER_BYTES = 16, LAST_BYTES = 16, GROUP_THREADS = 128, REQUEST_THREADS = 128, SWIZZLE_BYTES = 1024 };
+/* As persistent.cuh has them: a stage's two barriers. */
+enum { BARRIER_BYTES = 16, GROUP_THREADS = 128, REQUEST_THREADS = 128, SWIZZLE_BYTES = 1024 };
 /* Of a cluster: in parts of 16 or 18 SMs larger ones leave some idle, and a launch counts on all. */
 enum { MOST_BLOCKS = 2 };
 /* By the warpgroups: sums that a thread has registers for, and registers at the start, before they are redistributed.
@@ -24,7 +24,7 @@ static size_t stage_bytes(const struct persistent_block *b) {
 }
 
 static size_t shared_bytes(const struct persistent_block *b) {
-    return (size_t)b->stages * (stage_bytes(b) + BARRIER_BYTES) + LAST_BYTES;
+    return (size_t)b->stages * (stage_bytes(b) + BARRIER_BYTES);
 }
 
 static int threads(const struct persistent_block *b) {

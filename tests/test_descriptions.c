@@ -154,7 +154,7 @@ static void persistent_splits_the_last_round(void **state) {
     assert_int_equal(launch.grid.blocks[0], 11 * 4 * 2);
     assert_int_equal(launch.grid.cluster, 2);
     assert_int_equal(launch.grid.threads, 256 + 128);
-    assert_int_equal(launch.shared_bytes, 4 * (stage + 16) + 16);
+    assert_int_equal(launch.shared_bytes, 4 * (stage + 16));
     assert_int_equal(launch.workspace_bytes, 0);
     assert_int_equal(launch.tensor_count, 4);
     assert_int_equal(launch.tensors[0].tensor.box_rows, 96 / 2);

@@ -13,7 +13,8 @@
  *
  * Items are counted by clusters. Those under way at a time share rows of x and W in L2: they go in bands of ORDER tiles
  * of rows, down each band's columns in turn. Tiles that do not fill a last round of blocks are split into SPLIT_K parts
- * of k, which leave their sums in the workspace; the last to come adds them up in the order of k. */
+ * of k, which leave their sums in the workspace and wait for each other; each adds up a share of the tile, in the order
+ * of k. */
 #ifndef TILEBOOK_PERSISTENT_CUH
 #define TILEBOOK_PERSISTENT_CUH
 
@@ -25,9 +26,9 @@ constexpr int GROUP_REGISTERS = WARPGROUPS == 2 ? 240 : 160, REQUEST_REGISTERS =
 constexpr int TILE_K = 64, STEPS = TILE_K / 16, ROW_BYTES = TILE_K * 2;
 constexpr int X_BYTES = TILE_M * ROW_BYTES;
 constexpr int CLUSTER = CLUSTER_M * CLUSTER_N;
-/* Two barriers a stage, that it is there and that it is free; then whether this block was the last to add a part. */
-constexpr int BARRIERS = STAGES * STAGE_BYTES, LAST = BARRIERS + STAGES * 16;
-static_assert(STAGE_BYTES % 1024 == 0 && SHARED_BYTES == LAST + 16, "kernels/persistent.c disagrees");
+/* Two barriers a stage, that it is there and that it is free. */
+constexpr int BARRIERS = STAGES * STAGE_BYTES;
+static_assert(STAGE_BYTES % 1024 == 0 && SHARED_BYTES == BARRIERS + STAGES * 16, "kernels/persistent.c disagrees");
 
 /* The arguments with the maps of what is requested in boxes, x first; those that are not there are not passed. */
 struct mapped_arguments {
@@ -183,36 +184,59 @@ __device__ __forceinline__ void request_items(const struct mapped_arguments &a) 
 
 /* --- sums --- */
 
-/* Adds the sums of a tile's parts: each leaves its own in the workspace, behind the counters, as fp32
- * [split tile][part][four sums][thread]; the last to come adds them up and leaves the counter zero again. True in the
- * block that has the result. */
+/* Of a split tile the sums of part p, four of each thread at a time: [split tile][part][four sums][thread], fp32, in
+ * the workspace behind the counters. */
 template <int FLOATS>
-__device__ __forceinline__ bool add_parts(float *sums, const struct item &item, void *workspace) {
-    if (SPLIT_K == 1 || item.split < 0) return true;
-    constexpr int FOURS = FLOATS / 4, PART = FOURS * THREADS;
-    unsigned *counter = (unsigned *)workspace + item.split, *last = (unsigned *)shared_memory + LAST / 4;
-    float4 *parts = (float4 *)((char *)workspace + WORKSPACE_COUNTER_BYTES) + (size_t)item.split * SPLIT_K * PART;
+__device__ __forceinline__ float4 *find_part(const struct item &item, int part, void *workspace) {
+    constexpr int PART = FLOATS / 4 * THREADS;
+    float4 *parts = (float4 *)((char *)workspace + WORKSPACE_COUNTER_BYTES);
+    return parts + ((size_t)item.split * SPLIT_K + part) * PART + threadIdx.x;
+}
+
+/* Leaves this part's sums for the blocks that have the others, and waits until those have left theirs. All blocks run at
+ * a time, and parts that follow each other are in different ones. */
+template <int FLOATS>
+__device__ __forceinline__ void exchange_parts(const float *sums, const struct item &item, void *workspace) {
+    unsigned *counter = (unsigned *)workspace + item.split;
+    float4 *own = find_part<FLOATS>(item, item.part, workspace);
 #pragma unroll
-    for (int i = 0; i < FOURS; i++)
-        parts[item.part * PART + i * THREADS + threadIdx.x] =
-            make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+    for (int i = 0; i < FLOATS / 4; i++)
+        own[i * THREADS] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
     barrier(1, THREADS);
-    if (threadIdx.x == 0) *last = count_arrival(counter) == SPLIT_K - 1;
+    if (uniform(threadIdx.x / 32) == 0) {
+        if (threadIdx.x == 0) count_arrival(counter);
+        __syncwarp();
+        wait_for_count(counter, SPLIT_K);
+    }
     barrier(1, THREADS);
-    const bool result = *last;
-    barrier(1, THREADS);
-    if (!result) return false;
-    if (threadIdx.x == 0) *counter = 0;
+}
+
+/* Adds up FLOATS sums of all parts, from number `first` on, in the order of k. */
+template <int ALL, int FLOATS>
+__device__ __forceinline__ void add_parts(float (&sums)[FLOATS], const struct item &item, int first, void *workspace) {
 #pragma unroll
     for (int i = 0; i < FLOATS; i++) sums[i] = 0;
-#pragma unroll 1
-    for (int part = 0; part < SPLIT_K; part++)
 #pragma unroll
-        for (int i = 0; i < FOURS; i++) {
-            const float4 other = load_published(parts + part * PART + i * THREADS + threadIdx.x);
+    for (int part = 0; part < SPLIT_K; part++) {
+        const float4 *from = find_part<ALL>(item, part, workspace) + first / 4 * THREADS;
+#pragma unroll
+        for (int i = 0; i < FLOATS / 4; i++) {
+            const float4 other = load_published(from + i * THREADS);
             sums[4 * i] += other.x, sums[4 * i + 1] += other.y, sums[4 * i + 2] += other.z, sums[4 * i + 3] += other.w;
         }
-    return true;
+    }
+}
+
+/* Behind the last of add_parts(): the last block to come leaves the counter zero again. */
+__device__ __forceinline__ void leave_parts(const struct item &item, void *workspace) {
+    unsigned *counter = (unsigned *)workspace + item.split;
+    barrier(1, THREADS);
+    if (threadIdx.x == 0 && count_arrival(counter) == 2 * SPLIT_K - 1) *counter = 0;
+}
+
+/* Of a split tile's units, what this part's block finishes: from the first to before the last. */
+__device__ __forceinline__ int first_unit(const struct item &item, int units, int parts_on) {
+    return units * (item.part + parts_on) / SPLIT_K;
 }
 
 /* --- the block --- */

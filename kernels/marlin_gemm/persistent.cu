@@ -16,7 +16,7 @@
 #include "marlin_gemm/codes.cuh"
 
 constexpr int BLOCKS = TILE_N / 64, PANELS = BLOCKS / WARPGROUPS; /* of 64 columns: the tile's, and a warpgroup's */
-constexpr int PANEL_SUMS = TILE_M / 2;                            /* of a thread */
+constexpr int PANEL_SUMS = TILE_M / 2, PANEL_UNITS = TILE_M / 32; /* of a thread; of 32 tokens */
 constexpr int GROUP_ROWS = GROUP ? GROUP : 1;
 constexpr int GROUPS = GROUP == 0 ? 0 : TILE_K > GROUP ? TILE_K / GROUP_ROWS : 1;
 constexpr int SCALES = X_BYTES + STEPS * BLOCKS * 512;
@@ -152,61 +152,85 @@ __device__ __forceinline__ struct output find_output() {
     return {{token, token + 1}, odd * 8};
 }
 
-/* What is added to the sums of a warp's 16 columns, of all rows: words as turn_words() leaves them, [32 tokens][first or
- * second pair][8 tokens]. Requested before the first of them is used. */
+/* What is added to 32 tokens of a warp's 16 columns: words as turn_words() leaves them, [first or second pair][8 tokens].
+ */
 struct addends {
-    unsigned at[TILE_M / 32][2][4];
+    unsigned at[2][4];
 };
 
-__device__ __forceinline__ void load_rows(struct addends &addends, const struct arguments &a, const struct output &to,
-                                          int m0, int c, int pair) {
+__device__ __forceinline__ void load_rows(struct addends &addends, const struct arguments &a, int m0, int c) {
+    const struct output to = find_output();
 #pragma unroll
-    for (int i = 0; i < TILE_M / 32; i++)
-#pragma unroll
-        for (int t = 0; t < 2; t++) {
-            const int m = m0 + i * 32 + pair * 8 + to.row[t];
-            if (m < a.m && c < a.n) load_row(a.operands, m, a.n, c + to.column, addends.at[i][t]);
-        }
+    for (int t = 0; t < 2; t++) {
+        const int m = m0 + threadIdx.x % 32 / 8 * 8 + to.row[t];
+        if (m < a.m && c < a.n) load_row(a.operands, m, a.n, c + to.column, addends.at[t]);
+    }
 }
 
-/* Writes what becomes of the sums: a warp 16 columns of W, 32 tokens at a time. Of those four times 8 a lane has the
- * same tokens, with one of four pairs of columns; by turning that it gets all 8 columns of one of the four. */
-__device__ __forceinline__ void store_panel(const float (&sums)[PANEL_SUMS], const struct arguments &a, int m0, int c) {
+/* A unit: 32 tokens from m0 on of the warp's 16 columns from c on. Of four times 8 tokens a lane has the same ones, with
+ * one of four pairs of columns; by turning that it gets all 8 columns of one of the four. */
+__device__ __forceinline__ void store_unit(const float *sums, const struct arguments &a, int m0, int c,
+                                           struct addends &added) {
     const int pair = threadIdx.x % 32 / 8;
     const struct output to = find_output();
-    struct addends addends = {};
     struct pairs<2> addend = {};
-    if (EPILOGUE == EPILOGUE_RESIDUAL) load_rows(addends, a, to, m0, c, pair);
+    unsigned words[2][4];
+    if (EPILOGUE == EPILOGUE_RESIDUAL) turn_words<8>(added.at[0]), turn_words<8>(added.at[1]);
     if (EPILOGUE == EPILOGUE_BIAS && c < a.n) {
         load_addends<2>(a.operands, 0, a.n, c + to.column + pair * 2, addend.first);
         addend.second[0] = addend.first[0], addend.second[1] = addend.first[1];
     }
 #pragma unroll
-    for (int i = 0; i < TILE_M / 32; i++) {
-        unsigned words[2][4], (&added)[2][4] = addends.at[i];
-        if (EPILOGUE == EPILOGUE_RESIDUAL) turn_words<8>(added[0]), turn_words<8>(added[1]);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (EPILOGUE == EPILOGUE_RESIDUAL) {
-                half2_to_floats(added[0][j], addend.first[0], addend.first[1]);
-                half2_to_floats(added[1][j], addend.second[0], addend.second[1]);
-            }
-            finish_pairs(pair_columns(sums + (i * 4 + j) * 4), addend, words[0][j], words[1][j]);
+    for (int j = 0; j < 4; j++) {
+        if (EPILOGUE == EPILOGUE_RESIDUAL) {
+            half2_to_floats(added.at[0][j], addend.first[0], addend.first[1]);
+            half2_to_floats(added.at[1][j], addend.second[0], addend.second[1]);
         }
+        finish_pairs(pair_columns(sums + j * 4), addend, words[0][j], words[1][j]);
+    }
 #pragma unroll
-        for (int t = 0; t < 2 / COLUMNS_OF_Y; t++) {
-            const int m = m0 + i * 32 + pair * 8 + to.row[t];
-            turn_words<8>(words[t]);
-            if (m < a.m && c < a.n) store_row(a.operands, m, a.n, c + to.column, words[t]);
-        }
+    for (int t = 0; t < 2 / COLUMNS_OF_Y; t++) {
+        const int m = m0 + pair * 8 + to.row[t];
+        turn_words<8>(words[t]);
+        if (m < a.m && c < a.n) store_row(a.operands, m, a.n, c + to.column, words[t]);
     }
 }
 
+/* The warp's first column of a panel. */
+__device__ __forceinline__ int panel_column(const struct place &p, const struct item &item, int panel) {
+    return item.n0 + (p.block + panel) * 64 + p.warp * 16;
+}
+
+/* A whole tile; what is added is requested ahead, for a panel at a time. */
 __device__ __forceinline__ void store_tile(const struct sums &sums, const struct place &p, const struct item &item,
                                            const struct arguments &a) {
 #pragma unroll
-    for (int panel = 0; panel < PANELS; panel++)
-        store_panel(sums.at[panel], a, item.m0, item.n0 + (p.block + panel) * 64 + p.warp * 16);
+    for (int panel = 0; panel < PANELS; panel++) {
+        const int c = panel_column(p, item, panel);
+        struct addends added[PANEL_UNITS] = {};
+#pragma unroll
+        for (int i = 0; EPILOGUE == EPILOGUE_RESIDUAL && i < PANEL_UNITS; i++)
+            load_rows(added[i], a, item.m0 + i * 32, c);
+#pragma unroll
+        for (int i = 0; i < PANEL_UNITS; i++) store_unit(sums.at[panel] + i * 16, a, item.m0 + i * 32, c, added[i]);
+    }
+}
+
+/* This block's share of a split tile. */
+__device__ __forceinline__ void finish_parts(const struct place &p, const struct item &item,
+                                             const struct arguments &a) {
+    constexpr int UNITS = PANELS * PANEL_UNITS;
+#pragma unroll 1
+    for (int unit = first_unit(item, UNITS, 0); unit < first_unit(item, UNITS, 1); unit++) {
+        const int panel = unit / PANEL_UNITS, m0 = item.m0 + unit % PANEL_UNITS * 32;
+        const int c = panel_column(p, item, panel);
+        struct addends added = {};
+        float sums[16];
+        if (EPILOGUE == EPILOGUE_RESIDUAL) load_rows(added, a, m0, c);
+        add_parts<PANELS * PANEL_SUMS>(sums, item, unit * 16, a.operands.workspace);
+        store_unit(sums, a, m0, c, added);
+    }
+    leave_parts(item, a.operands.workspace);
 }
 
 __device__ __forceinline__ void multiply_items(const struct mapped_arguments &a, int group) {
@@ -217,9 +241,13 @@ __device__ __forceinline__ void multiply_items(const struct mapped_arguments &a,
         const struct item item = find_item(s, number);
         struct sums sums = {};
         add_stages(sums, item, at, p, a.plain);
-        if (!add_parts<PANELS * PANEL_SUMS>(sums.at[0], item, a.plain.operands.workspace)) continue;
         if (!GROUP) scale_sums(sums, p, item, a.plain);
-        store_tile(sums, p, item, a.plain);
+        if (SPLIT_K > 1 && item.split >= 0) {
+            exchange_parts<PANELS * PANEL_SUMS>(sums.at[0], item, a.plain.operands.workspace);
+            finish_parts(p, item, a.plain);
+        } else {
+            store_tile(sums, p, item, a.plain);
+        }
     }
 }
 
