@@ -31,6 +31,7 @@ enum {
 static const double batch_seconds = 0.01;    /* between two looks at the interval */
 static const double settled = 0.02;          /* medians of two batches in a row differ by less */
 static const double warmup_patience = 5;     /* times the least warm-up */
+static const double unsettled_slack = 1.25;  /* of beaten_us, before the clock has settled */
 static const double noise_shrink = 0.95;     /* independent samples would give 0.71 */
 static const double monotonic_least_us = 20; /* a sample covers at least this much: the clock's own cost is 0.05 */
 static const double events_least_us = 200;   /* the same for events, whose resolution is 0.5 */
@@ -149,9 +150,18 @@ static void rest(const struct measure_options *options, double worked) {
     while (seconds > 0 && nanosleep(&time, &time) && errno == EINTR) continue;
 }
 
+/* What is beaten by more than its clock may account for needs no other samples. */
+static bool beaten_in_warm_up(const struct measure_options *options, const struct measure_sample *samples, int count,
+                              float *sorted, struct measurement *m) {
+    if (!(options->beaten_us > 0) || count < LEAST_SAMPLES) return false;
+    summarize(samples, count, sorted, m);
+    return m->low_us > unsettled_slack * options->beaten_us;
+}
+
 /* Runs batches until the clock has settled; finds the batch that lasts about batch_seconds. */
 static int warm_up(measure_sampler *take, void *context, const struct measure_options *options,
-                   struct measure_sample *samples, float *sorted, int *batch, struct error *error) {
+                   struct measure_sample *samples, float *sorted, int *batch, struct measurement *m,
+                   struct error *error) {
     double start = measure_now(), previous = 0;
     int most = options->max_samples < MOST_IN_BATCH ? options->max_samples : MOST_IN_BATCH;
     *batch = 1;
@@ -163,6 +173,10 @@ static int warm_up(measure_sampler *take, void *context, const struct measure_op
         double current = measure_median(sorted, *batch);
         bool steady = fabs(current - previous) <= settled * current;
         previous = current;
+        if (beaten_in_warm_up(options, samples, *batch, sorted, m)) {
+            m->stop = "beaten";
+            return 0;
+        }
         if (after - start >= warmup_patience * options->warmup_seconds) return 0;
         if (after - start >= options->warmup_seconds && steady) return 0;
         if (after - before < batch_seconds / 2) *batch = *batch * 2 < most ? *batch * 2 : most;
@@ -183,6 +197,7 @@ static const char *reason_to_stop(const struct measure_options *options, const s
     double width = (m->high_us - m->low_us) / m->median_us;
     bool enough = m->samples >= options->min_samples && m->samples >= LEAST_SAMPLES && seconds >= options->min_seconds;
     if (enough && width <= options->interval) return "interval";
+    if (options->beaten_us > 0 && m->samples >= LEAST_SAMPLES && m->low_us > options->beaten_us) return "beaten";
     if (m->samples >= options->max_samples) return "samples";
     if (seconds >= options->max_seconds && m->samples >= LEAST_SAMPLES) return "time";
     if (m->samples < NOISE_SAMPLES || m->samples < 2 * last->samples) return NULL;
@@ -223,7 +238,7 @@ int measure_with(measure_sampler *take, void *context, const struct measure_opti
         (struct measurement){.sample_us = calloc(room, sizeof *measurement->sample_us), .pace = options->pace};
     if (!samples || !sorted || !measurement->sample_us)
         error_set(error, "out of memory");
-    else if (!warm_up(take, context, options, samples, sorted, &batch, error))
+    else if (!warm_up(take, context, options, samples, sorted, &batch, measurement, error))
         result = sample(take, context, options, batch, samples, sorted, measurement, error);
     if (result) measurement_free(measurement);
     free(samples);

@@ -21,8 +21,9 @@ struct measure_options {
     double warmup_seconds; /* at least; until the clock settles */
     double min_seconds, max_seconds;
     int min_samples, max_samples;
-    double interval; /* stop when the 95% interval of the median is narrower than this share of it */
-    double pace;     /* share of the time in which samples are taken, the device rests between; 0: back to back */
+    double interval;  /* stop when the 95% interval of the median is narrower than this share of it */
+    double beaten_us; /* stop when it lies above this; 0 for none */
+    double pace;      /* share of the time in which samples are taken, the device rests between; 0: back to back */
     enum regime regime;
 };
 /* For sweeps: thorough. For searches: quick. Both in the stream. */
@@ -42,9 +43,9 @@ struct measurement {
     int samples;
     int calls; /* in a sample; `samples` and all times are of one */
     enum regime regime;
-    double pace;                     /* 0: back to back */
-    const char *stop;                /* "interval", "samples", "time", "noise" (more samples did not narrow it) */
-    const char *clock;               /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
+    double pace;       /* 0: back to back */
+    const char *stop;  /* "interval", "samples", "time", "noise" (more samples did not narrow it), "beaten" */
+    const char *clock; /* "cupti", "events" (CUPTI was held by another tool), "monotonic" */
     int sm_mhz, memory_mhz, celsius; /* NVML after the samples; 0 if unknown */
     double watts;
     unsigned long long throttle; /* NVML's reasons, or-ed over the samples */

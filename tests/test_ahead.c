@@ -202,6 +202,7 @@ static int tune(int trials) {
     struct tune tune = {.supervisor = &supervisor,
                         .device = &supervisor.device,
                         .scope = {"a GPU", "sm_90a", "01234567", "cold, stream", "", ""},
+                        .measure = measure_quick,
                         .progress = &progress,
                         .trials = trials,
                         .compile = note,

@@ -112,6 +112,34 @@ static void stops_by_noise(void **state) {
     measurement_free(&m);
 }
 
+/* As soon as the interval says so; while the clock is unsettled only what is a quarter slower. */
+static void stops_when_beaten(void **state) {
+    (void)state;
+    struct measure_options racing = options;
+    racing.min_samples = 500;
+    racing.beaten_us = 90;
+    struct measurement m = run(&racing, (float[]){99, 101, 100}, 3);
+    assert_string_equal(m.stop, "beaten");
+    assert_in_range(m.samples, 6, 499);
+    assert_true(m.low_us > 90);
+    measurement_free(&m);
+    racing.beaten_us = 99.5; /* the interval is not above it until many samples are there */
+    m = run(&racing, (float[]){99, 101, 100}, 3);
+    assert_true(m.samples > 6 && m.low_us > 99.5);
+    measurement_free(&m);
+    racing.beaten_us = 101;
+    m = run(&racing, (float[]){99, 101, 100}, 3);
+    assert_string_equal(m.stop, "interval");
+    measurement_free(&m);
+    racing.beaten_us = 70;
+    racing.warmup_seconds = 1e9;
+    m = run(&racing, (float[]){99, 101, 100}, 3);
+    assert_string_equal(m.stop, "beaten");
+    assert_true(m.samples >= 6 && m.samples < 16 && m.sample_us[0] > 98);
+    assert_true(m.span_us == m.median_us + 1);
+    measurement_free(&m);
+}
+
 static void keeps_every_sample(void **state) {
     (void)state;
     struct measure_options ten = options;
@@ -427,6 +455,7 @@ int main(void) {
         cmocka_unit_test(stops_by_samples),
         cmocka_unit_test(stops_by_time),
         cmocka_unit_test(stops_by_noise),
+        cmocka_unit_test(stops_when_beaten),
         cmocka_unit_test(keeps_every_sample),
         cmocka_unit_test(rests_between_batches),
         cmocka_unit_test(passes_errors_on),

@@ -97,6 +97,7 @@ static struct outcome tune_at(const int *m, int count, bool refine, double budge
     struct tune tune = {.supervisor = &supervisor,
                         .device = &supervisor.device,
                         .scope = {"a CPU", "avx2", "01234567", "cold, calls", "", ""},
+                        .measure = measure_quick,
                         .progress = &progress,
                         .refine = refine,
                         .forget = forget,

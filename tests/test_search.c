@@ -93,15 +93,17 @@ static const struct kernel elsewhere = {
 /* What the trials answer. */
 struct oracle {
     double (*time)(const struct config *config);
-    double noise;   /* +- share of the time, different at each trial */
-    double seconds; /* cost of a trial */
+    double noise;     /* +- share of the time, different at each trial */
+    double seconds;   /* cost of a trial */
+    double beaten_us; /* as the last one was told */
     int calls, stop_after;
     bool (*fails)(const struct config *config);
 };
 
 static int ask(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
-               struct trial_result *result) {
+               double beaten_us, struct trial_result *result) {
     struct oracle *oracle = context;
+    oracle->beaten_us = beaten_us;
     assert_int_equal(kernel->op, problem->op);
     if (oracle->stop_after && oracle->calls == oracle->stop_after) return 5;
     double wave = (double)(oracle->calls++ * 7919 % 201 - 100) / 100;
@@ -146,8 +148,8 @@ struct stage {
 };
 
 static int ask_stage(void *context, const struct kernel *k, const struct problem *p, const struct config *c,
-                     struct trial_result *result) {
-    return ask(&((struct stage *)context)->oracle, k, p, c, result);
+                     double beaten_us, struct trial_result *result) {
+    return ask(&((struct stage *)context)->oracle, k, p, c, beaten_us, result);
 }
 
 static int play(void *context, const struct problem *problem, const struct trial *const *arms, int count,
@@ -220,6 +222,13 @@ static void test_the_best_of_several_finalists(void **state) {
                     result.trials[result.finals.trial[f]].result.us);
     assert_int_equal(result.best, result.finals.trial[1]);
     assert_memory_equal(&result.trials[result.best].config, &stage.seen[3], sizeof stage.seen[3]);
+    search.finalists = 1;
+    struct search_result one;
+    stage.oracle.calls = 0;
+    assert_int_equal(search_run(&search, &one, NULL), 0);
+    assert_int_equal(stage.arms, 1 + 2);
+    assert_int_equal(one.finals.trial[0], result.finals.trial[0]);
+    search_result_free(&one);
     search_result_free(&result);
 }
 
@@ -341,12 +350,12 @@ static void note(void *context, const struct kernel *kernel, const struct proble
 }
 
 static int ask_and_look_up(void *context, const struct kernel *kernel, const struct problem *problem,
-                           const struct config *config, struct trial_result *result) {
+                           const struct config *config, double beaten_us, struct trial_result *result) {
     struct announcements *notes = context;
     bool known = false;
     for (int i = 0; i < notes->count; i++) known |= !memcmp(&notes->expected[i], config, sizeof *config);
     notes->surprises += !known;
-    return ask(&notes->oracle, kernel, problem, config, result);
+    return ask(&notes->oracle, kernel, problem, config, beaten_us, result);
 }
 
 static void test_announces_what_it_will_try(void **state) {
@@ -567,6 +576,89 @@ static void test_same_results_same_path(void **state) {
     search_result_free(&second);
 }
 
+static bool same_trials(const struct search_result *a, const struct search_result *b, int count) {
+    for (int i = 0; i < count; i++)
+        if (memcmp(&a->trials[i].config, &b->trials[i].config, sizeof(struct config))) return false;
+    return true;
+}
+
+/* Racing goes the same way, and its trials hear what they need not exceed. */
+static void test_racing(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct oracle oracle = {.time = surface, .noise = 0.01};
+    struct search search = make(kernels, &oracle, 100);
+    struct search_result guided, racing;
+    assert_int_equal(search_run(&search, &guided, NULL), 0);
+    assert_true(oracle.beaten_us == 0);
+    search.strategy = STRATEGY_RACING;
+    oracle.calls = 0;
+    assert_int_equal(search_run(&search, &racing, NULL), 0);
+    assert_true(same_trials(&guided, &racing, 100));
+    double high_us = HUGE_VAL, us = HUGE_VAL;
+    for (int i = 0; i < 99; i++) {
+        if (racing.trials[i].result.us < us) high_us = racing.trials[i].result.high_us;
+        us = fmin(us, racing.trials[i].result.us);
+    }
+    assert_true(fabs(oracle.beaten_us - high_us / 0.99) < 1e-9 * high_us);
+    search_result_free(&racing);
+    search.trials = 1; /* there is no leader yet */
+    assert_int_equal(search_run(&search, &racing, NULL), 0);
+    assert_true(oracle.beaten_us == 0);
+    search_result_free(&racing);
+    search_result_free(&guided);
+}
+
+/* Everything once, the least estimate first, whatever leads. */
+static void test_exhaustive(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 0);
+    struct search_result result;
+    search.strategy = STRATEGY_EXHAUSTIVE;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    assert_int_equal(result.count, 1000);
+    for (int i = 2; i < 1000; i++)
+        assert_true(estimate_far_off(NULL, NULL, &result.trials[i - 1].config) <=
+                    estimate_far_off(NULL, NULL, &result.trials[i].config));
+    search_result_free(&result);
+}
+
+/* In an order that says nothing, is the same each time and another one for another problem. */
+static void test_random(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 300);
+    struct search_result first, second;
+    double sum = 0;
+    search.strategy = STRATEGY_RANDOM;
+    assert_int_equal(search_run(&search, &first, NULL), 0);
+    assert_int_equal(search_run(&search, &second, NULL), 0);
+    assert_true(same_trials(&first, &second, 300));
+    search_result_free(&second);
+    search.problem.m++;
+    assert_int_equal(search_run(&search, &second, NULL), 0);
+    assert_false(same_trials(&first, &second, 2)); /* the first is the default */
+    for (int i = 1; i < 300; i++) sum += estimate_far_off(NULL, NULL, &first.trials[i].config);
+    assert_true(fabs(sum / 299 - 54) < 6); /* the mean of all; its standard error is 1.7 */
+    search_result_free(&first);
+    search_result_free(&second);
+}
+
+static void test_strategies_have_names(void **state) {
+    (void)state;
+    enum strategy strategy;
+    struct error error;
+    for (int s = 0; s < STRATEGIES; s++) {
+        assert_int_equal(strategy_parse(strategy_name((enum strategy)s), &strategy, NULL), 0);
+        assert_int_equal(strategy, s);
+    }
+    assert_int_equal(strategy_parse("genetic", &strategy, &error), -1);
+    assert_non_null(strstr(error.text, "'genetic'; accepted: guided, racing, random, exhaustive"));
+}
+
 static void test_a_larger_limit_goes_on(void **state) {
     (void)state;
     const struct kernel *kernels[] = {&misled, &plain, NULL};
@@ -649,6 +741,10 @@ int main(void) {
         cmocka_unit_test(test_only_legal_configurations_of_the_whole_range),
         cmocka_unit_test(test_time_limit),
         cmocka_unit_test(test_same_results_same_path),
+        cmocka_unit_test(test_racing),
+        cmocka_unit_test(test_exhaustive),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_strategies_have_names),
         cmocka_unit_test(test_a_larger_limit_goes_on),
         cmocka_unit_test(test_stopping_keeps_what_was_found),
         cmocka_unit_test(test_nothing_legal),

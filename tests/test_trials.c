@@ -160,6 +160,7 @@ static struct outcome tune_once(const struct problem *problem, double limit_s, c
     struct tune tune = {.supervisor = &supervisor,
                         .device = &supervisor.device,
                         .scope = {"a CPU", "avx2", "01234567", "cold, calls", "", ""},
+                        .measure = measure_quick,
                         .progress = &progress,
                         .items = &item,
                         .count = 1,
@@ -307,9 +308,9 @@ static void test_devices_and_data_that_cannot_be_had(void **state) {
     assert_int_equal(supervisor_open(&supervisor, "cuda:x", &error), -1);
     assert_non_null(strstr(error.text, "unknown device 'cuda:x'"));
     assert_int_equal(supervisor_open(&supervisor, "cpu", &error), 0);
-    assert_int_equal(supervisor_trial(&supervisor, &faulty, &huge, &config, REGIME_STREAM, &result, &error), 1);
+    assert_int_equal(supervisor_trial(&supervisor, &faulty, &huge, &config, &measure_quick, &result, &error), 1);
     assert_non_null(strstr(error.text, "more than 2^31 - 1 elements"));
-    assert_int_equal(supervisor_trial(&supervisor, &faulty, &gemm, &config, REGIME_STREAM, &result, &error), 0);
+    assert_int_equal(supervisor_trial(&supervisor, &faulty, &gemm, &config, &measure_quick, &result, &error), 0);
     assert_int_equal(result.status, TRIAL_OK);
     assert_true(result.us >= 100 && result.samples >= 10 && result.sample_us[0] >= 100);
     free(result.sample_us);

@@ -185,6 +185,25 @@ static void test_budget_and_trials_file(void **state) {
     assert_int_equal(rows, stored_trials());
 }
 
+/* What is beaten ends early; all of a space; a quick search. What is stored serves the next strategy. */
+static void test_strategies_and_efforts(void **state) {
+    (void)state;
+#define ONE "tune --coarse --shapes 128x128 --device cpu --m 1 --op awq_dequant --out @/tiles.txt"
+    expect(0, ONE " --effort quick", "1 problems, 8 trials, 8 of them new");
+    expect(0, ONE " --strategy racing --trials 24", "24 trials, 16 of them new");
+    assert_true(stored("SELECT count(*) FROM trials WHERE stop = 'beaten'") > 0);
+    assert_int_equal(stored("SELECT count(*) FROM trials WHERE stop = 'beaten' AND \"order\" <= 8"), 0);
+    expect(0, ONE " --strategy random --trials 26", "26 trials, 2 of them new");
+    expect(0, ONE " --strategy exhaustive --trials 26", "26 trials, 0 of them new");
+#undef ONE
+    long before = stored_trials();
+    expect(0,
+           "tune --shapes 128x64 --device cpu --m 1 --op awq_dequant --strategy exhaustive --effort quick "
+           "--out @/tiles.txt",
+           "1 problems, ");
+    assert_true(stored_trials() > before + 16); /* what other strategies stop at */
+}
+
 static void test_rows_of_other_shapes_stay(void **state) {
     (void)state;
     expect(0, "tune --coarse --shapes 128x128,256x128 --device cpu --m 1 --trials 1 --op fp16_gemm --out @/tiles.txt",
@@ -267,6 +286,8 @@ static void test_refuses(void **state) {
     expect(1, "tune --shapes 128x128 --device cpu --out /proc/tiles.txt", "name another table with --out");
     expect(1, "tune --shapes 128x128 --device cpu --out LICENSE --store @/s", "in the way of the new table");
     expect(1, "tune --shapes 128x128 --device cpu --out @/t --store LICENSE", "no SQLite database");
+    expect(2, "tune --shapes 128x128 --strategy genetic", "accepted: guided, racing, random, exhaustive");
+    expect(2, "tune --shapes 128x128 --effort none", "not one of quick, normal, thorough");
     expect(2, "tune --shapes 128x128 --limit soon", "--limit soon: not a time");
     expect(2, "worker cpu </dev/null", "not by hand");
     expect(0, "tune --help", "--budget");
@@ -557,6 +578,7 @@ int main(void) {
         TEST(test_throttled_cards_are_named),
         TEST(test_old_tables_are_tried_first),
         TEST(test_budget_and_trials_file),
+        TEST(test_strategies_and_efforts),
         TEST(test_rows_of_other_shapes_stay),
         TEST(test_kill_then_resume),
         TEST(test_interrupt_says_how_to_go_on),

@@ -10,7 +10,22 @@
 #include "bench/commands.h"
 #include "tuner/ranges.h"
 
-enum { PATH = 512, GPU_TRIALS = 32, CPU_TRIALS = 16, HEAD_M = 256 };
+enum { PATH = 512, HEAD_M = 256 };
+
+/* How well a search is to know: the limits where none are given, and how narrow a trial's interval is to be, in what
+ * time. */
+struct effort {
+    const char *name;
+    int gpu_trials, cpu_trials, finalists;
+    double interval, least_s, most_s;
+    bool coarse;
+};
+enum { QUICK, NORMAL, THOROUGH, EFFORTS };
+static const struct effort efforts[EFFORTS] = {
+    {"quick", 12, 8, 1, 0.05, 0.01, 0.1, true},
+    {"normal", 32, 16, FINALISTS, 0.02, 0.02, 0.3, false},
+    {"thorough", 128, 64, FINALISTS, 0.01, 0.05, 1, false},
+};
 
 static const char gpu_m[] = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192";
 static const char cpu_m[] = "1,4,16,64";
@@ -21,6 +36,8 @@ enum {
     OPTION_DEVICE,
     OPTION_BUDGET,
     OPTION_TRIALS,
+    OPTION_STRATEGY,
+    OPTION_EFFORT,
     OPTION_M,
     OPTION_OP,
     OPTION_GROUP,
@@ -47,7 +64,17 @@ static const struct argp_option options[] = {
     {"part", OPTION_PART, "I/N", 0, "only every Nth shape, from the Ith on: for many machines (tuner/slurm/submit)", 0},
     {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
     {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},
-    {"trials", OPTION_TRIALS, "N", 0, "at most N trials a problem (without --budget: 32 on a GPU, 16 on a CPU)", 1},
+    {"trials", OPTION_TRIALS, "N", 0,
+     "at most N trials a problem (without --budget: what --effort says; exhaustive: all)", 1},
+    {"strategy", OPTION_STRATEGY, "S", 0,
+     "guided, the default: by the estimate, then by turns that and the leader's neighbours; racing: the same, but a "
+     "trial ends as soon as its interval lies above the leader's; random: uniformly; exhaustive: all, by the estimate",
+     1},
+    {"effort", OPTION_EFFORT, "E", 0,
+     "quick: 12 trials (CPU: 8) of a problem until intervals are within 5% or 0.1 s, one finalist, --coarse; normal, "
+     "the default: 32 (16), 2% or 0.3 s, three; thorough: 128 (64), 1% or 1 s, three; what is stored is not measured "
+     "again",
+     1},
     {"limit", OPTION_LIMIT, "TIME", 0,
      "a configuration that is not verified and measured in this time is never tried again (default: 10s and 50 slow "
      "calls of the problem)",
@@ -93,6 +120,8 @@ struct choices {
     struct misses misses;
     int *m, m_count;
     int group, trials, part, parts;
+    const struct effort *effort;
+    enum strategy strategy;
     bool have_group, have_op, ops[OP_COUNT], fresh, coarse;
     enum regime regime;
     double budget_s, limit_s;
@@ -117,6 +146,13 @@ static void parse_part(struct choices *c, const char *text, struct argp_state *s
     if (sscanf(text, "%d/%d%n", &c->part, &c->parts, &used) == 2 && !text[used] && c->part >= 1 && c->part <= c->parts)
         return;
     argp_error(state, "--part: expected I/N with I from 1 to N, found %s", text);
+}
+
+static const struct effort *parse_effort(const char *text, struct argp_state *state) {
+    for (int i = 0; i < EFFORTS; i++)
+        if (!strcmp(text, efforts[i].name)) return &efforts[i];
+    argp_error(state, "--effort: '%s' is not one of quick, normal, thorough", text);
+    return NULL;
 }
 
 /* All of a shape stays together, so that one device compares its configurations. */
@@ -175,6 +211,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_TRIALS:
         c->trials = (int)argument_whole(state, "trials", text, 1, 1000000);
+        return 0;
+    case OPTION_STRATEGY:
+        if (strategy_parse(text, &c->strategy, &error)) argp_error(state, "--strategy: %s", error.text);
+        return 0;
+    case OPTION_EFFORT:
+        c->effort = parse_effort(text, state);
         return 0;
     case OPTION_M:
         c->m_text = text;
@@ -397,6 +439,19 @@ static int begin_with_tables(struct tune *tune, const struct choices *c, const s
     return status;
 }
 
+static void apply_effort(struct tune *tune, const struct choices *c, bool gpu) {
+    const struct effort *effort = c->effort;
+    tune->strategy = c->strategy;
+    tune->finalists = effort->finalists;
+    tune->measure = measure_quick;
+    tune->measure.regime = c->regime;
+    tune->measure.interval = effort->interval;
+    tune->measure.min_seconds = effort->least_s;
+    tune->measure.max_seconds = effort->most_s;
+    if (c->trials || c->budget_s > 0 || c->strategy == STRATEGY_EXHAUSTIVE) return;
+    tune->trials = gpu ? effort->gpu_trials : effort->cpu_trials;
+}
+
 static int plan(struct tune *tune, struct choices *c, struct error *error) {
     bool gpu = tune->device->backend == BACKEND_CUDA;
     if (regime_check(c->regime, tune->device, error)) return -1;
@@ -404,8 +459,8 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
     tune->budget_s = c->budget_s;
     tune->trials = c->trials;
     tune->forget = c->fresh;
-    tune->refine = !c->coarse && !c->misses_file;
-    if (!c->trials && !(c->budget_s > 0)) tune->trials = gpu ? GPU_TRIALS : CPU_TRIALS;
+    tune->refine = !c->coarse && !c->effort->coarse && !c->misses_file;
+    apply_effort(tune, c, gpu);
     if (c->misses_file) return tune_plan_misses(tune, &c->misses, error);
     if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
     struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
@@ -417,7 +472,7 @@ static int run_on(struct supervisor *supervisor, struct choices *c, struct error
     const struct device *device = &supervisor->device;
     struct progress progress;
     struct paths paths;
-    struct tune tune = {.supervisor = supervisor, .device = device, .progress = &progress, .regime = c->regime};
+    struct tune tune = {.supervisor = supervisor, .device = device, .progress = &progress};
     char regime[32];
     snprintf(regime, sizeof regime, "cold, %s", device->backend == BACKEND_CUDA ? regime_name(c->regime) : "calls");
     tune.scope = (struct store_scope){device->name, device->architecture, device->kernels,
@@ -438,7 +493,7 @@ static int run_on(struct supervisor *supervisor, struct choices *c, struct error
 int cmd_tune(int argc, char **argv) {
     static const struct argp parser = {options, parse_option, NULL, documentation, NULL, NULL, NULL};
     static char name[] = "tilebook tune";
-    struct choices choices = {0};
+    struct choices choices = {.effort = &efforts[NORMAL]};
     struct error error = {""};
     argp_err_exit_status = 2;
     argv[0] = name;

@@ -43,6 +43,21 @@ const char *trial_status_name(enum trial_status status) {
     return names[status];
 }
 
+static const char *const strategies[STRATEGIES] = {"guided", "racing", "random", "exhaustive"};
+
+const char *strategy_name(enum strategy strategy) {
+    return strategies[strategy];
+}
+
+int strategy_parse(const char *text, enum strategy *strategy, struct error *error) {
+    int code = 0;
+    while (code < STRATEGIES && strcmp(text, strategies[code])) code++;
+    if (code == STRATEGIES)
+        return error_set(error, "unknown strategy '%s'; accepted: guided, racing, random, exhaustive", text);
+    *strategy = (enum strategy)code;
+    return 0;
+}
+
 bool trial_faster(const struct trial_result *a, const struct trial_result *b) {
     bool apart = a->p80_us < b->p20_us || a->high_us < b->low_us;
     return apart && a->us < (1 - NOISE_FLOOR) * b->us;
@@ -80,6 +95,8 @@ static int append_candidate(struct state *state, const struct candidate *candida
 
 static int enumerate(struct state *state) {
     const struct search *search = state->search;
+    unsigned short seed[] = {(unsigned short)search->problem.m, (unsigned short)search->problem.n,
+                             (unsigned short)search->problem.k};
     size_t capacity = 0;
     for (int i = 0; search->kernels[i]; i++) {
         const struct kernel *kernel = search->kernels[i];
@@ -87,7 +104,9 @@ static int enumerate(struct state *state) {
         for (long c = 0, size = config_space(kernel); c < size; c++) {
             struct candidate candidate = {kernel, config_at(kernel, c), 0, state->space_count};
             if (!legal(search, kernel, &candidate.config)) continue;
-            candidate.estimate = kernel->estimate(search->device, &search->problem, &candidate.config);
+            candidate.estimate = search->strategy == STRATEGY_RANDOM
+                                     ? erand48(seed)
+                                     : kernel->estimate(search->device, &search->problem, &candidate.config);
             if (append_candidate(state, &candidate, &capacity)) return error_set(state->error, "out of memory");
         }
     }
@@ -121,6 +140,14 @@ static int leader(const struct search *search, const struct search_result *resul
     return best;
 }
 
+/* What the leader is faster than, beyond the noise; 0 for a trial that is to be known as well as the leader, as what
+ * has no parameters is. */
+static double beaten_us(const struct state *state, const struct kernel *kernel) {
+    bool races = state->search->strategy == STRATEGY_RACING && kernel->parameter_count;
+    int at = races ? leader(state->search, state->result) : -1;
+    return at < 0 ? 0 : state->result->trials[at].result.high_us / (1 - NOISE_FLOOR);
+}
+
 static int run_trial(struct state *state, const struct kernel *kernel, const struct config *config, bool is_default) {
     struct search_result *result = state->result;
     if (tried(result, kernel, config)) return 0;
@@ -133,7 +160,8 @@ static int run_trial(struct state *state, const struct kernel *kernel, const str
     }
     struct trial trial = {.kernel = kernel, .config = *config, .is_default = is_default};
     const struct search *search = state->search;
-    int status = search->trial(search->context, kernel, &search->problem, config, &trial.result);
+    int status =
+        search->trial(search->context, kernel, &search->problem, config, beaten_us(state, kernel), &trial.result);
     if (status) {
         free(trial.result.sample_us);
         return status;
@@ -277,11 +305,15 @@ static void announce_neighbours(struct state *state, const struct trial *centre)
     for (size_t i = 0; i < count && i < reach; i++) expect(state, &list[i]);
 }
 
+static bool near_leader(const struct state *state) {
+    return state->search->strategy <= STRATEGY_RACING && state->result->count >= BY_ESTIMATE;
+}
+
 /* Announces the next by estimate, and the neighbours of a new leader. */
 static void announce(struct state *state) {
     if (!state->search->expect) return;
     announce_by_estimate(state, within_reach(state));
-    int at = state->result->count >= BY_ESTIMATE ? leader(state->search, state->result) : -1;
+    int at = near_leader(state) ? leader(state->search, state->result) : -1;
     if (at < 0 || at == state->expected_leader) return;
     state->expected_leader = at;
     announce_neighbours(state, &state->result->trials[at]);
@@ -292,7 +324,7 @@ static void announce(struct state *state) {
 static int explore(struct state *state) {
     while (within_limits(state)) {
         struct candidate nearest;
-        bool near = state->result->count >= BY_ESTIMATE && state->result->count % 2;
+        bool near = near_leader(state) && state->result->count % 2;
         announce(state);
         const struct candidate *next = near ? next_neighbour(state, &nearest) : NULL;
         if (!next) next = next_by_estimate(state);
@@ -309,16 +341,16 @@ static int explore(struct state *state) {
  * the incumbent. */
 static void find_finalists(const struct search *search, const struct search_result *result, struct finals *finals) {
     const struct trial *trials = result->trials;
-    int first = leader(search, result);
+    int first = leader(search, result), most = search->finalists ? search->finalists : FINALISTS;
     if (result->incumbent < 0 || !wins(search, &trials[result->incumbent])) return;
     if (!trial_faster(&trials[first].result, &trials[result->incumbent].result)) return;
     for (int i = 0; i < result->count; i++) {
         if (!wins(search, &trials[i]) || trials[i].result.us >= trials[result->incumbent].result.us) continue;
         if (trial_faster(&trials[first].result, &trials[i].result)) continue;
-        int at = finals->count < FINALISTS ? finals->count++ : FINALISTS;
+        int at = finals->count < most ? finals->count++ : most;
         for (; at > 0 && trials[i].result.us < trials[finals->trial[at - 1]].result.us; at--)
-            if (at < FINALISTS) finals->trial[at] = finals->trial[at - 1];
-        if (at < FINALISTS) finals->trial[at] = i;
+            if (at < most) finals->trial[at] = finals->trial[at - 1];
+        if (at < most) finals->trial[at] = i;
     }
 }
 

@@ -60,10 +60,22 @@ struct search_start {
     bool always; /* whatever the limits */
 };
 
+/* How the legal space is gone through. Whatever comes before it (search_run) is the same. */
+enum strategy {
+    STRATEGY_GUIDED,     /* by the estimate, from the ninth trial on by turns with the leader's neighbours */
+    STRATEGY_RACING,     /* the same; a trial ends as soon as it is beaten by the leader */
+    STRATEGY_RANDOM,     /* each with the same chance, in an order that is always the same */
+    STRATEGY_EXHAUSTIVE, /* by the estimate alone */
+    STRATEGIES,
+};
+const char *strategy_name(enum strategy strategy);
+int strategy_parse(const char *text, enum strategy *strategy, struct error *error);
+
 struct search {
     const struct device *device;
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
     struct problem problem;
+    enum strategy strategy;
     const struct search_start *starts; /* tried first, in this order */
     int start_count;
     const struct trial *known; /* not NULL: in place of a search these are tried; the first is the incumbent */
@@ -71,10 +83,12 @@ struct search {
     int m_low;            /* the winner must be legal from here up to problem.m */
     int trials;           /* at most; 0 for no limit */
     double seconds;       /* no trial starts when the costs add up to this; 0 for no limit */
+    int finalists;        /* in a final, at most; 0 for FINALISTS */
     double final_seconds; /* of a final, about; fewer finalists and shorter rounds, or none, fit in; 0 for no limit */
-    /* Fills the result. Not 0 ends the search: the trial is not recorded and search_run returns that. */
+    /* Fills the result; what takes longer than beaten_us (if not 0) beyond the noise need not be known any better. Not
+     * 0 ends the search: the trial is not recorded and search_run returns that. */
     int (*trial)(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
-                 struct trial_result *result);
+                 double beaten_us, struct trial_result *result);
     /* Told what will probably be tried before long, as far as the limits let it, the soonest first; may be NULL. */
     void (*expect)(void *context, const struct kernel *kernel, const struct problem *problem,
                    const struct config *config);
@@ -96,11 +110,11 @@ struct search_result {
 };
 
 /* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
- * limits); the starts; the legal space in order of the estimate; from the ninth trial on by turns that and the legal
- * neighbours of the leader, one parameter a step away. The choice depends on nothing but the starts and the results: a
- * search that is fed stored results takes the same path, and one with larger limits goes on from there. `result` is
- * valid and to be freed whatever is returned. -1 if the device has no kernel for the problem; 0 with no trials if no
- * configuration of any is legal, and `error` says why there is no default. */
+ * limits); the starts; the legal space as the strategy says; neighbours are legal and one parameter a step away. The
+ * choice depends on nothing but the strategy, the starts and the results: a search that is fed stored results takes the
+ * same path, and one with larger limits goes on from there. `result` is valid and to be freed whatever is returned. -1
+ * if the device has no kernel for the problem; 0 with no trials if no configuration of any is legal, and `error` says
+ * why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 /* Tries nothing: tells search->expect what search_run would try first, and *space how many configurations are legal. */
 int search_outline(const struct search *search, long *space, struct error *error);

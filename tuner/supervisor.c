@@ -234,16 +234,18 @@ static void add_arm(const struct supervisor *s, struct worker_request *request, 
 }
 
 int supervisor_trial(struct supervisor *s, const struct kernel *kernel, const struct problem *problem,
-                     const struct config *config, enum regime regime, struct trial_result *result,
+                     const struct config *config, const struct measure_options *options, struct trial_result *result,
                      struct error *error) {
-    struct worker_request request = {.problem = *problem, .regime = regime};
+    struct worker_request request = {.problem = *problem, .measure = *options};
+    if (request.measure.max_samples > WORKER_SAMPLES) request.measure.max_samples = WORKER_SAMPLES;
     add_arm(s, &request, kernel, config);
     return ask(s, &request, result, error);
 }
 
 int supervisor_rounds(struct supervisor *s, const struct problem *problem, const struct trial *const *arms, int count,
                       double round_s, enum regime regime, struct trial_result *result, struct error *error) {
-    struct worker_request request = {.problem = *problem, .regime = regime, .rounds = FINAL_ROUNDS, .round_s = round_s};
+    struct worker_request request = {
+        .problem = *problem, .measure.regime = regime, .rounds = FINAL_ROUNDS, .round_s = round_s};
     for (int arm = 0; arm < count; arm++) add_arm(s, &request, arms[arm]->kernel, &arms[arm]->config);
     return ask(s, &request, result, error);
 }

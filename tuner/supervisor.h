@@ -21,13 +21,14 @@ struct supervisor {
 /* Starts the first worker, which is this program with the arguments WORKER_COMMAND and the device. -1 if it cannot open
  * the device. `kernels` and `limit_s` are set; the rest is zero. */
 int supervisor_open(struct supervisor *supervisor, const char *device, struct error *error);
-/* Makes one trial. Whatever it does is its result, and 0 is returned:
+/* Makes one trial, of WORKER_SAMPLES at most. Whatever it does is its result, and 0 is returned:
  *   no answer in time                       TRIAL_TIMEOUT
  *   the worker ends                         TRIAL_COMPILE before the first call, else TRIAL_RUNTIME
  *   it is killed from outside, then again   TRIAL_CONSTRAINT: the kernel does that to who takes all memory
  * 1 if the data of the problem cannot be made, -1 if no worker can be started: then `error` says why. */
 int supervisor_trial(struct supervisor *supervisor, const struct kernel *kernel, const struct problem *problem,
-                     const struct config *config, enum regime regime, struct trial_result *result, struct error *error);
+                     const struct config *config, const struct measure_options *options, struct trial_result *result,
+                     struct error *error);
 /* Measures what trials had times for by turns, FINAL_ROUNDS rounds of up to WORKER_ARMS arms of `round_s` (as in struct
  * rounds) in one process: a result like a trial's, but of times only sample_us, the medians of each arm's rounds one
  * arm behind the other. */

@@ -91,7 +91,7 @@ void tune_free(struct tune *tune) {
 
 static double time_left(const struct tune *tune, double share) {
     if (tune->budget_s > 0) return tune->budget_s > tune->spent_s ? tune->budget_s - tune->spent_s : 0;
-    if (!tune->fresh) return -1;
+    if (!tune->fresh || !tune->trials) return -1;
     return (progress_now() - tune->started_s) / tune->fresh * (1 - share) * tune->count * tune->trials;
 }
 
@@ -117,11 +117,13 @@ static void tell_quarantined(const struct tune *tune, const struct kernel *kerne
 
 /* A failure to make the problem's data costs the problem; a worker that cannot be started ends the run. */
 static int measure_fresh(struct tune *tune, const struct kernel *kernel, const struct problem *problem,
-                         const struct config *config, struct trial_result *result) {
+                         const struct config *config, double beaten_us, struct trial_result *result) {
+    struct measure_options options = tune->measure;
     double start = progress_now();
+    options.beaten_us = beaten_us;
     if (tune->ahead) ahead_take(tune->ahead, kernel, problem, config);
     double waited = progress_now() - start;
-    int status = supervisor_trial(tune->supervisor, kernel, problem, config, tune->regime, result, &tune->error);
+    int status = supervisor_trial(tune->supervisor, kernel, problem, config, &options, result, &tune->error);
     if (status < 0) return -1;
     result->seconds += waited;
     if (status) {
@@ -162,13 +164,13 @@ static void expect_next(struct tune *tune, const struct kernel *kernel, const st
 }
 
 static int trial(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
-                 struct trial_result *result) {
+                 double beaten_us, struct trial_result *result) {
     struct tune *tune = context;
     bool found = false;
     if (*tune->interrupted) return TUNE_INTERRUPTED;
     show(tune);
     if (store_find(tune->store, &tune->scope, kernel, problem, config, result, &found, &tune->error)) return -1;
-    int status = found ? 0 : measure_fresh(tune, kernel, problem, config, result);
+    int status = found ? 0 : measure_fresh(tune, kernel, problem, config, beaten_us, result);
     if (status) return status;
     tune->order++;
     tune->spent_s += result->seconds;
@@ -187,8 +189,8 @@ static int final(void *context, const struct problem *problem, const struct tria
     if (*tune->interrupted) return TUNE_INTERRUPTED;
     if (store_find_final(tune->store, &tune->scope, problem, arms, count, result, &found, &tune->error)) return -1;
     if (!found) {
-        int status =
-            supervisor_rounds(tune->supervisor, problem, arms, count, round_s, tune->regime, result, &tune->error);
+        int status = supervisor_rounds(tune->supervisor, problem, arms, count, round_s, tune->measure.regime, result,
+                                       &tune->error);
         if (status < 0) return -1;
         if (status) {
             result->status = TRIAL_CONSTRAINT;
@@ -287,8 +289,10 @@ static struct search make_search(struct tune *tune, const struct tune_item *item
         .kernels = tune->supervisor->kernels,
         .problem = item->problem,
         .m_low = item->m_low,
+        .strategy = tune->strategy,
         .trials = tune->trials,
         .trial = trial,
+        .finalists = tune->finalists,
         .final_seconds = final_share * tune->budget_s / (tune->count - tune->inserted),
         .final = final,
         .context = tune,

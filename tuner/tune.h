@@ -39,12 +39,14 @@ struct tune {
     struct progress *progress;
     struct tune_item *items;
     int count;
-    int trials;              /* limit of one problem; 0 for none */
-    bool refine;             /* place borders between the items' m, and test rows at others (ranges.h) */
-    bool forget;             /* what is stored of a problem, before it is searched */
-    enum regime regime;      /* as scope.regime says it */
-    double budget_s;         /* of all, stored trials included; 0 for none */
-    ahead_compiler *compile; /* ahead of the trials; NULL for none */
+    int trials;  /* limit of one problem; 0 for none */
+    bool refine; /* place borders between the items' m, and test rows at others (ranges.h) */
+    bool forget; /* what is stored of a problem, before it is searched */
+    enum strategy strategy;
+    int finalists;                  /* of a problem, at most; 0 for FINALISTS */
+    struct measure_options measure; /* of a trial; scope.regime says its regime */
+    double budget_s;                /* of all, stored trials included; 0 for none */
+    ahead_compiler *compile;        /* ahead of the trials; NULL for none */
     struct tune_start starts[TUNE_STARTS];
     bool patch;                               /* the items mend a table and do not replace its rows */
     const volatile sig_atomic_t *interrupted; /* not 0: no further trial starts */

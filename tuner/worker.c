@@ -48,12 +48,10 @@ static void keep(struct worker_answer *answer, const struct measurement *measure
     memcpy(answer->sample_us, measurement->sample_us, (size_t)measurement->samples * sizeof *answer->sample_us);
 }
 
-static void measure_one(struct worker *worker, const struct plan *plan, enum regime regime, struct error *why) {
+static void measure_one(struct worker *worker, const struct plan *plan, const struct worker_request *request,
+                        struct error *why) {
     struct measurement measurement = {0};
-    struct measure_options options = measure_quick;
-    options.regime = regime;
-    options.max_samples = WORKER_SAMPLES;
-    if (measure(worker->instance, plan, &options, &measurement, why)) {
+    if (measure(worker->instance, plan, &request->measure, &measurement, why)) {
         failed(&worker->answer.result, TRIAL_RUNTIME, why);
     } else {
         keep(&worker->answer, &measurement);
@@ -67,7 +65,7 @@ static void measure_by_turns(struct worker *worker, const struct worker_request 
     struct rounds rounds = {.instance = worker->instance,
                             .arms = request->arms,
                             .rounds = request->rounds,
-                            .regime = request->regime,
+                            .regime = request->measure.regime,
                             .seconds = request->round_s,
                             .seed = SEED};
     memcpy(rounds.plans, plans, (size_t)request->arms * sizeof *plans);
@@ -88,7 +86,7 @@ static void verify_and_measure(struct worker *worker, const struct worker_reques
             failed(result, strncmp(why.text, "wrong", 5) ? TRIAL_RUNTIME : TRIAL_CORRECTNESS, &why);
     if (result->status != TRIAL_OK) return;
     if (request->arms == 1)
-        measure_one(worker, plans[0], request->regime, &why);
+        measure_one(worker, plans[0], request, &why);
     else
         measure_by_turns(worker, request, plans, &why);
 }

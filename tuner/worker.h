@@ -14,9 +14,9 @@ enum { WORKER_SOCKET = 0, WORKER_SAMPLES = 2000, WORKER_ARMS = FINALISTS + 2 };
 /* Both ends are the same program: a record is the struct itself. One arm is a trial; several are measured by turns. */
 struct worker_request {
     struct problem problem;
-    enum regime regime;
-    int arms, rounds; /* rounds of several arms */
-    double round_s;   /* as in struct rounds */
+    struct measure_options measure; /* of one arm; of several its regime */
+    int arms, rounds;               /* rounds of several arms */
+    double round_s;                 /* as in struct rounds */
     struct {
         int kernel; /* its place in the list that both ends have */
         struct config config;

@@ -58,7 +58,7 @@ static struct trial_result try(struct supervisor *supervisor, int writes) {
     const struct config config = {{writes}};
     struct trial_result result;
     struct error error;
-    if (supervisor_trial(supervisor, &stray, &problem, &config, REGIME_STREAM, &result, &error))
+    if (supervisor_trial(supervisor, &stray, &problem, &config, &measure_quick, &result, &error))
         fail_msg("%s", error.text);
     print_message("%s in %.3f s: %.2f us %s\n", trial_status_name(result.status), result.seconds, result.us,
                   result.message);
