@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "tuner/search.h"
+#include "tuner/calibrate.h"
 
 static const struct device device = {.backend = BACKEND_CPU, .id = "test"};
 
@@ -625,6 +625,28 @@ static void test_exhaustive(void **state) {
     search_result_free(&result);
 }
 
+/* Behind the default, which is the estimate's alone. */
+static void test_a_calibration_orders(void **state) {
+    (void)state;
+    const struct kernel *kernels[] = {&misled, NULL};
+    struct oracle oracle = {.time = surface};
+    struct search search = make(kernels, &oracle, 2);
+    struct search_result result;
+    struct calibration *calibration = calibration_create(&device, kernels, &search.problem);
+    for (long i = 0; i < config_space(&misled); i++) { /* where c = 0 everything takes a thousand times longer */
+        struct config config = config_at(&misled, i);
+        double us = estimate_far_off(NULL, NULL, &config) * (config.value[2] ? 1 : 1000);
+        calibration_add(calibration, &misled, &search.problem, &config, us);
+    }
+    calibration_solve(calibration);
+    search.calibration = calibration;
+    assert_int_equal(search_run(&search, &result, NULL), 0);
+    expect_config(&result.trials[0], 0, 0, 0);
+    assert_true(result.trials[1].config.value[2] > 0);
+    search_result_free(&result);
+    calibration_free(calibration);
+}
+
 /* In an order that says nothing, is the same each time and another one for another problem. */
 static void test_random(void **state) {
     (void)state;
@@ -743,6 +765,7 @@ int main(void) {
         cmocka_unit_test(test_same_results_same_path),
         cmocka_unit_test(test_racing),
         cmocka_unit_test(test_exhaustive),
+        cmocka_unit_test(test_a_calibration_orders),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_strategies_have_names),
         cmocka_unit_test(test_a_larger_limit_goes_on),

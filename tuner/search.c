@@ -6,6 +6,7 @@
 
 #include "bench/compare.h"
 #include "kernels/choice.h"
+#include "tuner/calibrate.h"
 
 /* Two runs of the same code differ by about this much, whatever the samples of one run say. */
 #define NOISE_FLOOR 0.01
@@ -93,6 +94,10 @@ static int append_candidate(struct state *state, const struct candidate *candida
     return 0;
 }
 
+static double estimate(const struct search *search, const struct kernel *kernel, const struct config *config) {
+    return calibration_estimate(search->calibration, search->device, kernel, &search->problem, config);
+}
+
 static int enumerate(struct state *state) {
     const struct search *search = state->search;
     unsigned short seed[] = {(unsigned short)search->problem.m, (unsigned short)search->problem.n,
@@ -104,9 +109,8 @@ static int enumerate(struct state *state) {
         for (long c = 0, size = config_space(kernel); c < size; c++) {
             struct candidate candidate = {kernel, config_at(kernel, c), 0, state->space_count};
             if (!legal(search, kernel, &candidate.config)) continue;
-            candidate.estimate = search->strategy == STRATEGY_RANDOM
-                                     ? erand48(seed)
-                                     : kernel->estimate(search->device, &search->problem, &candidate.config);
+            candidate.estimate =
+                search->strategy == STRATEGY_RANDOM ? erand48(seed) : estimate(search, kernel, &candidate.config);
             if (append_candidate(state, &candidate, &capacity)) return error_set(state->error, "out of memory");
         }
     }
@@ -263,7 +267,7 @@ static const struct candidate *next_neighbour(const struct state *state, struct 
         struct candidate candidate;
         if (!neighbour(search, centre, i, &candidate)) continue;
         if (tried(state->result, candidate.kernel, &candidate.config)) continue;
-        candidate.estimate = candidate.kernel->estimate(search->device, &search->problem, &candidate.config);
+        candidate.estimate = estimate(search, candidate.kernel, &candidate.config);
         if (!best->kernel || candidate.estimate < best->estimate) *best = candidate;
     }
     return best->kernel ? best : NULL;
@@ -298,7 +302,7 @@ static void announce_neighbours(struct state *state, const struct trial *centre)
     for (int i = 0; i < 2 * centre->kernel->parameter_count; i++) {
         struct candidate *next = &list[count];
         if (!neighbour(search, centre, i, next) || tried(state->result, next->kernel, &next->config)) continue;
-        next->estimate = next->kernel->estimate(search->device, &search->problem, &next->config);
+        next->estimate = estimate(search, next->kernel, &next->config);
         next->order = count++;
     }
     qsort(list, count, sizeof *list, compare_candidates);

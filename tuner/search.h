@@ -53,6 +53,8 @@ struct finals {
     double incumbent_us;
 };
 
+struct calibration;
+
 /* What a search need not come to by itself; passed over where it is not legal. */
 struct search_start {
     const struct kernel *kernel;
@@ -76,7 +78,8 @@ struct search {
     const struct kernel *const *kernels; /* ends with NULL; those of other ops and backends are skipped */
     struct problem problem;
     enum strategy strategy;
-    const struct search_start *starts; /* tried first, in this order */
+    const struct calibration *calibration; /* of the estimates behind the default; NULL for none */
+    const struct search_start *starts;     /* tried first, in this order */
     int start_count;
     const struct trial *known; /* not NULL: in place of a search these are tried; the first is the incumbent */
     int known_count;

@@ -9,7 +9,8 @@ enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
 
 struct store {
     sqlite3 *database;
-    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret, *replay;
+    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret, *replay,
+        *times;
     char path[512];
 };
 
@@ -93,6 +94,10 @@ static const char put_sql[] =
     " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
 
 static const char replay_sql[] = "SELECT kernel, configuration FROM trials" WHERE_PROBLEM " ORDER BY \"order\", id";
+
+static const char times_sql[] =
+    "SELECT k, n, \"group\", zeros, m, epilogue, kernel, configuration, us FROM trials WHERE device = ?1"
+    " AND architecture = ?2 AND kernels = ?3 AND regime = ?4 AND op = ?5 AND status = 'ok'";
 
 static const char forget_sql[] = "DELETE FROM trials" WHERE_PROBLEM;
 
@@ -178,7 +183,8 @@ static int set_up(struct store *store, struct error *error) {
                       {forget_finals_sql, &store->forget_finals},
                       {put_regret_sql, &store->put_regret},
                       {forget_regret_sql, &store->forget_regret},
-                      {replay_sql, &store->replay}};
+                      {replay_sql, &store->replay},
+                      {times_sql, &store->times}};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
         if (sqlite3_prepare_v2(store->database, statements[i].sql, -1, statements[i].statement, NULL) != SQLITE_OK)
             return fail(store, error);
@@ -212,6 +218,7 @@ void store_close(struct store *store) {
     sqlite3_finalize(store->put_regret);
     sqlite3_finalize(store->forget_regret);
     sqlite3_finalize(store->replay);
+    sqlite3_finalize(store->times);
     sqlite3_close(store->database);
     free(store);
 }
@@ -220,12 +227,16 @@ static void bind_text(sqlite3_stmt *statement, int at, const char *text) {
     sqlite3_bind_text(statement, at, text, -1, SQLITE_TRANSIENT);
 }
 
-static void bind_problem(sqlite3_stmt *statement, const struct store_scope *scope, const struct problem *problem) {
+static void bind_scope(sqlite3_stmt *statement, const struct store_scope *scope, enum op op) {
     bind_text(statement, 1, scope->device);
     bind_text(statement, 2, scope->architecture);
     bind_text(statement, 3, scope->kernels);
     bind_text(statement, 4, scope->regime);
-    bind_text(statement, 5, op_name(problem->op));
+    bind_text(statement, 5, op_name(op));
+}
+
+static void bind_problem(sqlite3_stmt *statement, const struct store_scope *scope, const struct problem *problem) {
+    bind_scope(statement, scope, problem->op);
     sqlite3_bind_int(statement, 6, problem->k);
     sqlite3_bind_int(statement, 7, problem->n);
     sqlite3_bind_int(statement, 8, problem->group);
@@ -336,6 +347,35 @@ int store_replay(struct store *store, const struct store_scope *scope, const str
     bind_problem(row, scope, problem);
     while (!status && (code = sqlite3_step(row)) == SQLITE_ROW)
         status = visit(context, (const char *)sqlite3_column_text(row, 0), (const char *)sqlite3_column_text(row, 1));
+    if (!status && code != SQLITE_DONE) status = fail(store, error);
+    sqlite3_reset(row);
+    return status;
+}
+
+static int read_problem(sqlite3_stmt *row, enum op op, struct problem *problem, struct error *error) {
+    *problem = (struct problem){.op = op,
+                                .k = sqlite3_column_int(row, 0),
+                                .n = sqlite3_column_int(row, 1),
+                                .group = sqlite3_column_int(row, 2),
+                                .zeros = sqlite3_column_int(row, 3),
+                                .m = sqlite3_column_int(row, 4)};
+    return epilogue_parse((const char *)sqlite3_column_text(row, 5), &problem->epilogue, error);
+}
+
+int store_times(struct store *store, const struct store_scope *scope, enum op op,
+                int (*visit)(void *context, const struct problem *problem, const char *kernel,
+                             const char *configuration, double us),
+                void *context, struct error *error) {
+    sqlite3_stmt *row = store->times;
+    int status = 0, code = SQLITE_DONE;
+    struct problem problem;
+    bind_scope(row, scope, op);
+    while (!status && (code = sqlite3_step(row)) == SQLITE_ROW) {
+        status = read_problem(row, op, &problem, error);
+        if (!status)
+            status = visit(context, &problem, (const char *)sqlite3_column_text(row, 6),
+                           (const char *)sqlite3_column_text(row, 7), sqlite3_column_double(row, 8));
+    }
     if (!status && code != SQLITE_DONE) status = fail(store, error);
     sqlite3_reset(row);
     return status;

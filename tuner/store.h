@@ -46,6 +46,11 @@ int store_put_regret(struct store *store, const struct store_scope *scope, const
 int store_replay(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  int (*visit)(void *context, const char *kernel, const char *configuration), void *context,
                  struct error *error);
+/* What took which time in all problems of the op. Not 0 from `visit` ends it and is returned. */
+int store_times(struct store *store, const struct store_scope *scope, enum op op,
+                int (*visit)(void *context, const struct problem *problem, const char *kernel,
+                             const char *configuration, double us),
+                void *context, struct error *error);
 /* Removes all that is stored of the problem in this scope. */
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tuner/calibrate.h"
 #include "tuner/ranges.h"
 
 static const double refining_share = 0.25; /* of the budget, for borders and held-out m, .. */
@@ -299,20 +300,33 @@ static struct search make_search(struct tune *tune, const struct tune_item *item
     };
 }
 
+/* What a search knows before its first trial. */
+static int inform(struct tune *tune, const struct tune_item *item, struct search *search, struct starts *starts,
+                  struct calibration **calibration) {
+    *starts = (struct starts){.list = NULL};
+    *calibration =
+        calibration_from_store(tune->device, search->kernels, &item->problem, tune->store, &tune->scope, &tune->error);
+    int status = *calibration ? find_starts(tune, item, starts) : -1;
+    search->calibration = *calibration;
+    search->starts = starts->list;
+    search->start_count = starts->count;
+    return status;
+}
+
 /* Learns how large the spaces are, and queues what each search will begin with, as far as an equal share of the budget
  * reaches. */
 static int plan_ahead(struct tune *tune) {
     int status = 0;
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++) {
         struct tune_item *item = &tune->items[tune->current];
-        struct starts starts = {.list = NULL};
-        status = find_starts(tune, item, &starts);
+        struct starts starts;
+        struct calibration *calibration;
         struct search search = make_search(tune, item);
+        status = inform(tune, item, &search, &starts, &calibration);
         search.expect = expect_later;
-        search.starts = starts.list;
-        search.start_count = starts.count;
         search.seconds = tune->budget_s / tune->count;
         if (!status) status = search_outline(&search, &item->space, &tune->error);
+        calibration_free(calibration);
         starts_free(&starts);
     }
     return status;
@@ -334,11 +348,10 @@ double tune_share(const struct tune *tune) {
 }
 
 static int search_item(struct tune *tune, struct tune_item *item) {
-    struct starts starts = {.list = NULL};
-    int status = find_starts(tune, item, &starts);
+    struct starts starts;
+    struct calibration *calibration;
     struct search search = make_search(tune, item);
-    search.starts = starts.list;
-    search.start_count = starts.count;
+    int status = inform(tune, item, &search, &starts, &calibration);
     search.expect = expect;
     /* What one problem leaves over flows on to the others. */
     if (tune->budget_s > 0) {
@@ -348,6 +361,7 @@ static int search_item(struct tune *tune, struct tune_item *item) {
     }
     if (tune->ahead) ahead_turn(tune->ahead, tune->current);
     if (!status) status = run_search(tune, &search, item);
+    calibration_free(calibration);
     starts_free(&starts);
     if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
     if (status == 0 || status == TUNE_SKIPPED) report(tune, item);
