@@ -33,7 +33,7 @@ FLAGS_release := -O2 -DNDEBUG
 FLAGS_debug := -Og -g3
 FLAGS_sanitize := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 FLAGS_fuzz := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
-WARNINGS := -Wall -Wextra -Werror -Wno-format-truncation -Wno-unknown-warning-option
+WARNINGS := -Wall -Wextra -Werror -Wno-format-truncation -Wno-missing-field-initializers -Wno-unknown-warning-option
 CPPFLAGS += -D_GNU_SOURCE -I. -isystem $(DEPS)/include $(if $(CUDA),-DTILEBOOK_CUDA -isystem $(CUDA_HOME)/include)
 CFLAGS += -std=c11 $(WARNINGS) $(FLAGS_$(config))
 CXXFLAGS += -std=c++17 $(WARNINGS) $(FLAGS_$(config))

@@ -2,10 +2,11 @@
 
 #include <stdlib.h>
 
+#include "kernels/half.h"
 #include "kernels/reference.h"
 
 /* Seeds of the operands, so that none repeats another's numbers. */
-enum { SEED_X, SEED_WEIGHTS, SEED_SCALES, SEED_ZEROS, SEED_ADDEND, SEEDS };
+enum { SEED_X, SEED_WEIGHTS, SEED_SCALES, SEED_ZEROS, SEED_ADDEND, SEED_GAIN, SEEDS };
 
 /* Weights of about the size that trained ones have: (code - zero) * scale stays below 0.15. */
 static const float scale_low = 0.002f, scale_high = 0.01f, weight_limit = 0.1f;
@@ -68,19 +69,40 @@ static int make_weights(struct instance *instance, const struct operand_bytes *b
     return fill_weights(instance, bytes, error);
 }
 
-/* What follows m and the epilogue: x, addend and y, the same ones in all copies. */
+/* A norm's gains, fp32, as trained ones are: between 1 and 2, say. */
+static int fill_gain(struct instance *instance, float *gain, size_t bytes, struct error *error) {
+    size_t count = bytes / sizeof *gain;
+    struct device *device = instance->device;
+    if (!gain) return 0;
+    float *values = malloc(bytes);
+    uint16_t *halves = malloc(bytes / 2);
+    int status = values && halves ? 0 : error_set(error, "out of memory");
+    if (!status) status = reference_fill_half(device, gain, count, 1, 2, instance->seed * SEEDS + SEED_GAIN, error);
+    if (!status) status = device_read(device, halves, gain, bytes / 2, error);
+    for (size_t i = 0; i < count && !status; i++) values[i] = half_to_float(halves[i]);
+    if (!status) status = device_write(device, gain, values, bytes, error);
+    free(values);
+    free(halves);
+    return status;
+}
+
+/* What follows m, the epilogue and the norm: x, addend, gain and y, the same ones in all copies. */
 static int make_rows(struct instance *instance, const struct operand_bytes *bytes, struct error *error) {
     struct operands *all = &instance->copies[0];
-    const void *y = NULL;
+    const void *y = NULL, *gain = NULL;
     if (allocate(instance, bytes->x, 1, &all->x, error)) return -1;
     if (allocate(instance, bytes->addend, 1, &all->addend, error)) return -1;
+    if (allocate(instance, bytes->gain, 1, &gain, error)) return -1;
+    all->gain = gain;
+    all->epsilon = 1e-6f;
     if (allocate(instance, bytes->y, 1, &y, error)) return -1;
     all->y = (void *)y;
     for (int i = 1; i < instance->count; i++) {
-        instance->copies[i].x = all->x;
-        instance->copies[i].addend = all->addend;
-        instance->copies[i].y = all->y;
+        struct operands *copy = &instance->copies[i];
+        copy->x = all->x, copy->addend = all->addend, copy->gain = all->gain, copy->y = all->y;
+        copy->epsilon = all->epsilon;
     }
+    if (fill_gain(instance, (float *)gain, bytes->gain, error)) return -1;
     if (fill_half(instance, all->x, bytes->x, -1, 1, SEED_X, error)) return -1;
     return fill_half(instance, all->addend, bytes->addend, -1, 1, SEED_ADDEND, error);
 }
@@ -94,9 +116,10 @@ static void release_rows(struct instance *instance) {
     struct operands *all = &instance->copies[0];
     release(instance, all->x);
     release(instance, all->addend);
+    release(instance, all->gain);
     release(instance, all->y);
     release(instance, instance->reference);
-    all->x = all->addend = all->y = NULL;
+    all->x = all->addend = all->gain = all->y = NULL;
     instance->reference = NULL;
 }
 
@@ -131,6 +154,7 @@ bool instance_shares(const struct instance *instance, const struct problem *prob
     struct problem same = instance->problem;
     same.m = problem->m;
     same.epilogue = problem->epilogue;
+    same.norm = problem->norm;
     return problem_equal(&same, problem);
 }
 

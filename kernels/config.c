@@ -82,6 +82,8 @@ int config_legal(const struct device *device, const struct kernel *kernel, const
     if (kernel->op != problem->op)
         return error_set(why, "kernel %s/%s does not compute %s", op_name(kernel->op), kernel->name,
                          op_name(problem->op));
+    if (problem->norm && !kernel->norms)
+        return error_set(why, "kernel %s/%s does not normalise x", op_name(kernel->op), kernel->name);
     for (int i = 0; i < kernel->parameter_count; i++)
         if (check_value(kernel, i, config->value[i], why)) return -1;
     if (kernel->accepts && kernel->accepts(kernel, device, problem, why)) return -1;

@@ -8,6 +8,8 @@
  *                Marlin's order; zeros == NULL means zero point 8 everywhere (symmetric)
  *   awq_dequant  weights int32 (K, N/8), scales fp16 (K/group, N), zeros int32 (K/group, N/8), as AWQ
  *                stores them; writes y fp16 (N, K) row-major: the weights that fp16_gemm reads
+ * Where a problem says `norm`, each row of x is first divided by the square root of (the mean of its squares + epsilon)
+ * and multiplied by a gain for each k (RMSNorm).
  * Accumulation is fp32 (at least); an epilogue sees the fp32 sums, and y is rounded once. */
 #ifndef TILEBOOK_KERNEL_H
 #define TILEBOOK_KERNEL_H
@@ -35,6 +37,7 @@ struct problem {
     int group;              /* rows of W that share a scale; k itself for one group; 0 for fp16_gemm */
     bool zeros;             /* zero points stored (AWQ) or 8 everywhere (symmetric GPTQ); false for fp16_gemm */
     enum epilogue epilogue; /* EPILOGUE_NONE for awq_dequant */
+    bool norm;              /* of x; false for awq_dequant */
 };
 
 enum { MAX_PARAMETERS = 8, MAX_VALUES = 10, MAX_PARAMETER_NAME = 15, MAX_CONFIG_TEXT = 192 };
@@ -62,6 +65,8 @@ struct operands {
     const void *addend; /* as the epilogue says; NULL where it adds nothing */
     void *y;
     void *workspace; /* plan.workspace_bytes; its first WORKSPACE_COUNTER_BYTES are zero before and after */
+    const float *gain; /* (K), constant, as weights are; NULL without a norm */
+    float epsilon;
 };
 
 enum { WORKSPACE_COUNTER_BYTES = 65536 };
@@ -101,6 +106,7 @@ struct kernel {
     const char *name;    /* "mma", "cublaslt", "cpu"; with its op: "marlin_gemm/mma" */
     const char *summary; /* one line for `tilebook kernels` */
     bool peer;           /* someone else's: the built-in default only where there is no other */
+    bool norms;          /* takes problems with a norm */
     int parameter_count; /* 0 for a kernel with nothing to tune */
     struct parameter parameters[MAX_PARAMETERS];
 
@@ -188,13 +194,13 @@ double problem_flops(const struct problem *problem);
 double problem_bytes(const struct problem *problem);
 /* Bytes of each operand. */
 struct operand_bytes {
-    size_t x, weights, scales, zeros, addend, y;
+    size_t x, weights, scales, zeros, addend, gain, y;
 };
 struct operand_bytes problem_operand_bytes(const struct problem *problem);
 /* Elements of y: M*N, half as many for silu_mul, N*K for awq_dequant. */
 size_t problem_outputs(const struct problem *problem);
 /* "marlin_gemm m=16 n=5120 k=5120 group=128 zeros=1" into `text` (at least 128 bytes), returned; with an epilogue
- * " epilogue=bias" behind it. */
+ * " epilogue=bias" behind it, with a norm " norm". */
 const char *problem_text(const struct problem *problem, char *text);
 
 /* --- configurations (config.c) --- */

@@ -56,12 +56,13 @@ int problem_check(const struct problem *p, struct error *error) {
         return error_set(error, "awq_dequant has no M; m must be 1, not %d", p->m);
     if (p->op == OP_AWQ_DEQUANT && p->epilogue)
         return error_set(error, "awq_dequant has no epilogue; found %s", epilogue_name(p->epilogue));
+    if (p->op == OP_AWQ_DEQUANT && p->norm) return error_set(error, "awq_dequant has no x and no norm of it");
     return check_group(p, error);
 }
 
 bool problem_equal(const struct problem *a, const struct problem *b) {
     return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
-           a->zeros == b->zeros && a->epilogue == b->epilogue;
+           a->zeros == b->zeros && a->epilogue == b->epilogue && a->norm == b->norm;
 }
 
 double problem_flops(const struct problem *p) {
@@ -75,7 +76,8 @@ static size_t addend_bytes(const struct problem *p) {
 
 struct operand_bytes problem_operand_bytes(const struct problem *p) {
     size_t m = (size_t)p->m, n = (size_t)p->n, k = (size_t)p->k;
-    struct operand_bytes bytes = {.addend = addend_bytes(p), .y = 2 * problem_outputs(p)};
+    struct operand_bytes bytes = {
+        .addend = addend_bytes(p), .gain = p->norm ? k * sizeof(float) : 0, .y = 2 * problem_outputs(p)};
     if (p->op != OP_AWQ_DEQUANT) bytes.x = 2 * m * k;
     if (p->op == OP_FP16_GEMM) {
         bytes.weights = 2 * k * n;
@@ -95,13 +97,15 @@ size_t problem_outputs(const struct problem *p) {
 
 double problem_bytes(const struct problem *p) {
     struct operand_bytes b = problem_operand_bytes(p);
-    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.addend + (double)b.y;
+    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.addend +
+           (double)b.gain + (double)b.y;
 }
 
 const char *problem_text(const struct problem *p, char *text) {
     int used = snprintf(text, 128, "%s m=%d n=%d k=%d", op_name(p->op), p->m, p->n, p->k);
     if (p->op != OP_FP16_GEMM)
         used += snprintf(text + used, 128 - (size_t)used, " group=%d zeros=%d", p->group, p->zeros);
-    if (p->epilogue) snprintf(text + used, 128 - (size_t)used, " epilogue=%s", epilogue_name(p->epilogue));
+    if (p->epilogue) used += snprintf(text + used, 128 - (size_t)used, " epilogue=%s", epilogue_name(p->epilogue));
+    if (p->norm) snprintf(text + used, 128 - (size_t)used, " norm");
     return text;
 }

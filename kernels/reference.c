@@ -69,20 +69,23 @@ static double dot(const float *x, const double *w, int count) {
 }
 
 /* All rows of x times columns n and n + 8 of W, which are decoded to `columns` (2, K). */
-static void multiply_pair(const struct reference_problem *p, const float *x, int n, double *columns) {
+static void multiply_pair(const struct reference_problem *p, const float *x, const double *factors, int n,
+                          double *columns) {
     double *second = columns + p->k;
     for (int k = 0; k < p->k; k++) columns[k] = reference_weight(p, k, n), second[k] = reference_weight(p, k, n + 8);
-    for (int m = 0; m < p->m; m++, x += p->k) reference_store(p, m, n, dot(x, columns, p->k), dot(x, second, p->k));
+    for (int m = 0; m < p->m; m++, x += p->k)
+        reference_store(p, m, n, factors[m] * dot(x, columns, p->k), factors[m] * dot(x, second, p->k));
 }
 
 /* Two columns of W at a time. K is a multiple of 64. */
 static int multiply(const struct reference_problem *p, struct error *error) {
     size_t elements = (size_t)p->m * (size_t)p->k;
     float *x = malloc(elements * sizeof *x);
-    double *columns = malloc(2 * (size_t)p->k * sizeof *columns);
+    double *columns = malloc((2 * (size_t)p->k + (size_t)p->m) * sizeof *columns), *factors = columns + 2 * p->k;
     if (x && columns) {
-        for (size_t i = 0; i < elements; i++) x[i] = half_to_float(p->x[i]);
-        for (int n = 0; n < p->n; n += n % 16 == 7 ? 9 : 1) multiply_pair(p, x, n, columns);
+        for (size_t i = 0; i < elements; i++) x[i] = reference_x(p, (int)(i / (size_t)p->k), (int)(i % (size_t)p->k));
+        for (int m = 0; m < p->m; m++) factors[m] = reference_factor(p, m);
+        for (int n = 0; n < p->n; n += n % 16 == 7 ? 9 : 1) multiply_pair(p, x, factors, n, columns);
     }
     int status = x && columns ? 0 : error_set(error, "out of memory for a reference of M=%d K=%d", p->m, p->k);
     free(x);
@@ -143,6 +146,8 @@ int reference_run(struct device *device, const struct problem *problem, const st
         .n = problem->n,
         .k = problem->k,
         .group = problem->group,
+        .gain = problem->norm ? operands->gain : NULL,
+        .epsilon = operands->epsilon,
     };
     bool dequantizes = problem->op == OP_AWQ_DEQUANT;
     if (device->backend == BACKEND_CUDA) {

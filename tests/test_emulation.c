@@ -203,6 +203,8 @@ static void gemv_takes_outliers(void **state) {
     (void)state;
     check_with(132, make_outliers, "marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
                (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE});
+    check_with(132, make_outliers, "marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
+               (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_NONE, true});
 }
 
 /* Integers have no NaN: what is infinite in x must be seen in y all the same. */
@@ -259,6 +261,10 @@ static void gemv(void **state) {
           (struct problem){OP_MARLIN_GEMM, 1, 320, 256, 64, false, EPILOGUE_SILU_MUL});
     check("marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=2 stages=2 split_k=1",
           (struct problem){OP_MARLIN_GEMM, 2, 64, 640, 640, true, EPILOGUE_NONE});
+    check("marlin_gemm/gemv", "tile_m=1 tile_n=128 warps_k=2 stages=3 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_BIAS, true});
+    check("marlin_gemm/gemv", "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1",
+          (struct problem){OP_MARLIN_GEMM, 2, 128, 768, 768, false, EPILOGUE_SILU_MUL, true});
 }
 
 static void skinny(void **state) {

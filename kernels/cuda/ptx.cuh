@@ -8,6 +8,8 @@
 struct operands {
     const void *x, *weights, *scales, *zeros, *addend;
     void *y, *workspace;
+    const float *gain;
+    float epsilon;
 };
 struct arguments {
     struct operands operands;
@@ -92,11 +94,6 @@ __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) {
 /* Four of the eight bytes of a (0 to 3) and b (4 to 7): nibble i of `order` says which becomes byte i. */
 __device__ __forceinline__ unsigned select_bytes(unsigned a, unsigned b, unsigned order) {
     return __byte_perm(a, b, order);
-}
-
-/* The larger of a pair without its signs, as the bits of fp16; infinities and NaN are 0x7c00 or more. */
-__device__ __forceinline__ unsigned largest_half(unsigned pair) {
-    return max(pair & 0x7fff, pair >> 16 & 0x7fff);
 }
 
 __device__ __forceinline__ float float_from_bits(unsigned bits) {

@@ -31,7 +31,7 @@ static __device__ inline void load_tiles(const struct reference_problem &p, floa
                                          float (*ws)[TILE + 1], int m0, int n0, int k0) {
     for (int i = threadIdx.x; i < TILE * CHUNK; i += THREADS) {
         int row = i / CHUNK, k = i % CHUNK, m = m0 + row;
-        xs[k][row] = m < p.m ? reference_half_value(p.x[(long long)m * p.k + k0 + k]) : 0.0f;
+        xs[k][row] = m < p.m ? reference_x(&p, m, k0 + k) : 0.0f;
         ws[k][row] = reference_weight(&p, k0 + k, n0 + row);
     }
 }
@@ -66,11 +66,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) reference_gemm(struct refe
         add_chunk(xs, ws, tx, ty, sum);
         __syncthreads();
     }
-    for (int i = 0; i < PER_THREAD; i++)
-        for (int j = 0; j < PER_THREAD; j += 2) {
-            int m = m0 + ty + SIDE * i;
-            if (m < p.m) reference_store(&p, m, n0 + column(tx, j), sum[i][j], sum[i][j + 1]);
-        }
+    for (int i = 0; i < PER_THREAD; i++) {
+        int m = m0 + ty + SIDE * i;
+        if (m >= p.m) continue;
+        double factor = reference_factor(&p, m);
+        for (int j = 0; j < PER_THREAD; j += 2)
+            reference_store(&p, m, n0 + column(tx, j), factor * sum[i][j], factor * sum[i][j + 1]);
+    }
 }
 
 // Adds b to a; the first bad element is the least index of the two.

@@ -25,6 +25,8 @@ struct reference_problem {
     const unsigned short *addend;
     float *y;
     int layout, epilogue, m, n, k, group;
+    const float *gain; /* NULL: x as it is */
+    float epsilon;
 };
 
 struct reference_fill {
@@ -150,6 +152,21 @@ REFERENCE float reference_weight(const struct reference_problem *p, int k, int n
     }
     float scale = reference_half_value(p->scales[(long long)group * p->n + column]);
     return (float)((int)code - (int)zero) * scale;
+}
+
+/* x[m, k] with the gain, and the number that makes the row's sums those of a normalised x; without a norm x and 1. */
+REFERENCE float reference_x(const struct reference_problem *p, int m, int k) {
+    float x = reference_half_value(p->x[(long long)m * p->k + k]);
+    return p->gain ? x * p->gain[k] : x;
+}
+REFERENCE double reference_factor(const struct reference_problem *p, int m) {
+    double squares = 0;
+    if (!p->gain) return 1;
+    for (int k = 0; k < p->k; k++) {
+        double x = reference_half_value(p->x[(long long)m * p->k + k]);
+        squares += x * x;
+    }
+    return 1 / sqrt(squares / p->k + p->epsilon);
 }
 
 /* Writes to row m what becomes of the sums of columns n and n + 8 of W; n % 16 < 8. */

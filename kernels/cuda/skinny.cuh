@@ -165,8 +165,30 @@ __device__ __forceinline__ void leave_sums(const struct sums &sums, const struct
     }
 }
 
+/* The same of the squares of the group's x, of one row, in the pitch behind that row's sums. */
+__device__ __forceinline__ void leave_squares(const struct place &p, float lane_squares) {
+    float squares = lane_squares;
+#pragma unroll
+    for (int mask = 1; mask < 32; mask *= 2) squares += other_lane(squares, mask);
+    if (p.lane == 0) *((float *)((char *)shared_memory + p.warp * RING_BYTES) + 64) = squares;
+}
+
+/* What makes the sums of row 0 those of a normalised x. */
+__device__ __forceinline__ float norm_factor(const struct arguments &a) {
+    float squares = 0;
+#pragma unroll
+    for (int g = 0; g < WARPS_K; g++)
+        squares += *((const float *)((const char *)shared_memory + g * WARPS_N * RING_BYTES) + 64);
+    return 1 / sqrtf(squares / a.k + a.operands.epsilon);
+}
+
 __device__ __forceinline__ void add_four(float (&sum)[4], const float4 &other) {
     sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
+}
+
+__device__ __forceinline__ void multiply_four(float (&sum)[4], float factor) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum[i] *= factor;
 }
 
 /* An item added up over the groups of this block. */
@@ -217,9 +239,12 @@ __device__ __forceinline__ struct pairs<4> add_blocks(int row, int item) {
     return sum;
 }
 
-/* All threads of the block call this with their sums. */
+/* All threads of the block call this with their sums; with SQUARES, which is for one row and SPLIT_K == 1, after
+ * leave_squares(). */
+template <bool SQUARES = false>
 __device__ __forceinline__ void
 store_sums(const struct sums &sums, const struct place &p, const struct arguments &a) {
+    static_assert(!SQUARES || (TILE_M == 1 && SPLIT_K == 1), "one row, and all of its squares");
     const int tile_n0 = p.n0 - p.warp % WARPS_N * 64, items = min(ROW_ITEMS, (a.n - tile_n0) / 8);
     leave_sums(sums, p);
     __syncthreads();
@@ -234,8 +259,9 @@ store_sums(const struct sums &sums, const struct place &p, const struct argument
         if (item >= items) continue;
         const int m = p.m0 + row, column = tile_n0 + item_column(item);
         const struct pairs<4> addend = load_addend<4>(a.operands, m, a.n, column);
-        store_outputs<4>(a.operands, m, a.n, column, SPLIT_K > 1 ? add_blocks(row, item) : add_groups(row, item),
-                         addend);
+        struct pairs<4> sum = SPLIT_K > 1 ? add_blocks(row, item) : add_groups(row, item);
+        if (SQUARES) multiply_four(sum.first, norm_factor(a)), multiply_four(sum.second, norm_factor(a));
+        store_outputs<4>(a.operands, m, a.n, column, sum, addend);
     }
 }
 

@@ -12,6 +12,8 @@ static struct skinny_block block_of(const struct problem *problem, const struct 
 static int legal(const struct device *device, const struct problem *problem, const struct config *config,
                  struct error *why) {
     struct skinny_block block = block_of(problem, config);
+    if (problem->norm && block.split_k > 1)
+        return error_set(why, "split_k = %d, but a norm takes blocks that see all of K", block.split_k);
     return skinny_legal(device, problem, &block, why);
 }
 
@@ -33,6 +35,7 @@ const struct kernel marlin_gemm_gemv = {
     .op = OP_MARLIN_GEMM,
     .backend = BACKEND_CUDA,
     .name = "gemv",
+    .norms = true,
     .summary = "fp16 x int4 in Marlin's layout for one token, x as three int8 digits (sm_80 on)",
     .parameter_count = SKINNY_PARAMETERS,
     .parameters =

@@ -14,7 +14,10 @@
  *      k & 15, low nibble        q      q    q + 1  q + 1      of column r (h = 0) or r + 8 (h = 1) and zero for the
  *              high nibble     q + 8  q + 8  q + 9  q + 9      others, so that it sums up one column of W.
  *
- * with r = lane / 4 and q = 2 * (lane % 4). */
+ * with r = lane / 4 and q = 2 * (lane % 4).
+ *
+ * With NORM, x is multiplied by its gain before it becomes integers, and the sums by what the mean of its squares asks
+ * for in the end: a block sees all of k then (SPLIT_K == 1). */
 constexpr int EXTRA_BYTES = 128 * 4; /* the chunk's integers */
 
 #include "marlin_gemm/slot.cuh"
@@ -33,31 +36,72 @@ struct integers {
     int sum[RUN_COUNT]; /* of each run */
 };
 
-/* Leaves x of the chunk as three digits in the bytes of words, [k / 16][lane % 4] times k = q, q + 1, q + 8, q + 9. */
-__device__ __forceinline__ struct integers leave_digits(unsigned slot, const struct place &p, unsigned slice) {
+/* What a lane has of a chunk of x, or of its gains: k = 16 * (lane / 4) + q, q + 1, q + 8, q + 9. */
+struct four {
+    float at[4];
+};
+
+struct alignas(8) float_pair {
+    float first, second;
+};
+
+__device__ __forceinline__ struct four load_x(const struct place &p, unsigned slice) {
     const unsigned pairs = slice + p.lane / 4 * 32 + p.lane % 4 * 4;
-    const unsigned pair[2] = {load_shared(pairs), load_shared(pairs + 16)};
-    const unsigned largest = warp_max(max(largest_half(pair[0]), largest_half(pair[1])));
-    const int exponent = max((int)(largest >> 10), 1) - 14; /* |x| < 2^exponent */
+    struct four x;
+    half2_to_floats(load_shared(pairs), x.at[0], x.at[1]);
+    half2_to_floats(load_shared(pairs + 16), x.at[2], x.at[3]);
+    return x;
+}
+
+/* The norm of x: the gains of the next chunk, which are constant and thus loaded long before they are needed, and the
+ * sum of a lane's squares so far. */
+struct norm {
+    struct four gain;
+    int next, end; /* chunks */
+    float squares;
+};
+
+__device__ __forceinline__ void load_gain(struct norm &norm, const struct place &p, const float *gain) {
+    if (!NORM || norm.next == norm.end) return;
+    const struct float_pair *from = (const struct float_pair *)gain + norm.next++ * (CHUNK / 2);
+    from += p.lane / 4 * 8 + p.lane % 4;
+    norm.gain.at[0] = from[0].first, norm.gain.at[1] = from[0].second;
+    norm.gain.at[2] = from[4].first, norm.gain.at[3] = from[4].second;
+}
+
+/* Those of a chunk of x times their gains. */
+__device__ __forceinline__ void apply_gain(struct norm &norm, struct four &x, const struct place &p,
+                                           const float *gain) {
+    if (!NORM) return;
+#pragma unroll
+    for (int i = 0; i < 4; i++) norm.squares += x.at[i] * x.at[i], x.at[i] *= norm.gain.at[i];
+    load_gain(norm, p, gain);
+}
+
+/* Leaves the chunk as three digits in the bytes of words, [k / 16][lane % 4] times k = q, q + 1, q + 8, q + 9. */
+__device__ __forceinline__ struct integers leave_digits(unsigned slot, const struct place &p, const struct four &x) {
+    unsigned largest = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) largest = max(largest, bits_from_float(x.at[i]) & 0x7fffffff);
+    largest = warp_max(largest);
+    const int exponent = max((int)(largest >> 23) - 126, -100); /* |x| < 2^exponent */
     const float scale = power_of_two(INTEGER_BITS - exponent);
     const float rounder = 12582912.f; /* 1.5 * 2^23: what is added to it ends in its lowest bits */
-    struct integers x;
+    struct integers integers;
     unsigned digits[4];
     int sum = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        float low, high;
-        half2_to_floats(pair[i / 2], low, high);
-        const int integer = (int)(bits_from_float((i % 2 ? high : low) * scale + rounder) - bits_from_float(rounder));
+        const int integer = (int)(bits_from_float(x.at[i] * scale + rounder) - bits_from_float(rounder));
         sum += integer;
         digits[i] = ((unsigned)integer + 0x00808080) ^ 0x00808080; /* signed bytes; the uppermost is zero */
     }
     store_shared4(slot + EXTRA + p.lane * 16, make_uint4(digits[0], digits[1], digits[2], digits[3]));
 #pragma unroll
-    for (int run = 0; run < RUN_COUNT; run++) x.sum[run] = warp_sum(p.lane / 4 * 16 / RUN == run ? sum : 0);
-    x.unit = largest < 0x7c00 ? power_of_two(exponent - INTEGER_BITS) : float_from_bits(0x7fffffff);
+    for (int run = 0; run < RUN_COUNT; run++) integers.sum[run] = warp_sum(p.lane / 4 * 16 / RUN == run ? sum : 0);
+    integers.unit = largest < 0x7f800000 ? power_of_two(exponent - INTEGER_BITS) : float_from_bits(0x7fffffff);
     __syncwarp();
-    return x;
+    return integers;
 }
 
 /* Which bytes of two words of digits a lane's column of the products has: select_bytes()'s order. */
@@ -99,10 +143,10 @@ struct digit_sums {
 };
 
 /* Adds a chunk to the sums: unit * scale * (sum of x q - zero point * sum of x), the latter with the first digit. */
-__device__ __forceinline__ void add_chunk(struct digit_sums &sums, const struct place &p, unsigned slot, unsigned slice,
-                                          unsigned zeros, unsigned order) {
+__device__ __forceinline__ void add_chunk(struct digit_sums &sums, const struct place &p, unsigned slot,
+                                          const struct four &chunk, unsigned zeros, unsigned order) {
     const int digit = p.lane % 4;
-    const struct integers x = leave_digits(slot, p, slice);
+    const struct integers x = leave_digits(slot, p, chunk);
     const float weight = digit < 3 ? x.unit * power_of_two(8 * digit - 4) : 0; /* products count sixteenths */
 #pragma unroll
     for (int run = 0; run < RUN_COUNT; run++) {
@@ -145,10 +189,17 @@ __device__ __forceinline__ struct sums add_digits(const struct digit_sums &own, 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) marlin_gemm(const __grid_constant__ struct arguments a) {
     const struct place p = find_place(a.m, a.n, a.k);
     struct digit_sums sums = {};
+    struct norm norm = {{}, p.first, p.first + p.count, 0};
     announce_items(p);
+    load_gain(norm, p, a.operands.gain);
     const unsigned zeros = common_zeros(p, a), order = digit_order(p.lane);
     run_chunks(
         p, a, [&](unsigned slot, int chunk) { request_slot(slot, p, a, chunk); },
-        [&](unsigned slot, unsigned slice) { add_chunk(sums, p, slot, slice, zeros, order); });
-    store_sums(add_digits(sums, p, a), p, a);
+        [&](unsigned slot, unsigned slice) {
+            struct four x = load_x(p, slice);
+            apply_gain(norm, x, p, a.operands.gain);
+            add_chunk(sums, p, slot, x, zeros, order);
+        });
+    if (NORM) leave_squares(p, norm.squares);
+    store_sums<NORM>(add_digits(sums, p, a), p, a);
 }

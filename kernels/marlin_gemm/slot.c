@@ -11,6 +11,6 @@ size_t marlin_slot_bytes(const struct problem *p) {
 }
 
 void marlin_slot_options(const struct problem *problem, struct launch *launch) {
-    snprintf(launch->options, sizeof launch->options, "-DGROUP=%d -DZEROS=%d",
-             problem->group < problem->k ? problem->group : 0, problem->zeros);
+    snprintf(launch->options, sizeof launch->options, "-DGROUP=%d -DZEROS=%d -DNORM=%d",
+             problem->group < problem->k ? problem->group : 0, problem->zeros, problem->norm);
 }

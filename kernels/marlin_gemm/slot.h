@@ -6,7 +6,7 @@
 
 /* What a warp requests for a chunk: codes, and scales and zero points of the groups that it touches. */
 size_t marlin_slot_bytes(const struct problem *problem);
-/* -DGROUP and -DZEROS. */
+/* -DGROUP, -DZEROS and -DNORM. */
 void marlin_slot_options(const struct problem *problem, struct launch *launch);
 
 #endif

@@ -113,7 +113,11 @@ static CUresult encode(const struct tilebook_pack_tensor *tensor, int m, const s
 
 /* What an entry takes by value: the arguments, and at the next multiple of 64 bytes its tensor maps. */
 struct parameters {
-    struct tilebook_pack_operands operands;
+    struct {
+        struct tilebook_pack_operands given;
+        CUdeviceptr gain; /* of a norm, which no row's problem has */
+        float epsilon;
+    } operands;
     int m, n, k, group, overlaps;
     CUtensorMap maps[4];
 };
@@ -153,7 +157,7 @@ CUresult tilebook_pack_launch(const struct tilebook_pack *pack, const struct til
     struct parameters parameters;
     if (!row) return CUDA_ERROR_NOT_FOUND;
     memset(&parameters, 0, sizeof parameters);
-    parameters.operands = *operands;
+    parameters.operands.given = *operands;
     parameters.m = problem->m;
     parameters.n = problem->n;
     parameters.k = problem->k;

@@ -43,6 +43,8 @@ static inline float4 make_float4(float x, float y, float z, float w) {
 struct operands {
     const void *x, *weights, *scales, *zeros, *addend;
     void *y, *workspace;
+    const float *gain;
+    float epsilon;
 };
 struct arguments {
     struct operands operands;
@@ -182,9 +184,6 @@ static inline unsigned select_bytes(unsigned a, unsigned b, unsigned order) {
         word |= ((byte < 4 ? a : b) >> byte % 4 * 8 & 0xff) << 8 * i;
     }
     return word;
-}
-static inline unsigned largest_half(unsigned pair) {
-    return max(pair & 0x7fff, pair >> 16 & 0x7fff);
 }
 static inline float float_from_bits(unsigned bits) {
     float value;
