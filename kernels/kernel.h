@@ -64,7 +64,7 @@ struct operands {
     const void *zeros;
     const void *addend; /* as the epilogue says; NULL where it adds nothing */
     void *y;
-    void *workspace; /* plan.workspace_bytes; its first WORKSPACE_COUNTER_BYTES are zero before and after */
+    void *workspace;   /* plan.workspace_bytes; its first WORKSPACE_COUNTER_BYTES are zero before and after */
     const float *gain; /* (K), constant, as weights are; NULL without a norm */
     float epsilon;
 };

@@ -97,8 +97,8 @@ size_t problem_outputs(const struct problem *p) {
 
 double problem_bytes(const struct problem *p) {
     struct operand_bytes b = problem_operand_bytes(p);
-    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.addend +
-           (double)b.gain + (double)b.y;
+    return (double)b.x + (double)b.weights + (double)b.scales + (double)b.zeros + (double)b.addend + (double)b.gain +
+           (double)b.y;
 }
 
 const char *problem_text(const struct problem *p, char *text) {

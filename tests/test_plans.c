@@ -101,10 +101,31 @@ static void expecting_is_free(void **state) {
     free(weights);
 }
 
+/* A kernel without norms gets x that is normalised already. */
+static void norms_stay_outside(void **state) {
+    (void)state;
+    struct plans *plans = plans_create(cpu, NULL);
+    struct problem problem = {.op = OP_FP16_GEMM, .m = 1, .n = 256, .k = 512, .norm = true}, plain = problem;
+    plain.norm = false;
+    uint16_t x[512] = {0x3c00}, y[256];
+    const float gain[512] = {3};
+    uint16_t *weights = calloc((size_t)256 * 512, sizeof *weights);
+    assert_true(plans && weights);
+    weights[7 * 512] = 0x4000;
+    assert_false(plans_norms(plans, &problem));
+    assert_false(plans_norms(plans, &plain));
+    const struct operands operands = {.x = x, .weights = weights, .y = y, .gain = gain, .epsilon = 1};
+    assert_int_equal(plans_run(plans, &problem, operands, &error), 0);
+    assert_int_equal(y[7], 0x4000);
+    plans_destroy(plans);
+    free(weights);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(similar_rows_share_a_configuration),
         cmocka_unit_test(expecting_is_free),
+        cmocka_unit_test(norms_stay_outside),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

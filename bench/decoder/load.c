@@ -75,13 +75,13 @@ static struct linear head_of(const struct model_config *config) {
 }
 
 struct problem linear_problem(const struct linear *linear, int m) {
-    return (struct problem){.op = linear->op,
-                            .m = linear->op == OP_AWQ_DEQUANT ? 1 : m,
-                            .n = linear->n,
-                            .k = linear->k,
-                            .group = linear->group,
-                            .zeros = linear->zeros,
-                            .epilogue = linear->op == OP_AWQ_DEQUANT ? EPILOGUE_NONE : linear->epilogue};
+    struct problem problem = {
+        .op = linear->op, .m = 1, .n = linear->n, .k = linear->k, .group = linear->group, .zeros = linear->zeros};
+    if (linear->op == OP_AWQ_DEQUANT) return problem;
+    problem.m = m;
+    problem.epilogue = linear->epilogue;
+    problem.norm = linear->gain && !linear->columns;
+    return problem;
 }
 
 size_t linear_bytes(const struct linear *linear) {
@@ -405,17 +405,11 @@ static float *constant(struct loader *loader, int count, float value) {
 
 /* --- the model --- */
 
-static int load_vectors(struct loader *loader, int index, struct layer *layer) {
+static int load_gain(struct loader *loader, int index, const char *norm, struct linear *linear) {
     char name[64];
-    if (!loader->checkpoint) {
-        layer->input_norm = constant(loader, loader->config->hidden, 1);
-        layer->post_norm = constant(loader, loader->config->hidden, 1);
-        return layer->input_norm && layer->post_norm ? 0 : -1;
-    }
-    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", index);
-    if (!(layer->input_norm = load_norm(loader, name))) return -1;
-    snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", index);
-    return (layer->post_norm = load_norm(loader, name)) ? 0 : -1;
+    snprintf(name, sizeof name, "model.layers.%d.%s.weight", index, norm);
+    linear->gain = loader->checkpoint ? load_norm(loader, name) : constant(loader, loader->config->hidden, 1);
+    return linear->gain ? 0 : -1;
 }
 
 static int load_linear(struct loader *loader, int layer, int which, struct linear *linear) {
@@ -479,7 +473,9 @@ static int load_all(struct loader *loader) {
     for (int i = 0; i < loader->config->layers; i++) {
         for (int which = 0; which < LAYER_LINEARS; which++)
             if (load_linear(loader, i, which, &w->layers[i].linear[which])) return -1;
-        if (load_vectors(loader, i, &w->layers[i])) return -1;
+        if (load_gain(loader, i, "input_layernorm", &w->layers[i].linear[LINEAR_QKV]) ||
+            load_gain(loader, i, "post_attention_layernorm", &w->layers[i].linear[LINEAR_GATE_UP]))
+            return -1;
     }
     return device_synchronize(w->device, loader->error);
 }

@@ -14,6 +14,7 @@ struct linear {
     void *weights, *scales, *zero_points;
     uint16_t *bias;   /* (N), fp16; NULL without one */
     int32_t *columns; /* (K): column of x for each row of W; NULL for the plain order */
+    float *gain;      /* (K): of the RMSNorm of what it reads; NULL: it reads that as it is */
 };
 
 enum { LINEAR_QKV, LINEAR_O, LINEAR_GATE_UP, LINEAR_DOWN, LAYER_LINEARS };
@@ -23,7 +24,6 @@ enum epilogue linear_epilogue(int which);
 
 struct layer {
     struct linear linear[LAYER_LINEARS];
-    float *input_norm, *post_norm; /* (hidden) */
 };
 
 struct weights {
@@ -46,7 +46,8 @@ int weights_load(struct device *device, const struct model_config *config, const
                  enum method method, unsigned long long seed, struct weights *weights, struct error *error);
 void weights_free(struct weights *weights);
 
-/* What one call with m rows of x computes; for OP_AWQ_DEQUANT the dequantisation, which has m = 1 and no epilogue. */
+/* What one call with m rows of x computes, with the norm of x if that need not be permuted in between; for
+ * OP_AWQ_DEQUANT the dequantisation, which has m = 1 and neither norm nor epilogue. */
 struct problem linear_problem(const struct linear *linear, int m);
 /* Bytes of weights, scales and zero points. */
 size_t linear_bytes(const struct linear *linear);

@@ -191,6 +191,12 @@ static int run_alone(struct model *model, const struct problem *problem, struct 
     return status;
 }
 
+/* Whether the linear's GEMM normalises the residual itself. */
+static bool takes_residual(struct model *model, const struct linear *linear, int m) {
+    const struct problem problem = linear_problem(linear, m);
+    return plans_norms(model->plans, &problem);
+}
+
 /* y = x W, then the linear's epilogue: (m, K) x (K, N). A residual is what y holds before. */
 static int run_linear(struct model *model, const struct linear *linear, const uint16_t *x, int m, uint16_t *y,
                       struct error *error) {
@@ -201,7 +207,10 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
                                 .scales = linear->scales,
                                 .zeros = linear->zero_points,
                                 .addend = linear->epilogue == EPILOGUE_RESIDUAL ? y : linear->bias,
-                                .y = y};
+                                .y = y,
+                                .gain = linear->gain,
+                                .epsilon = (float)model->config->rms_eps};
+    if (takes_residual(model, linear, m)) operands.x = b->residual;
     if (linear->columns) {
         struct ops_gather gather = {x, linear->columns, b->gathered, m, linear->k};
         if (model->ops.functions->gather(&model->ops, &gather, error)) return -1;
@@ -233,6 +242,11 @@ static int norm(struct model *model, const float *weight, int first, int rows, s
     const uint16_t *residual = model->buffers.residual + (size_t)first * (size_t)c->hidden;
     struct ops_rms_norm norm = {residual, weight, model->buffers.x, rows, c->hidden, (float)c->rms_eps};
     return model->ops.functions->rms_norm(&model->ops, &norm, error);
+}
+
+/* What the linear reads, unless it normalises that itself. */
+static int norm_for(struct model *model, const struct linear *linear, int rows, struct error *error) {
+    return takes_residual(model, linear, rows) ? 0 : norm(model, linear->gain, 0, rows, error);
 }
 
 static int embed(struct model *model, const struct pass *pass, struct error *error) {
@@ -321,7 +335,7 @@ static int enqueue_op(struct model *model, int index, enum model_op op, const st
     case MODEL_EMBED:
         return embed(model, pass, error);
     case MODEL_INPUT_NORM:
-        return norm(model, layer->input_norm, 0, m, error);
+        return norm_for(model, &layer->linear[LINEAR_QKV], m, error);
     case MODEL_QKV:
         return run_linear(model, &layer->linear[LINEAR_QKV], b->x, m, b->qkv, error);
     case MODEL_ATTEND:
@@ -329,7 +343,7 @@ static int enqueue_op(struct model *model, int index, enum model_op op, const st
     case MODEL_O:
         return run_linear(model, &layer->linear[LINEAR_O], b->x, m, b->residual, error);
     case MODEL_POST_NORM:
-        return norm(model, layer->post_norm, 0, m, error);
+        return norm_for(model, &layer->linear[LINEAR_GATE_UP], m, error);
     case MODEL_GATE_UP:
         return run_linear(model, &layer->linear[LINEAR_GATE_UP], b->x, m, b->activation, error);
     case MODEL_DOWN:

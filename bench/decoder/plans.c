@@ -12,6 +12,7 @@ enum { BUCKETS = 1024 };
 struct entry {
     struct problem problem;
     struct choice choice;
+    bool norms;        /* the problem's norm is the kernel's */
     struct plan *plan; /* NULL until it is prepared */
     int next;          /* of its bucket; -1: none */
 };
@@ -51,6 +52,7 @@ void plans_destroy(struct plans *plans) {
  * lengths would else have configurations, and compilations, of their own. */
 static struct problem rounded(struct problem problem) {
     int step = 1;
+    problem.norm = false;
     if (problem.m <= 16) return problem;
     while (step * 8 < problem.m) step *= 2;
     problem.m = (problem.m + step - 1) / step * step;
@@ -75,24 +77,44 @@ static int choose_default(const struct plans *plans, const struct problem *probl
     return choice_default(plans->device, kernel_list(), problem, choice, error);
 }
 
+/* What the entry's plan computes: without the norm, where the kernel has none. */
+static struct problem planned(const struct entry *entry) {
+    struct problem problem = entry->problem;
+    problem.norm = entry->norms;
+    return problem;
+}
+
+/* A table knows no norms: the kernel that is best without takes the norm too, if it can. */
 static int choose(const struct plans *plans, const struct problem *problem, struct choice *choice,
                   struct error *error) {
+    struct problem plain = *problem;
+    plain.norm = false;
     *choice = (struct choice){.how = CHOICE_NO_TABLE};
-    if (plans->table) choice_look_up(plans->device, kernel_list(), plans->table, problem, choice);
-    return choice->kernel ? 0 : choose_default(plans, problem, choice, error);
+    if (plans->table) choice_look_up(plans->device, kernel_list(), plans->table, &plain, choice);
+    return choice->kernel ? 0 : choose_default(plans, &plain, choice, error);
+}
+
+static void find_norm(const struct plans *plans, struct entry *entry) {
+    const struct choice *choice = &entry->choice;
+    entry->norms =
+        entry->problem.norm && !config_legal(plans->device, choice->kernel, &entry->problem, &choice->config, NULL);
 }
 
 /* A row whose kernel does not compile is as good as none. */
 static int create_plan(struct plans *plans, struct entry *entry, struct error *error) {
-    const struct problem *p = &entry->problem;
+    struct problem p = planned(entry);
     struct choice *choice = &entry->choice;
-    if (plans->ahead && choice->kernel->launch) ahead_take(plans->ahead, choice->kernel, p, &choice->config);
-    if (!plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error)) return 0;
+    if (plans->ahead && choice->kernel->launch) ahead_take(plans->ahead, choice->kernel, &p, &choice->config);
+    if (!plan_create(plans->device, choice->kernel, &p, &choice->config, &entry->plan, error)) return 0;
     if (choice->how != CHOICE_ROW && choice->how != CHOICE_ABOVE) return -1;
     choice->how = CHOICE_REFUSED;
     snprintf(choice->why, sizeof choice->why, "%.200s", error->text);
-    if (choose_default(plans, p, choice, error)) return -1;
-    return plan_create(plans->device, choice->kernel, p, &choice->config, &entry->plan, error);
+    entry->norms = false;
+    struct problem plain = planned(entry);
+    if (choose_default(plans, &plain, choice, error)) return -1;
+    find_norm(plans, entry);
+    p = planned(entry);
+    return plan_create(plans->device, choice->kernel, &p, &choice->config, &entry->plan, error);
 }
 
 /* Kernels want its counters zero and leave them so. */
@@ -125,7 +147,9 @@ static int add(struct plans *plans, const struct problem *problem, struct error 
     struct entry entry = {.problem = *problem, .next = *bucket};
     struct choice *choice = &entry.choice;
     if (choose(plans, problem, choice, error)) return -1;
-    if (plans->ahead && choice->kernel->launch) ahead_announce(plans->ahead, choice->kernel, problem, &choice->config);
+    find_norm(plans, &entry);
+    const struct problem p = planned(&entry);
+    if (plans->ahead && choice->kernel->launch) ahead_announce(plans->ahead, choice->kernel, &p, &choice->config);
     *bucket = plans->count;
     plans->entries[plans->count++] = entry;
     return 0;
@@ -141,6 +165,11 @@ int plans_prepare(struct plans *plans, const struct problem *problem, struct err
     struct entry *entry = find(plans, problem);
     if (!entry->plan && create_plan(plans, entry, error)) return -1;
     return fit_workspace(plans, entry->plan->workspace_bytes, error);
+}
+
+bool plans_norms(struct plans *plans, const struct problem *problem) {
+    struct error error;
+    return problem->norm && !plans_expect(plans, problem, &error) && find(plans, problem)->norms;
 }
 
 int plans_run(struct plans *plans, const struct problem *problem, struct operands operands, struct error *error) {
@@ -166,6 +195,7 @@ void plans_print(const struct plans *plans, FILE *stream) {
         fprintf(stream, "%-11s k=%d n=%d m=%d %s %s %s", op_name(p->op), p->k, p->n, p->m,
                 kernel_full_name(choice->kernel, name), config_text(choice->kernel, &choice->config, configuration),
                 tuned ? "tuned" : "default");
+        if (plans->entries[i].norms) fputs(", with the norm of x", stream);
         if (choice->how == CHOICE_ABOVE) fprintf(stream, ": the last row, for m up to %ld", choice->row->m_high);
         if (choice->how == CHOICE_NO_ROW) fputs(": no row in the table", stream);
         if (choice->how == CHOICE_REFUSED)
@@ -176,7 +206,10 @@ void plans_print(const struct plans *plans, FILE *stream) {
 }
 
 int plans_misses(const struct plans *plans, struct misses *misses, struct error *error) {
-    for (int i = 0; i < plans->count; i++)
-        if (misses_note(misses, &plans->entries[i].problem, plans->entries[i].choice.how, error)) return -1;
+    for (int i = 0; i < plans->count; i++) {
+        struct problem plain = plans->entries[i].problem;
+        plain.norm = false;
+        if (misses_note(misses, &plain, plans->entries[i].choice.how, error)) return -1;
+    }
     return 0;
 }

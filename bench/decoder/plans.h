@@ -18,6 +18,9 @@ void plans_destroy(struct plans *plans);
 int plans_expect(struct plans *plans, const struct problem *problem, struct error *error);
 /* Makes the plan of a problem ready, its workspace too. */
 int plans_prepare(struct plans *plans, const struct problem *problem, struct error *error);
+/* Whether a problem with a norm is run with it: else its kernel has none, and plans_run takes x that is normalised
+ * already. */
+bool plans_norms(struct plans *plans, const struct problem *problem);
 /* Runs it; operands.workspace is filled in. */
 int plans_run(struct plans *plans, const struct problem *problem, struct operands operands, struct error *error);
 /* The workspace that all plans share, NULL where none needs one: another one, once a plan is prepared that needs more.

@@ -84,6 +84,8 @@ static void sweep(const struct kernel *kernel) {
             unsigned variant = space > 1 ? (unsigned)configurations : p;
             struct problem problem = edge(kernel->op, (p * 59 + (unsigned)i) % (17 * 3 * 4), variant);
             problems += check(kernel, &problem, &config);
+            problem.norm = kernel->norms;
+            if (problem.norm) problems += check(kernel, &problem, &config);
         }
         configurations += problems > 0;
     }
