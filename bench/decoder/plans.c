@@ -12,7 +12,8 @@ enum { BUCKETS = 1024 };
 struct entry {
     struct problem problem;
     struct choice choice;
-    bool norms;        /* the problem's norm is the kernel's */
+    bool norms;        /* the kernel does the problem's norm */
+    bool replaces;     /* for that it stands in for one that does not */
     struct plan *plan; /* NULL until it is prepared */
     int next;          /* of its bucket; -1: none */
 };
@@ -84,7 +85,7 @@ static struct problem planned(const struct entry *entry) {
     return problem;
 }
 
-/* A table knows no norms: the kernel that is best without takes the norm too, if it can. */
+/* Without the norm, which no table knows. */
 static int choose(const struct plans *plans, const struct problem *problem, struct choice *choice,
                   struct error *error) {
     struct problem plain = *problem;
@@ -94,10 +95,25 @@ static int choose(const struct plans *plans, const struct problem *problem, stru
     return choice->kernel ? 0 : choose_default(plans, &plain, choice, error);
 }
 
+/* A norm of its own costs a step at least this long, microseconds. */
+static const double norm_us = 1.5;
+
+static double estimate(const struct plans *plans, const struct problem *problem, const struct choice *choice) {
+    return choice->kernel->estimate ? choice->kernel->estimate(plans->device, problem, &choice->config) : 0;
+}
+
+/* The kernel that is best without the norm takes it too, if it can; else one that can does, if it is not slower by more
+ * than the norm takes. */
 static void find_norm(const struct plans *plans, struct entry *entry) {
-    const struct choice *choice = &entry->choice;
-    entry->norms =
-        entry->problem.norm && !config_legal(plans->device, choice->kernel, &entry->problem, &choice->config, NULL);
+    const struct problem *p = &entry->problem;
+    struct choice *chosen = &entry->choice, other;
+    struct error error;
+    entry->norms = p->norm && !config_legal(plans->device, chosen->kernel, p, &chosen->config, NULL);
+    if (!p->norm || entry->norms || choice_default(plans->device, kernel_list(), p, &other, &error)) return;
+    if (estimate(plans, p, &other) > estimate(plans, p, chosen) + norm_us) return;
+    chosen->kernel = other.kernel;
+    chosen->config = other.config;
+    entry->norms = entry->replaces = true;
 }
 
 /* A row whose kernel does not compile is as good as none. */
@@ -109,7 +125,7 @@ static int create_plan(struct plans *plans, struct entry *entry, struct error *e
     if (choice->how != CHOICE_ROW && choice->how != CHOICE_ABOVE) return -1;
     choice->how = CHOICE_REFUSED;
     snprintf(choice->why, sizeof choice->why, "%.200s", error->text);
-    entry->norms = false;
+    entry->norms = entry->replaces = false;
     struct problem plain = planned(entry);
     if (choose_default(plans, &plain, choice, error)) return -1;
     find_norm(plans, entry);
@@ -191,7 +207,7 @@ void plans_print(const struct plans *plans, FILE *stream) {
         const struct choice *choice = &plans->entries[i].choice;
         const struct problem *p = &plans->entries[i].problem;
         char name[64], configuration[MAX_CONFIG_TEXT];
-        bool tuned = choice->how == CHOICE_ROW || choice->how == CHOICE_ABOVE;
+        bool tuned = !plans->entries[i].replaces && (choice->how == CHOICE_ROW || choice->how == CHOICE_ABOVE);
         fprintf(stream, "%-11s k=%d n=%d m=%d %s %s %s", op_name(p->op), p->k, p->n, p->m,
                 kernel_full_name(choice->kernel, name), config_text(choice->kernel, &choice->config, configuration),
                 tuned ? "tuned" : "default");
