@@ -102,9 +102,9 @@ void persistent_launch(const struct device *device, const struct problem *p, con
 /* --- the estimate: memory, L2 and the matrix unit of the busiest SM overlap; some things are paid once --- */
 
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 4.4;
+static const double fixed_us = 3;
 /* A tile's end, and a part's beside moving its sums, at so many bytes a microsecond. */
-static const double tile_us = 0.9, part_us = 4.9, sums_rate = 1.5e5;
+static const double tile_us = 1.4, part_us = 4.5, sums_rate = 1.2e5;
 /* A stage's requests take at least this long to come back, and others of its block are then under way. */
 static const double request_us = 1.05;
 /* One takes about this long to come back from memory; an SM draws at most this multiple of its part of its rate;
@@ -117,11 +117,11 @@ static double rounds(const struct schedule *s, const struct persistent_block *b)
            (double)estimate_blocks(s->split * b->split_k, s->clusters) / b->split_k;
 }
 
-/* What parts cost the SM with the most: leaving their sums, and for one of each tile reading those of all. */
+/* What parts cost the SM with the most: each leaves its sums, and reads as many of its share of the tile. */
 static double parts_us(const struct schedule *s, const struct persistent_block *b) {
     double sums_us = b->tile_m * b->tile_n * sizeof(float) / sums_rate;
     if (b->split_k == 1 || !s->split) return 0;
-    return (double)estimate_blocks(s->split * b->split_k, s->clusters) * (part_us + sums_us) + b->split_k * sums_us;
+    return (double)estimate_blocks(s->split * b->split_k, s->clusters) * (part_us + 2 * sums_us);
 }
 
 static double work_us(const struct device *device, const struct problem *p, const struct schedule *s,

@@ -122,25 +122,25 @@ static void launch(const struct device *device, const struct problem *p, const s
 /* --- the estimate: memory, L2, requests under way and the busiest SM's work overlap; some things are paid once --- */
 
 /* A request takes about this long to come back from memory. */
-static const double latency_us = 0.56;
+static const double latency_us = 0.63;
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 2.0;
+static const double fixed_us = 2.4;
 /* Two times across the cluster. */
-static const double cluster_us = 1.3;
+static const double cluster_us = 1.2;
 /* Requesting 16 rows of a tile's weights and bringing them into registers takes a warp this long. */
-static const double decode_us = 0.038;
+static const double decode_us = 0.031;
 /* Of a step's work this much is hidden where many warpgroups take turns, half of it with two. */
-static const double hidden = 0.2;
+static const double hidden = 0.07;
 /* A stage's wait, barrier and request; half of it is covered by a second warpgroup. */
-static const double turn_us = 0.14;
+static const double turn_us = 0.17;
 /* An SM draws at most this multiple of its part of the memory's rate. */
-static const double sm_share = 4;
+static const double sm_share = 1.4;
 /* L2 delivers about this multiple of memory. */
-static const double cache_ratio = 1.6;
+static const double cache_ratio = 1.3;
 /* Bytes a microsecond that an SM exchanges with itself, and with others. */
-static const double own_rate = 1.3e5, cluster_rate = 3.3e4;
+static const double own_rate = 8.7e4, cluster_rate = 4e4;
 /* Until the next block of an SM has filled its pipeline. */
-static const double restart_us = 1.6;
+static const double restart_us = 1.8;
 /* SMs that a cluster can be placed on; some parts of the chip have more, none less. */
 enum { PART_SMS = 16 };
 
@@ -191,7 +191,7 @@ static double work_us(const struct device *device, const struct problem *p, cons
     double at_once = fmin(rounds, (double)resident_blocks(device, b)) * b->warpgroups_k;
     double steps = (double)estimate_blocks(p->k / b->tile_k, b->split_k * b->warpgroups_k) * (b->tile_k / 16.0);
     double multiply_us = 2.0 * b->tile_m * TILE_N * 16 * device->multiprocessors / (device->matrix_tflops * 1e6);
-    double step_us = (decode_us + multiply_us) * (1 - hidden + hidden / at_once);
+    double step_us = (decode_us / b->warpgroups_n + multiply_us) * (1 - hidden + hidden / at_once);
     double stage_us = latency_us / stages_ahead(b) / (b->tile_k / 16.0) / at_once;
     double turns_us = turn_us * 16 / b->tile_k / fmin(at_once, 2);
     return rounds * b->warpgroups_k * steps * (fmax(step_us, stage_us) + turns_us);
