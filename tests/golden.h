@@ -411,4 +411,29 @@ static inline void golden_check_table(const char *device) {
     unlink(path);
 }
 
+/* A model goes on with another table, or none, in the middle of its life: steps too, whose graphs were recorded. */
+static inline void golden_check_tables_by_turns(const char *device) {
+    struct tile_table table;
+    struct subject subject;
+    struct error error = {""};
+    json_t *root, *entries = golden_entries("tiny-qwen2-awq", &root);
+    char path[] = "/tmp/decode-table-XXXXXX";
+    int all;
+    close(mkstemp(path));
+    golden_table(device, path, &table);
+    subject_open(&subject, device, "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 512, NULL);
+    for (int turn = 0; turn < 4; turn++) {
+        bool tuned = turn == 1 || turn == 2;
+        if (turn) must(model_use(subject.model, tuned ? &table : NULL, &error), &error);
+        assert_int_equal(golden_plans(subject.model, "", &all), 0);
+        golden_check_batch(&subject, entries, 1);
+        int these = golden_plans(subject.model, tuned ? " tuned" : " default", &all);
+        assert_true(these == all && all >= 4);
+    }
+    subject_close(&subject);
+    tiles_free(&table);
+    json_decref(root);
+    unlink(path);
+}
+
 #endif

@@ -133,6 +133,11 @@ static void a_table_changes_configurations_not_tokens(void **state) {
     golden_check_table("cpu");
 }
 
+static void tables_take_turns(void **state) {
+    (void)state;
+    golden_check_tables_by_turns("cpu");
+}
+
 static void a_bad_row_falls_back_and_says_so(void **state) {
     (void)state;
     struct tile_table table;
@@ -480,6 +485,56 @@ static void tables_are_checked_and_used(void **state) {
     unlink(path);
 }
 
+static void check_worth(const json_t *row) {
+    static const char *const verdicts[] = {"faster", "slower", "tie"};
+    const char *verdict = json_string_value(json_object_get(row, "verdict"));
+    double speedup = json_number_value(json_object_get(row, "speedup"));
+    int known = 0;
+    for (int i = 0; i < 3; i++) known += !strcmp(verdict, verdicts[i]);
+    assert_int_equal(known, 1);
+    assert_true(speedup > 0 && speedup >= json_number_value(json_object_get(row, "low")));
+    assert_true(speedup <= json_number_value(json_object_get(row, "high")));
+    assert_true(json_number_value(json_object_get(row, "noise")) >= 0);
+    assert_true(json_number_value(json_object_get(row, "tok_s")) > 0);
+    assert_true(json_number_value(json_object_get(row, "against_tok_s")) > 0);
+}
+
+/* Either verdict is possible here; the exit code says which it was. */
+static void what_a_table_is_worth(void **state) {
+    (void)state;
+    const char *path = table_path();
+    struct tile_table table;
+    char arguments[512];
+    golden_table("cpu", path, &table);
+    snprintf(arguments, sizeof arguments,
+             "--device cpu --model " PLAIN " --bench --batch 2 --ctx 24 -n 6 --table %s --against untuned", path);
+    const struct result *result = decode(arguments);
+    assert_in_range(result->status, 0, 1);
+    assert_int_equal(result->status, strstr(result->out, "slower") != NULL);
+    assert_non_null(strstr(result->out, " against built-in defaults: none on "));
+    assert_non_null(strstr(result->out, "2 sequences, 18 tokens of prompt each, 9 rounds by turns, 5 steps each"));
+    assert_non_null(strstr(result->out, "\ndecode   "));
+    assert_non_null(strstr(result->out, "\nprefill  "));
+    assert_non_null(strstr(result->out, "the first 6 of 6 are the same"));
+    snprintf(arguments, sizeof arguments,
+             "--device cpu --model " PLAIN " --bench --ctx 24 -n 6 --json --table %s --against %s", path, path);
+    result = decode(arguments);
+    json_t *object = json_loads(result->out, 0, NULL);
+    assert_non_null(object);
+    assert_string_equal(json_string_value(json_object_get(object, "against")), path);
+    check_worth(json_object_get(object, "decode"));
+    check_worth(json_object_get(object, "prefill"));
+    json_decref(object);
+    REFUSES("--device cpu --model " PLAIN " --bench --ctx 24 -n 6 --against untuned", 2, "--table");
+    snprintf(arguments, sizeof arguments, "--model " PLAIN " --bench --table %s --against untuned --batch 1,2", path);
+    REFUSES(arguments, 2, "a run of its own");
+    snprintf(arguments, sizeof arguments,
+             "--device cpu --model " PLAIN " --bench --ctx 24 -n 6 --table %s --against LICENSE", path);
+    REFUSES(arguments, 1, "LICENSE");
+    tiles_free(&table);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(none_gives_transformers_tokens),
@@ -493,6 +548,7 @@ int main(void) {
         cmocka_unit_test(steps_check_their_input),
         cmocka_unit_test(chunks_do_not_matter),
         cmocka_unit_test(a_table_changes_configurations_not_tokens),
+        cmocka_unit_test(tables_take_turns),
         cmocka_unit_test(a_bad_row_falls_back_and_says_so),
         cmocka_unit_test(a_row_with_a_kernel_of_another_op_is_refused),
         cmocka_unit_test(forward_checks_its_input),
@@ -509,6 +565,7 @@ int main(void) {
         cmocka_unit_test(wrong_usage_exits_2),
         cmocka_unit_test(what_cannot_run_exits_1),
         cmocka_unit_test(tables_are_checked_and_used),
+        cmocka_unit_test(what_a_table_is_worth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/decoder/against.h"
 #include "bench/decoder/batch.h"
 #include "bench/decoder/generate.h"
 #include "bench/decoder/options.h"
@@ -24,8 +25,8 @@ struct session {
     struct device *device;
     struct checkpoint *checkpoint;
     struct tokenizer *tokenizer;
-    struct tile_table table;
-    bool has_table;
+    struct tile_table table, old; /* old: of --against */
+    bool has_table, has_old;
     struct model *model;
     int *prompt, prompt_count;
     struct requests requests; /* of --prompts */
@@ -147,18 +148,24 @@ static int make_prompt(struct session *s, struct error *error) {
 
 /* --- opening --- */
 
-static int open_table(struct session *s, struct error *error) {
+static int open_table(struct session *s, const char *path, struct tile_table *table, bool *open, struct error *error) {
     const struct decode_options *o = s->options;
     const struct device *device = s->device;
     char message[TILES_MESSAGE];
-    if (!o->table || o->untuned) return 0;
-    if (tiles_read(o->table, &s->table, message)) return error_set(error, "%s", message);
-    s->has_table = true;
-    if (!tiles_match(&s->table, device->name, device->architecture, device->multiprocessors, device->kernels, message))
+    if (tiles_read(path, table, message)) return error_set(error, "%s", message);
+    *open = true;
+    if (!tiles_match(table, device->name, device->architecture, device->multiprocessors, device->kernels, message))
         return 0;
     return error_set(error,
-                     "%s was not made for this: %.500s\nNext: tilebook tune --model %s --device %s, or --untuned",
-                     o->table, message, o->model, device->id);
+                     "%s was not made for this: %.500s\nNext: tilebook tune --model %s --device %s, or --untuned", path,
+                     message, o->model, device->id);
+}
+
+static int open_tables(struct session *s, struct error *error) {
+    const struct decode_options *o = s->options;
+    if (o->table && !o->untuned && open_table(s, o->table, &s->table, &s->has_table, error)) return -1;
+    if (!o->against || !strcmp(o->against, "untuned")) return 0;
+    return open_table(s, o->against, &s->old, &s->has_old, error);
 }
 
 static int open_files(struct session *s, struct error *error) {
@@ -178,7 +185,7 @@ static int choices(const struct session *s) {
 
 static int open_session(struct session *s, struct error *error) {
     if (decode_options_config(s->options, s->options->method, &s->config, &s->method, error) ||
-        device_open(s->options->device, &s->device, error) || open_table(s, error) || open_files(s, error) ||
+        device_open(s->options->device, &s->device, error) || open_tables(s, error) || open_files(s, error) ||
         make_prompt(s, error))
         return -1;
     if (s->options->bench && measure_bandwidth(s->device, &s->ceilings, error)) return -1;
@@ -203,6 +210,7 @@ static void close_session(struct session *s) {
     if (s->logits) fclose(s->logits);
     model_destroy(s->model);
     if (s->has_table) tiles_free(&s->table);
+    if (s->has_old) tiles_free(&s->old);
     free(s->prompt);
     requests_free(&s->requests);
     tokenizer_close(s->tokenizer);
@@ -297,10 +305,9 @@ static int run_profile(struct session *s, struct error *error) {
     return append_misses(s, error) || report(s, error) ? -1 : 0;
 }
 
-static int run_generation(struct session *s, struct error *error) {
+static struct generate_options choose_generation(const struct session *s) {
     const struct decode_options *o = s->options;
-    if (open_logits(s, error)) return -1;
-    struct generate_options options = {
+    return (struct generate_options){
         .sampling = choose_sampling(s),
         .max_tokens = o->max_tokens,
         .context = s->context,
@@ -308,6 +315,32 @@ static int run_generation(struct session *s, struct error *error) {
         .ignore_eos = o->ignore_eos || o->bench,
         .bench = o->bench,
     };
+}
+
+/* 1 where the table is slower. */
+static int run_against(struct session *s, struct error *error) {
+    const struct decode_options *o = s->options;
+    struct generate_options options = choose_generation(s);
+    struct against against = {
+        .table = &s->table,
+        .old = s->has_old ? &s->old : NULL,
+        .name = o->table,
+        .old_name = s->has_old ? o->against : "built-in defaults",
+        .device = s->device->name,
+        .method = method_name(s->method),
+        .batch = o->batch,
+        .prompt_count = s->prompt_count,
+    };
+    if (against_run(&against, s->model, &s->config, s->prompt, &options, error)) return -1;
+    if (!o->json) against_print(&against, stdout);
+    if (o->json && against_print_json(&against, stdout, error)) return -1;
+    return against.decode.verdict == VERDICT_SLOWER || against.prefill.verdict == VERDICT_SLOWER;
+}
+
+static int run_generation(struct session *s, struct error *error) {
+    const struct decode_options *o = s->options;
+    if (open_logits(s, error)) return -1;
+    struct generate_options options = choose_generation(s);
     s->stream.out = o->json || o->bench ? NULL : stdout;
     if (generate(s->model, &s->config, o->bench ? NULL : s->tokenizer, s->prompt, s->prompt_count, &options, &s->stream,
                  &s->generation, error))
@@ -348,6 +381,7 @@ static int run_once(const struct decode_options *options, struct error *error) {
         status = options->perplexity ? run_perplexity(&session, error)
                  : options->profile  ? run_profile(&session, error)
                  : options->prompts  ? run_prompts(&session, error)
+                 : options->against  ? run_against(&session, error)
                                      : run_generation(&session, error);
     close_session(&session);
     return status;

@@ -550,6 +550,16 @@ int model_take(struct model *model, int *ids, double *seconds, struct error *err
 
 /* --- preparing --- */
 
+int model_use(struct model *model, const struct tile_table *table, struct error *error) {
+    if (device_synchronize(model->device, error)) return -1;
+    struct plans *plans = plans_create(model->device, table);
+    if (!plans) return error_set(error, "out of memory");
+    steps_forget(model->steps);
+    plans_destroy(model->plans);
+    model->plans = plans;
+    return 0;
+}
+
 /* plans_expect or plans_prepare. */
 typedef int plans_get(struct plans *plans, const struct problem *problem, struct error *error);
 

@@ -47,6 +47,10 @@ int model_create(struct device *device, const struct model_config *config, const
                  const struct model_options *options, struct model **model, struct error *error);
 void model_destroy(struct model *model);
 
+/* Configurations come from this table from now on (NULL: the built-in ones), and nothing is prepared any more. No step
+ * may be under way. The table must outlive the model. */
+int model_use(struct model *model, const struct tile_table *table, struct error *error);
+
 /* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. model_expect only
  * begins with it: who will prepare much says so first, and it is compiled on all cores. */
 int model_expect(struct model *model, int count, struct error *error);

@@ -23,6 +23,7 @@ enum {
     OPTION_IGNORE_EOS,
     OPTION_TABLE,
     OPTION_UNTUNED,
+    OPTION_AGAINST,
     OPTION_MISSES,
     OPTION_CTX,
     OPTION_JSON,
@@ -106,6 +107,11 @@ static const struct argp_option option_list[] = {
      "a "
      "GPU by CUPTI",
      0},
+    {"against", OPTION_AGAINST, "FILE|untuned", 0,
+     "With --bench and --table: what that table is worth. Decodes with it and with FILE, or the built-in "
+     "configurations, by turns; says tok/s of both, their ratio with its interval and the noise. Exit code 1 where the "
+     "table is slower",
+     0},
     {"csv", OPTION_CSV, "FILE", 0, "Write the table's rows as CSV too", 0},
     {"markdown", OPTION_MARKDOWN, "FILE", 0, "Write the table for pull requests", 0},
     {0}};
@@ -144,6 +150,10 @@ static void check_options(struct argp_state *state, const struct decode_options 
         argp_error(state, "--perplexity -: standard input cannot be read for every method; give a file");
     if (o->logits && (o->perplexity || o->profile || o->prompts))
         argp_error(state, "--logits does not go with %s", o->prompts ? "--prompts" : measures);
+    if (o->against && (!o->bench || !o->table || o->untuned))
+        argp_error(state, "--against is for --bench with --table: what that table is worth");
+    if (o->against && (decode_options_table(o) || o->logits || o->misses))
+        argp_error(state, "--against is a run of its own, without lists, --report, --logits and --misses");
     if (o->chat && o->prompt_ids) argp_error(state, "--chat needs a text, not --prompt-ids");
 }
 
@@ -187,6 +197,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_UNTUNED:
         o->untuned = true;
+        return 0;
+    case OPTION_AGAINST:
+        o->against = text;
         return 0;
     case OPTION_MISSES:
         o->misses = text;
@@ -279,6 +292,7 @@ void decode_options_parse(int argc, char **argv, struct decode_options *options)
         "  tilebook decode --model DIR --chat --prompt-file FILE --table tiles.txt\n"
         "  tilebook decode --model DIR --prompts FILE --batch 64 > replies.jsonl\n"
         "  tilebook decode --model qwen2.5-14b --in-memory -q awq_marlin --bench\n"
+        "  tilebook decode --model DIR --bench --table tiles.txt --against untuned\n"
         "  tilebook decode --model DIR --perplexity FILE --ctx 4096\n"
         "  tilebook decode --model DIR --report --batch 1,64 --ctx 512,4096 --csv decode.csv",
         0,

@@ -10,7 +10,7 @@ struct counts {
 };
 
 struct decode_options {
-    const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *misses, *logits, *csv, *markdown,
+    const char *model, *device, *prompt, *prompt_file, *prompt_ids, *table, *against, *misses, *logits, *csv, *markdown,
         *perplexity, *prompts;
     enum method method;
     bool in_memory, chat, ignore_eos, untuned, json, bench, report, profile;

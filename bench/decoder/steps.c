@@ -32,9 +32,16 @@ int steps_create(struct device *device, int most, struct steps **result, struct 
     return steps->ring ? 0 : -1;
 }
 
+void steps_forget(struct steps *steps) {
+    for (int i = 0; steps->graphs && i < steps->most; i++) {
+        device_graph_destroy(steps->device, steps->graphs[i]);
+        steps->graphs[i] = NULL;
+    }
+}
+
 void steps_destroy(struct steps *steps) {
     if (!steps) return;
-    for (int i = 0; steps->graphs && i < steps->most; i++) device_graph_destroy(steps->device, steps->graphs[i]);
+    steps_forget(steps);
     device_free(steps->device, steps->sequences);
     device_free_host(steps->device, steps->ring);
     free(steps->start);

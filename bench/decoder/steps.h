@@ -24,6 +24,8 @@ int steps_begin(struct steps *steps, const int *slots, const int *ids, const int
  * `workspace`; a graph that was recorded with another one is recorded anew. */
 int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *context, const void *workspace,
                  struct error *error);
+/* The graphs are made anew when they are asked for. */
+void steps_forget(struct steps *steps);
 /* Enqueues one step: its graph, which was recorded, or on the CPU, and with `singly`, its kernels. At most OPS_RING may
  * wait to be taken. */
 int steps_run(struct steps *steps, bool singly, device_enqueue *enqueue, void *context, struct error *error);

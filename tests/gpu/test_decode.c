@@ -387,6 +387,11 @@ static void a_table_changes_configurations_not_tokens(void **state) {
     golden_check_table("cuda:0");
 }
 
+static void tables_take_turns(void **state) {
+    (void)state;
+    golden_check_tables_by_turns("cuda:0");
+}
+
 /* "small": under a sanitizer, where every launch is slow. */
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "small")) golden_prompts = 1;
@@ -406,6 +411,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(steps_outlive_larger_calls),
         cmocka_unit_test(chunks_do_not_matter),
         cmocka_unit_test(a_table_changes_configurations_not_tokens),
+        cmocka_unit_test(tables_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
