@@ -232,7 +232,6 @@ static inline void golden_check_joining(struct subject *s, const json_t *entries
     const struct batch_options options = {.sampling = {.top_p = 1, .repetition_penalty = 1},
                                           .context = GOLDEN_IDS,
                                           .sequences = sequences,
-                                          .choices = GOLDEN_VOCAB,
                                           .interrupted = &never};
     must(batch_run(s->model, &s->config, &options, &requests, golden_ended, &ended, &figures, &error), &error);
     for (int i = 0; i < requests.count; i++) {

@@ -36,7 +36,6 @@ static int run_cut(struct subject *s, const json_t *entries, struct cut *cut, st
     const struct batch_options options = {.sampling = {.top_p = 1, .repetition_penalty = 1},
                                           .context = GOLDEN_IDS,
                                           .sequences = 3,
-                                          .choices = GOLDEN_VOCAB,
                                           .interrupted = &cut->interrupted};
     *requests = golden_requests(entries, 2);
     return batch_run(s->model, &s->config, &options, requests, cut_ended, cut, figures, error);

@@ -247,6 +247,7 @@ static const char *const others[][2] = {
     {"decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DSHARED_BYTES=65536"},
     {"decoder/attend_prompt.cu", "-DHEAD_DIM=64 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=49152"},
     {"decoder/attend_prompt.cu", "-DHEAD_DIM=128 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=98304"},
+    {"decoder/sample.cu", "-DCOUNT_THREADS=256 -DWARPS=32 -DBINS=65536 -DRING=4"},
 };
 
 static void add_other_sources(void) {

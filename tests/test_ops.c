@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "bench/decoder/ops.h"
+#include "bench/decoder/sample.h"
 #include "kernels/half.h"
 #include "kernels/reference.h"
 #include "tests/emulation/load.h"
@@ -339,6 +340,100 @@ static void argmax(void **state) {
     for (int i = 0; i < 2; i++) dlclose(libraries[i]);
 }
 
+/* --- choosing --- */
+
+enum { SLOTS = 6 };
+
+/* Flat and steep, all and few ids, equal logits, penalties. */
+static const struct sampling samplings[SLOTS] = {{3, 0, 1, 0, 1},    {0.7, 0.8, 1.1, 20, 2},   {0, 1, 1.5, 0, 3},
+                                                 {5, 0.95, 3, 0, 4}, {1e-300, 0.5, 0.5, 7, 5}, {1, 1, 1, 0, 4}};
+
+/* What one backend has. */
+struct chooser {
+    struct ops_sample a;
+    struct ops_sampling sampling[SLOTS];
+    uint8_t *seen;
+    struct ops_sequence sequences[SLOTS];
+    int32_t ring[OPS_RING * SLOTS];
+};
+
+static void open_chooser(struct chooser *c, const uint16_t *logits, int rows, int width, int limit) {
+    size_t counts = (size_t)rows * OPS_BINS * sizeof *c->a.counts, seen = SLOTS * ops_seen_bytes(width);
+    *c = (struct chooser){.seen = memset(poisoned(seen), 0, seen)};
+    c->a = (struct ops_sample){.logits = logits,
+                               .counts = memset(poisoned(counts), 0, counts),
+                               .sampling = c->sampling,
+                               .seen = c->seen,
+                               .sequences = c->sequences,
+                               .ring = c->ring,
+                               .rows = rows,
+                               .width = width,
+                               .limit = limit};
+    for (int i = 0; i < SLOTS; i++) {
+        c->sampling[i] = sampling_parameters(&samplings[i]);
+        c->sequences[i] = (struct ops_sequence){1, 2 + i, 6, SLOTS - 1 - i};
+    }
+    for (size_t i = 0; i < seen; i += 3) c->seen[i] = (uint8_t)(i * 7919);
+}
+
+static void close_chooser(struct chooser *c) {
+    device_free(cpu.device, c->seen);
+    device_free(cpu.device, c->a.counts);
+}
+
+static emulate_function *count_emulated, *next_emulated;
+
+/* Both backends choose the same and leave the same, step after step; the first row's last token. */
+static int32_t check_sample(const uint16_t *logits, int rows, int width, int limit, int steps) {
+    struct chooser found, expected;
+    struct device_grid count, next;
+    open_chooser(&found, logits, rows, width, limit);
+    open_chooser(&expected, logits, rows, width, limit);
+    ops_sample_launch(&found.a, &count, &next);
+    count.threads = next.threads = 64;
+    count.blocks[0] = (unsigned)(limit + 8 * 64 - 1) / (8 * 64);
+    for (int step = 0; step < steps; step++) {
+        count_emulated(&found.a, &count, false, (unsigned)step);
+        next_emulated(&found.a, &next, false, (unsigned)step);
+        must(cpu.functions->sample(&cpu, &expected.a, &error));
+        assert_memory_equal(found.sequences, expected.sequences, sizeof found.sequences);
+        assert_memory_equal(found.ring, expected.ring, sizeof found.ring);
+        assert_memory_equal(found.seen, expected.seen, SLOTS * ops_seen_bytes(width));
+        for (int i = 0; i < rows * OPS_BINS; i++) assert_int_equal(found.a.counts[i], 0);
+    }
+    close_chooser(&found);
+    close_chooser(&expected);
+    return found.sequences[0].token;
+}
+
+/* Logits of many kinds; then more ids than one tree of sums has, most of them equal. */
+static void sampling(void **state) {
+    (void)state;
+    enum { MANY = 300000 };
+    const char *options = "-DCOUNT_THREADS=64 -DWARPS=2 -DBINS=65536 -DRING=4";
+    void *libraries[2] = {
+        emulation_load("decoder/sample.cu", "sample_count", "struct sample_arguments", options, &count_emulated),
+        emulation_load("decoder/sample.cu", "sample_next", "struct sample_arguments", options, &next_emulated)};
+    uint16_t *logits = halves(SLOTS * LOGITS, 8, 1), *many = poisoned(MANY * sizeof *many);
+    for (int i = 0; i < LOGITS; i++) {
+        logits[i] = (uint16_t)(i % 3 << 15 | (0x3c00 + i % 5)); /* neighbouring values, of many ids each */
+        logits[3 * LOGITS + i] = i % 4 ? 0xbc00 : i % 8 ? 0 : 0x8000;
+        if (i >= 1151) logits[LOGITS + i] = 0x7bff;
+    }
+    check_sample(logits, SLOTS, LOGITS, LOGITS, 2);
+    check_sample(logits, 2, LOGITS, 1151, 2);
+    logits[4 * LOGITS + 77] = 0xfc00;
+    logits[LOGITS + 1151] = 0x7e00;
+    check_sample(logits, 5, LOGITS, 1151, 1);
+    for (int i = 0; i < MANY; i++) many[i] = i % 7 ? 0x3c00 : 0x3800;
+    assert_true(check_sample(many, 1, MANY, MANY - 3, 1) > 1 << 18);
+    for (int i = 0; i < 2; i++) dlclose(libraries[i]);
+    device_free(cpu.device, logits);
+    device_free(cpu.device, many);
+}
+
+/* --- scores --- */
+
 /* log(softmax) of the targets in double, over the first `limit` logits. */
 static double expected_score(const uint16_t *logits, int limit, int target) {
     double most = -INFINITY, sum = 0;
@@ -384,6 +479,7 @@ int main(void) {
         cmocka_unit_test(norms),
         cmocka_unit_test(embeddings),
         cmocka_unit_test(argmax),
+        cmocka_unit_test(sampling),
         cmocka_unit_test(scores),
     };
     return cmocka_run_group_tests(tests, open_cpu, close_cpu);

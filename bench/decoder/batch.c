@@ -6,13 +6,12 @@
 
 #include "bench/measure.h"
 
-/* Steps that may be under way where the host does not choose: one runs while it reads the tokens of the one before. */
+/* Steps that may be under way: one runs while it reads the tokens of the one before. */
 enum { AHEAD = 2 };
 
 /* A sequence of the model, and what it runs next. */
 struct place {
     struct request *request; /* NULL: free */
-    struct sampler *sampler; /* NULL if decoding is greedy */
     int token, position;
     int most; /* tokens of the request: as many as are wanted and the context has room for */
     double since;
@@ -29,7 +28,6 @@ struct batch {
     struct error *error;
     struct place *places;           /* (sequences) */
     int *rows, *tokens, *positions; /* (sequences): the place, token and position of each row of a step */
-    float *logits;                  /* (vocab); NULL if decoding is greedy */
     int count;                      /* rows */
     int next;                       /* the request that gets a place next */
     int under_way;
@@ -41,19 +39,8 @@ struct batch {
 static int leave(struct batch *batch, struct place *place, const char *stop) {
     place->request->stop = stop;
     place->request = NULL;
-    sampler_destroy(place->sampler);
-    place->sampler = NULL;
     batch->changed = true;
     return batch->ended(batch->ended_context, batch->error);
-}
-
-static int join_sampler(struct batch *batch, struct place *place) {
-    const struct request *request = place->request;
-    if (!batch->logits) return 0;
-    place->sampler = sampler_create(&batch->options->sampling, batch->options->choices);
-    if (!place->sampler) return error_set(batch->error, "out of memory");
-    for (int i = 0; i < request->prompt_count; i++) sampler_see(place->sampler, request->prompt[i]);
-    return 0;
 }
 
 /* All of the prompt but its last token runs at once; that one is the first that a step runs. */
@@ -69,7 +56,9 @@ static int join(struct batch *batch, int sequence, struct request *request) {
     if (!place->most) return leave(batch, place, "length");
     request->ids = malloc((size_t)place->most * sizeof *request->ids);
     if (!request->ids) return error_set(batch->error, "out of memory");
-    if (join_sampler(batch, place)) return -1;
+    if (!sampling_greedy(&batch->options->sampling) &&
+        model_sample(batch->model, sequence, &batch->options->sampling, request->prompt, before + 1, batch->error))
+        return -1;
     if (before && model_forward(batch->model, sequence, request->prompt, before, 0, NULL, batch->error))
         return error_prefix(batch->error, "line %d", request->line);
     return 0;
@@ -114,15 +103,6 @@ static int accept(struct batch *batch, struct place *place, int id) {
     return leave(batch, place, request->count < request->max_tokens ? "context" : "length");
 }
 
-/* The host's choice from the logits of the step that was taken. */
-static int sample(struct batch *batch, int row, int *id) {
-    struct error ignored;
-    if (model_logits(batch->model, row, batch->logits, batch->error)) return -1;
-    *id = sampler_next(batch->places[batch->rows[row]].sampler, batch->logits, &ignored);
-    batch->changed = true;
-    return 0;
-}
-
 /* Waits for a step; rows that left while it was under way do not count. */
 static int take(struct batch *batch) {
     double seconds;
@@ -132,7 +112,6 @@ static int take(struct batch *batch) {
     for (int row = 0; row < batch->count; row++) {
         struct place *place = &batch->places[batch->rows[row]];
         if (!place->request) continue;
-        if (batch->logits && sample(batch, row, &batch->tokens[row])) return -1;
         if (accept(batch, place, batch->tokens[row])) return -1;
     }
     return 0;
@@ -151,11 +130,10 @@ static int steps_left(const struct batch *batch) {
 
 /* Steps of the same rows until one leaves. */
 static int run_rows(struct batch *batch) {
-    int ahead = batch->logits ? 1 : AHEAD;
     batch->changed = false;
     if (model_begin(batch->model, batch->rows, batch->tokens, batch->positions, batch->count, batch->error)) return -1;
     while (!batch->changed && !*batch->options->interrupted) {
-        for (int left = steps_left(batch); batch->under_way < ahead && batch->under_way < left; batch->under_way++)
+        for (int left = steps_left(batch); batch->under_way < AHEAD && batch->under_way < left; batch->under_way++)
             if (model_step(batch->model, batch->error)) return -1;
         if (take(batch)) return -1;
     }
@@ -218,12 +196,9 @@ static void sum_up(const struct batch *batch, float *first) {
 
 static int allocate(struct batch *batch) {
     size_t sequences = (size_t)batch->options->sequences;
-    const struct sampling *s = &batch->options->sampling;
-    bool greedy = s->temperature <= 0 && s->repetition_penalty == 1;
     batch->places = calloc(sequences, sizeof *batch->places);
     batch->rows = malloc(3 * sequences * sizeof *batch->rows);
-    if (!greedy) batch->logits = malloc((size_t)batch->config->vocab * sizeof *batch->logits);
-    if (!batch->places || !batch->rows || (!greedy && !batch->logits)) return error_set(batch->error, "out of memory");
+    if (!batch->places || !batch->rows) return error_set(batch->error, "out of memory");
     batch->tokens = batch->rows + sequences;
     batch->positions = batch->tokens + sequences;
     return 0;
@@ -241,10 +216,8 @@ int batch_run(struct model *model, const struct model_config *config, const stru
     if (!status) status = run(&batch);
     figures->seconds = measure_now() - start;
     if (!status) sum_up(&batch, first);
-    for (int i = 0; batch.places && i < options->sequences; i++) sampler_destroy(batch.places[i].sampler);
     free(batch.places);
     free(batch.rows);
-    free(batch.logits);
     free(first);
     return status;
 }

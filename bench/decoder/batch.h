@@ -7,12 +7,10 @@
 
 #include "bench/decoder/model.h"
 #include "bench/decoder/requests.h"
-#include "bench/decoder/sample.h"
 
 struct batch_options {
-    struct sampling sampling; /* of each request by itself, from the same seed */
+    struct sampling sampling; /* of each request, with the same seed; unless greedy of a model with options.samples */
     int context, sequences;   /* the model's */
-    int choices;              /* ids from here on are never chosen */
     bool ignore_eos;
     const volatile sig_atomic_t *interrupted; /* once set, what runs ends with "cancelled" and nothing new begins */
 };

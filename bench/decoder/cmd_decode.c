@@ -183,17 +183,38 @@ static int choices(const struct session *s) {
     return size < s->config.vocab ? size : s->config.vocab;
 }
 
+static double given(double option, double otherwise) {
+    return option >= 0 ? option : otherwise;
+}
+
+/* Greedy decoding takes nothing from generation_config.json: that speaks of sampling. A bench is greedy unless told
+ * otherwise. */
+static struct sampling choose_sampling(const struct session *s) {
+    const struct decode_options *o = s->options;
+    const struct model_config *c = &s->config;
+    double temperature = given(o->temperature, c->do_sample && !o->bench ? c->temperature : 0);
+    return (struct sampling){
+        .temperature = temperature,
+        .top_p = given(o->top_p, c->top_p),
+        .top_k = o->top_k >= 0 ? o->top_k : c->top_k,
+        .repetition_penalty = given(o->repetition_penalty, temperature > 0 ? c->repetition_penalty : 1),
+        .seed = o->seed,
+    };
+}
+
 static int open_session(struct session *s, struct error *error) {
     if (decode_options_config(s->options, s->options->method, &s->config, &s->method, error) ||
         device_open(s->options->device, &s->device, error) || open_tables(s, error) || open_files(s, error) ||
         make_prompt(s, error))
         return -1;
     if (s->options->bench && measure_bandwidth(s->device, &s->ceilings, error)) return -1;
+    const struct sampling sampling = choose_sampling(s);
     struct model_options options = {
         .method = s->method,
         .context = s->context,
         .sequences = s->sequences,
         .choices = choices(s),
+        .samples = !s->options->profile && !s->options->perplexity && !sampling_greedy(&sampling),
         .scored = s->options->perplexity ? PERPLEXITY_ROWS : 0,
         .chunk = MODEL_CHUNK,
         .table = s->has_table ? &s->table : NULL,
@@ -219,24 +240,6 @@ static void close_session(struct session *s) {
 }
 
 /* --- running --- */
-
-static double given(double option, double otherwise) {
-    return option >= 0 ? option : otherwise;
-}
-
-/* Greedy decoding takes nothing from generation_config.json: that speaks of sampling. */
-static struct sampling choose_sampling(const struct session *s) {
-    const struct decode_options *o = s->options;
-    const struct model_config *c = &s->config;
-    double temperature = o->bench ? 0 : given(o->temperature, c->do_sample ? c->temperature : 0);
-    return (struct sampling){
-        .temperature = temperature,
-        .top_p = given(o->top_p, c->top_p),
-        .top_k = o->top_k >= 0 ? o->top_k : c->top_k,
-        .repetition_penalty = given(o->repetition_penalty, temperature > 0 ? c->repetition_penalty : 1),
-        .seed = o->seed,
-    };
-}
 
 /* Before the work, so that a name that cannot be written costs none. */
 static int open_logits(struct session *s, struct error *error) {
@@ -356,7 +359,6 @@ static int run_prompts(struct session *s, struct error *error) {
         .sampling = choose_sampling(s),
         .context = s->context,
         .sequences = s->sequences,
-        .choices = choices(s),
         .ignore_eos = s->options->ignore_eos,
         .interrupted = catch_interrupt(),
     };

@@ -21,16 +21,25 @@ struct run {
     struct stream *stream;
     struct generation *out;
     struct error *error;
-    struct sampler *sampler;
     int *tokens, *positions; /* (batch): what runs next */
-    bool greedy;
     int under_way;
 };
 
-/* The sampler's choice from the logits that are there; -1 if there is none. */
-static int choose(struct run *run, int position) {
-    int id = sampler_next(run->sampler, run->out->logits, run->error);
-    return id < 0 ? error_prefix(run->error, "position %d", position) : id;
+/* Whether all tokens are there. */
+static int check_tokens(const struct run *run, int count, int position) {
+    for (int i = 0; i < count; i++)
+        if (run->tokens[i] < 0) return error_set(run->error, "position %d: a logit is not finite", position);
+    return 0;
+}
+
+/* The token behind a sequence's prompt, whose logits are there. */
+static int choose_first(struct run *run, int sequence, const int *prompt) {
+    const struct sampling *sampling = &run->options->sampling;
+    int position = run->prompt_count - 1;
+    if (!sampling_greedy(sampling) &&
+        model_sample(run->model, sequence, sampling, prompt, run->prompt_count, run->error))
+        return -1;
+    return model_choose(run->model, sequence, position, &run->tokens[sequence], run->error);
 }
 
 /* The first sequence comes last, so that its logits stay. */
@@ -38,12 +47,12 @@ static int prefill_once(struct run *run) {
     struct generation *out = run->out;
     int count = run->prompt_count;
     for (int i = run->options->batch - 1; i >= 0; i--) {
-        if (model_forward(run->model, i, run->prompt + (size_t)i * (size_t)count, count, 0, out->logits, run->error))
-            return -1;
-        if (run->options->max_tokens > 0 && (run->tokens[i] = choose(run, count - 1)) < 0) return -1;
+        const int *prompt = run->prompt + (size_t)i * (size_t)count;
+        if (model_forward(run->model, i, prompt, count, 0, out->logits, run->error)) return -1;
+        if (run->options->max_tokens > 0 && choose_first(run, i, prompt)) return -1;
         run->positions[i] = count;
     }
-    return 0;
+    return check_tokens(run, run->options->batch, count - 1);
 }
 
 static int prefill(struct run *run) {
@@ -66,41 +75,17 @@ static int steps_left(const struct run *run) {
     return wanted < room ? wanted : room;
 }
 
-/* Takes the next token of a run of steps that go on by themselves. */
-static int next_greedy(struct run *run, double *seconds) {
-    struct generation *out = run->out;
-    if (out->count == 1 && model_begin(run->model, NULL, run->tokens, run->positions, run->options->batch, run->error))
-        return -1;
-    for (; run->under_way < AHEAD && run->under_way < steps_left(run); run->under_way++)
-        if (model_step(run->model, run->error)) return -1;
-    if (model_take(run->model, run->tokens, seconds, run->error)) return -1;
-    run->under_way--;
-    for (int i = 0; i < run->options->batch; i++)
-        if (run->tokens[i] < 0)
-            return error_set(run->error, "position %d: a logit is not finite", run->prompt_count + out->count - 1);
-    return run->tokens[0];
-}
-
-/* A step up to its logits, and the host's choice. */
-static int next_sampled(struct run *run, double *seconds) {
-    double start = measure_now(), step_seconds;
-    struct generation *out = run->out;
-    int ignored, position = run->prompt_count + out->count - 1;
-    if (model_begin(run->model, NULL, &out->ids[out->count - 1], &position, 1, run->error) ||
-        model_step(run->model, run->error) || model_take(run->model, &ignored, &step_seconds, run->error) ||
-        model_logits(run->model, 0, out->logits, run->error))
-        return -1;
-    int id = choose(run, position);
-    *seconds = measure_now() - start;
-    return id;
-}
-
+/* Takes the tokens of a step, of which more are under way. */
 static int next(struct run *run) {
     struct generation *out = run->out;
-    double *seconds = &out->step_seconds[out->count - 1];
-    int id = run->greedy ? next_greedy(run, seconds) : next_sampled(run, seconds);
-    if (id < 0) return -1;
-    out->ids[out->count++] = id;
+    int batch = run->options->batch;
+    if (out->count == 1 && model_begin(run->model, NULL, run->tokens, run->positions, batch, run->error)) return -1;
+    for (; run->under_way < AHEAD && run->under_way < steps_left(run); run->under_way++)
+        if (model_step(run->model, run->error)) return -1;
+    if (model_take(run->model, run->tokens, &out->step_seconds[out->count - 1], run->error)) return -1;
+    run->under_way--;
+    if (check_tokens(run, batch, run->prompt_count + out->count - 1)) return -1;
+    out->ids[out->count++] = run->tokens[0];
     return 0;
 }
 
@@ -109,7 +94,7 @@ static int last_logits(struct run *run) {
     struct generation *out = run->out;
     int position = run->prompt_count + out->count - 2, ignored;
     double seconds;
-    if (!run->greedy || out->count < 2) return 0;
+    if (out->count < 2) return 0;
     if (run->under_way &&
         (model_begin(run->model, NULL, &out->ids[out->count - 2], &position, 1, run->error) ||
          model_step(run->model, run->error) || model_take(run->model, &ignored, &seconds, run->error)))
@@ -157,28 +142,21 @@ static int warm_up(struct run *run) {
 }
 
 static int allocate(struct run *run) {
-    const struct tokenizer *tokenizer = run->tokenizer;
     struct generation *out = run->out;
-    int room = run->options->context - run->prompt_count + 1, size = run->config->vocab;
+    int room = run->options->context - run->prompt_count + 1;
     int most = run->options->max_tokens < room ? run->options->max_tokens : room;
     size_t batch = (size_t)run->options->batch;
-    if (tokenizer && tokenizer_size(tokenizer) < size) size = tokenizer_size(tokenizer);
-    run->sampler = sampler_create(&run->options->sampling, size);
     run->tokens = calloc(batch, sizeof *run->tokens);
     run->positions = calloc(batch, sizeof *run->positions);
     out->ids = malloc((size_t)(most + 1) * sizeof *out->ids);
     out->step_seconds = malloc((size_t)(most + 1) * sizeof *out->step_seconds);
     out->logits = malloc((size_t)run->config->vocab * sizeof *out->logits);
-    if (run->sampler && run->tokens && run->positions && out->ids && out->step_seconds && out->logits) return 0;
+    if (run->tokens && run->positions && out->ids && out->step_seconds && out->logits) return 0;
     return error_set(run->error, "out of memory");
 }
 
 static int prepare(struct run *run) {
-    if (run->options->batch > 1 && !run->greedy)
-        return error_set(run->error, "%d sequences are decoded greedily only: no temperature, no repetition penalty",
-                         run->options->batch);
     if (allocate(run)) return -1;
-    for (int i = 0; i < run->prompt_count; i++) sampler_see(run->sampler, run->prompt[i]);
     if (model_expect(run->model, run->prompt_count, run->error) ||
         model_expect_steps(run->model, run->options->batch, run->error) ||
         model_prepare(run->model, run->prompt_count, run->error) ||
@@ -190,17 +168,11 @@ static int prepare(struct run *run) {
 int generate(struct model *model, const struct model_config *config, const struct tokenizer *tokenizer,
              const int *prompt, int prompt_count, const struct generate_options *options, struct stream *stream,
              struct generation *generation, struct error *error) {
-    const struct sampling *sampling = &options->sampling;
-    struct run run = {model,     config,
-                      tokenizer, options,
-                      prompt,    prompt_count,
-                      stream,    generation,
-                      error,     .greedy = sampling->temperature <= 0 && sampling->repetition_penalty == 1};
-    bool events = run.greedy && model_on_gpu(model);
-    *generation =
-        (struct generation){.stop = "length", .batch = options->batch, .clock = events ? "GPU events" : "host clock"};
+    struct run run = {model,        config, tokenizer,  options, prompt,
+                      prompt_count, stream, generation, error,   .under_way = 0};
+    const char *clock = model_on_gpu(model) ? "GPU events" : "host clock";
+    *generation = (struct generation){.stop = "length", .batch = options->batch, .clock = clock};
     int status = prepare(&run) || decode(&run) ? -1 : 0;
-    sampler_destroy(run.sampler);
     free(run.tokens);
     free(run.positions);
     if (status) generation_free(generation);

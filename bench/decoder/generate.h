@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #include "bench/decoder/model.h"
-#include "bench/decoder/sample.h"
 #include "bench/decoder/stream.h"
 #include "bench/decoder/tokenizer.h"
 
@@ -14,7 +13,7 @@ struct generate_options {
     struct sampling sampling;
     int max_tokens;
     int context; /* of the model */
-    int batch;   /* sequences of the model, each with a prompt of its own; beyond 1 only greedily, ignoring eos */
+    int batch;   /* sequences of the model, each with a prompt of its own; beyond 1 ignoring eos */
     bool ignore_eos;
     bool bench; /* run the model before the clock starts, and prefill several times */
 };
@@ -32,9 +31,9 @@ struct generation {
     const char *clock;    /* of the steps: "GPU events" or "host clock" */
 };
 
-/* The prompts, (batch, prompt_count), must not be empty. Greedy steps run ahead of the host, which reads their tokens
- * later; with sampling or a repetition penalty the host chooses each token. The text goes to `stream` unless
- * `tokenizer` is NULL. A failed generation is freed too. */
+/* The prompts, (batch, prompt_count), must not be empty. Steps run ahead of the host, which reads their tokens later.
+ * Sampling and a repetition penalty need a model with options.samples. The text goes to `stream` unless `tokenizer` is
+ * NULL. A failed generation is freed too. */
 int generate(struct model *model, const struct model_config *config, const struct tokenizer *tokenizer,
              const int *prompt, int prompt_count, const struct generate_options *options, struct stream *stream,
              struct generation *generation, struct error *error);

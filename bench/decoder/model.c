@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench/decoder/load.h"
 #include "bench/decoder/ops.h"
@@ -28,7 +29,10 @@ struct buffers {
     float *parts;          /* ops_attend_parts() */
     unsigned *arrivals;    /* ops_attend_arrivals() */
     struct ops_pick *picks;
-    double *scores; /* (options.scored) */
+    double *scores;                /* (options.scored) */
+    uint32_t *counts;              /* (sequences, OPS_BINS) */
+    struct ops_sampling *sampling; /* (sequences) */
+    uint8_t *seen;                 /* (sequences, ops_seen_bytes()) */
 };
 
 struct model {
@@ -43,6 +47,7 @@ struct model {
     int step_count, step_position; /* sequences of the next step, and the furthest position among them */
     uint16_t *host_logits;
     double *host_scores; /* (options.scored) */
+    uint8_t *host_seen;  /* (ops_seen_bytes()) */
     model_enter *enter;  /* as model_trace set it */
     void *enter_context;
     size_t kv_bytes, scratch_bytes;
@@ -67,6 +72,21 @@ static bool survey(const struct model *model, size_t *dequantized) {
             if (linear->op == OP_AWQ_DEQUANT && elements > *dequantized) *dequantized = elements;
         }
     return permuted;
+}
+
+/* Greedy, until model_sample says otherwise. */
+static int take_sampling(struct model *model, struct error *error) {
+    const struct ops_sampling greedy = sampling_parameters(&(struct sampling){.top_p = 1, .repetition_penalty = 1});
+    struct buffers *b = &model->buffers;
+    size_t sequences = (size_t)model->options.sequences, *total = &model->scratch_bytes;
+    size_t counts = sequences * OPS_BINS * sizeof *b->counts, seen = sequences * ops_seen_bytes(model->weights.head.n);
+    if (!(b->counts = take(model, counts, total, error)) || !(b->seen = take(model, seen, total, error)) ||
+        !(b->sampling = take(model, sequences * sizeof *b->sampling, total, error)) ||
+        device_fill(model->device, b->counts, 0, counts, error) || device_fill(model->device, b->seen, 0, seen, error))
+        return -1;
+    for (size_t i = 0; i < sequences; i++)
+        if (device_write(model->device, &b->sampling[i], &greedy, sizeof greedy, error)) return -1;
+    return 0;
 }
 
 static int take_scratch(struct model *model, struct error *error) {
@@ -97,7 +117,7 @@ static int take_scratch(struct model *model, struct error *error) {
     if (scored && !(b->scores = take(model, scores, total, error))) return -1;
     if (permuted && !(b->gathered = take(model, 2 * m * (widest > inner ? widest : inner), total, error))) return -1;
     if (dequantized && !(b->dequantized = take(model, 2 * dequantized, total, error))) return -1;
-    return 0;
+    return model->options.samples ? take_sampling(model, error) : 0;
 }
 
 static int write_frequency(struct model *model, struct error *error) {
@@ -133,7 +153,8 @@ static int set_up(struct model *model, const struct checkpoint *checkpoint, stru
         return -1;
     model->host_logits = malloc((size_t)model->weights.head.n * sizeof *model->host_logits);
     model->host_scores = malloc((size_t)options->scored * sizeof *model->host_scores + 1);
-    if (!model->host_logits || !model->host_scores) return error_set(error, "out of memory");
+    model->host_seen = malloc(ops_seen_bytes(model->weights.head.n));
+    if (!model->host_logits || !model->host_scores || !model->host_seen) return error_set(error, "out of memory");
     size_t kv = 4 * (size_t)c->layers * (size_t)options->sequences * cache_elements(model);
     if (!(model->buffers.kv = take(model, kv, &model->kv_bytes, error)))
         return error_prefix(error, "KV cache of %d tokens for %d sequences (a smaller --ctx or --batch needs less)",
@@ -164,13 +185,15 @@ void model_destroy(struct model *model) {
     if (!model) return;
     struct buffers *b = &model->buffers;
     steps_destroy(model->steps);
-    void *buffers[] = {b->ids,    b->residual,  b->x,  b->qkv,   b->activation, b->gathered, b->dequantized,
-                       b->logits, b->frequency, b->kv, b->parts, b->arrivals,   b->picks,    b->scores};
+    void *buffers[] = {b->ids,         b->residual, b->x,         b->qkv,      b->activation, b->gathered,
+                       b->dequantized, b->logits,   b->frequency, b->kv,       b->parts,      b->arrivals,
+                       b->picks,       b->scores,   b->counts,    b->sampling, b->seen};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
     weights_free(&model->weights);
     free(model->host_logits);
     free(model->host_scores);
+    free(model->host_seen);
     free(model);
 }
 
@@ -299,8 +322,23 @@ static int attend(struct model *model, int index, const struct pass *pass, struc
                       : attend_chunk(model, pass, keys, keys + all, error);
 }
 
+static int sample(struct model *model, int rows, struct error *error) {
+    const struct buffers *b = &model->buffers;
+    struct ops_sample sample = {.logits = b->logits,
+                                .counts = b->counts,
+                                .sampling = b->sampling,
+                                .seen = b->seen,
+                                .sequences = steps_sequences(model->steps),
+                                .ring = steps_ring(model->steps),
+                                .rows = rows,
+                                .width = model->weights.head.n,
+                                .limit = model->options.choices};
+    return model->ops.functions->sample(&model->ops, &sample, error);
+}
+
 /* The next token of each sequence. */
 static int choose(struct model *model, int rows, struct error *error) {
+    if (model->options.samples) return sample(model, rows, error);
     struct ops_argmax argmax = {.logits = model->buffers.logits,
                                 .picks = model->buffers.picks,
                                 .sequences = steps_sequences(model->steps),
@@ -321,7 +359,7 @@ static const char *const op_names[] = {[MODEL_EMBED] = "embed",
                                        [MODEL_DOWN] = "down",
                                        [MODEL_FINAL_NORM] = "final_norm",
                                        [MODEL_HEAD] = "lm_head",
-                                       [MODEL_ARGMAX] = "argmax"};
+                                       [MODEL_CHOOSE] = "choose"};
 
 const char *model_op_name(enum model_op op) {
     return op_names[op];
@@ -352,7 +390,7 @@ static int enqueue_op(struct model *model, int index, enum model_op op, const st
         return norm(model, model->weights.final_norm, pass->first, m, error);
     case MODEL_HEAD:
         return run_linear(model, &model->weights.head, b->x, m, b->logits, error);
-    case MODEL_ARGMAX:
+    case MODEL_CHOOSE:
         return choose(model, m, error);
     }
     return error_set(error, "op %d is none of the model's", (int)op);
@@ -456,6 +494,23 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
     return status;
 }
 
+/* --- choosing --- */
+
+int model_sample(struct model *model, int sequence, const struct sampling *sampling, const int *ids, int count,
+                 struct error *error) {
+    const struct buffers *b = &model->buffers;
+    const struct ops_sampling parameters = sampling_parameters(sampling);
+    size_t bytes = ops_seen_bytes(model->weights.head.n);
+    if (!model->options.samples) return error_set(error, "the model was made without options.samples");
+    if (check_sequences(model, sequence + 1, error) || check_ids(model, ids, count, error)) return -1;
+    memset(model->host_seen, 0, bytes);
+    for (int i = 0; i < count; i++) model->host_seen[ids[i] / 8] |= (uint8_t)(1 << ids[i] % 8);
+    if (device_write(model->device, &b->sampling[sequence], &parameters, sizeof parameters, error)) return -1;
+    return device_write(model->device, b->seen + (size_t)sequence * bytes, model->host_seen, bytes, error);
+}
+
+/* --- scores --- */
+
 /* Rows of the residual whose tokens' successors are known. */
 static int score_rows(struct model *model, int first, int rows, double *sum, struct error *error) {
     const struct buffers *b = &model->buffers;
@@ -517,7 +572,22 @@ static int enqueue_step(void *context, struct error *error) {
                               .ids = &sequences->token,
                               .stride = sizeof *sequences / sizeof sequences->token};
     if (run_layers(model, &pass, error) || run_head(model, 0, step->count, error)) return -1;
-    return run_op(model, -1, MODEL_ARGMAX, &pass, error);
+    return run_op(model, -1, MODEL_CHOOSE, &pass, error);
+}
+
+static int enqueue_choice(void *context, struct error *error) {
+    struct model *model = context;
+    return choose(model, 1, error);
+}
+
+int model_choose(struct model *model, int sequence, int position, int *id, struct error *error) {
+    const int nothing = 0;
+    double seconds;
+    if (check_sequences(model, sequence + 1, error) || check_position(model, 1, position, error) ||
+        steps_begin(model->steps, &sequence, &nothing, &position, 1, error) ||
+        steps_run(model->steps, true, enqueue_choice, model, error))
+        return -1;
+    return steps_take(model->steps, id, &seconds, error);
 }
 
 int model_begin(struct model *model, const int *sequences, const int *ids, const int *positions, int count,

@@ -8,6 +8,7 @@
 
 #include "bench/decoder/checkpoint.h"
 #include "bench/decoder/config.h"
+#include "bench/decoder/sample.h"
 #include "kernels/kernel.h"
 #include "kernels/tiles.h"
 
@@ -28,6 +29,7 @@ struct model_options {
     int context;                    /* tokens of KV cache, of each sequence */
     int sequences;                  /* that are decoded together; 0 is 1 */
     int choices;                    /* ids from here on are never a step's token; 0: any may be */
+    bool samples;                   /* tokens are chosen as model_sample says; else greedily */
     int scored;                     /* rows of logits that model_score makes at once; 0 if it is not called */
     int chunk;                      /* most tokens that run through the layers at once */
     const struct tile_table *table; /* NULL: built-in defaults */
@@ -66,7 +68,16 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
  * that is not finite. */
 int model_score(struct model *model, const int *ids, int count, double *sum, struct error *error);
 
-/* Decoding, one token a sequence and step, greedily and without the host: model_begin says what the next step runs,
+/* From now on the sequence's tokens are chosen like this; so far it has seen `count` ids, its prompt's. The draw
+ * depends on the seed and the position alone, not on what else runs. Until then a sequence is greedy. Errors: an id
+ * outside the vocabulary; a model without options.samples. */
+int model_sample(struct model *model, int sequence, const struct sampling *sampling, const int *ids, int count,
+                 struct error *error);
+/* The token that follows `position`, chosen from the logits that model_forward gave last for this sequence: *id, -1 if
+ * one was not finite. Forgets steps that were not taken. */
+int model_choose(struct model *model, int sequence, int position, int *id, struct error *error);
+
+/* Decoding, one token a sequence and step, without the host: model_begin says what the next step runs,
  * ids[i] at positions[i] of sequence sequences[i] (each at most once; NULL: the first `count`); each step runs the
  * tokens that the one before it chose, one position on. On a GPU a step is one graph and model_step returns before it
  * has run: MODEL_STEPS may be under way, to be taken in order. Errors: those of model_forward; steps beyond what
@@ -93,7 +104,7 @@ enum model_op {
     MODEL_DOWN,
     MODEL_FINAL_NORM,
     MODEL_HEAD,
-    MODEL_ARGMAX
+    MODEL_CHOOSE
 };
 /* "embed", "input_norm", ... */
 const char *model_op_name(enum model_op op);

@@ -6,6 +6,8 @@
 enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
 /* attend_prompt.cu: a block's queries, of which each warp has 32, meet tiles of keys in two stages. */
 enum { PROMPT_WARPS = 4, PROMPT_QUERIES = 32 * PROMPT_WARPS, PROMPT_KEYS = 64 };
+/* sample.cu: threads of the blocks that share out a row's logits, and warps of the block that chooses. */
+enum { COUNT_THREADS = 256, NEXT_WARPS = 32 };
 
 int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
@@ -70,4 +72,15 @@ void ops_attention_launch(const struct ops_attention *a, struct device_grid *gri
 void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size) {
     snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DKEYS=%d -DSHARED_BYTES=%zu", head_dim, PROMPT_WARPS,
              PROMPT_KEYS, shared_bytes);
+}
+
+void ops_sample_launch(const struct ops_sample *a, struct device_grid *count, struct device_grid *next) {
+    unsigned blocks = (unsigned)divide_up(a->limit, 8 * COUNT_THREADS), rows = (unsigned)a->rows;
+    *count = (struct device_grid){.blocks = {blocks, rows, 1}, .threads = COUNT_THREADS, .overlaps = true};
+    *next = (struct device_grid){.blocks = {rows, 1, 1}, .threads = 32 * NEXT_WARPS, .overlaps = true};
+}
+
+void ops_sample_options(char *options, size_t size) {
+    snprintf(options, size, "-DCOUNT_THREADS=%d -DWARPS=%d -DBINS=%d -DRING=%d", COUNT_THREADS, NEXT_WARPS, OPS_BINS,
+             OPS_RING);
 }

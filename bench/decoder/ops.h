@@ -97,6 +97,39 @@ struct ops_argmax {
 
 enum { OPS_PICKS = 128, OPS_RING = 4 };
 
+/* How a sequence's tokens are chosen. */
+struct ops_sampling {
+    uint64_t seed;
+    uint64_t top_p; /* in 2^-32; 2^32: off */
+    float scale;    /* log2(e) / temperature */
+    float penalty;
+    int32_t top_k;  /* at least 1 */
+    int32_t greedy; /* the first, without a draw */
+};
+
+/* As ops_argmax, but the next token is drawn, in transformers' order: the repetition penalty of ids that were seen,
+ * rounded to fp16 as the logits are; temperature; top-k (ties with the k-th stay); top-p (the id that crosses p stays);
+ * then one draw. The largest come first, among equals the lowest id. The draw is SplitMix64's number of the sequence's
+ * seed and position and all sums are whole numbers: both backends, and any number of rows, choose the same. A chosen id
+ * is one that was seen. */
+struct ops_sample {
+    const uint16_t *logits;              /* (rows, width) */
+    uint32_t *counts;                    /* (rows, OPS_BINS), zero before and after */
+    const struct ops_sampling *sampling; /* (slots) */
+    uint8_t *seen;                       /* (slots, ops_seen_bytes()): a bit an id, the lowest first */
+    struct ops_sequence *sequences;
+    int32_t *ring; /* (OPS_RING, rows), the host's memory */
+    int rows, width;
+    int limit; /* ids from here on are never chosen */
+};
+
+enum { OPS_BINS = 65536 };
+
+/* Bytes of one slot. */
+static inline size_t ops_seen_bytes(int width) {
+    return ((size_t)width + 7) / 8;
+}
+
 /* The logarithm of the probability that each row's softmax over its first `limit` logits gives the target: terms fp32,
  * their sum double. NaN if a logit is not finite. */
 struct ops_score {
@@ -119,6 +152,7 @@ struct ops_functions {
     int (*attend)(struct ops *, const struct ops_attend *, struct error *);
     int (*argmax)(struct ops *, const struct ops_argmax *, struct error *);
     int (*score)(struct ops *, const struct ops_score *, struct error *);
+    int (*sample)(struct ops *, const struct ops_sample *, struct error *);
 };
 
 enum {
@@ -131,6 +165,8 @@ enum {
     OPS_ARGMAX_PICKS,
     OPS_ARGMAX_NEXT,
     OPS_SCORE,
+    OPS_SAMPLE_COUNT,
+    OPS_SAMPLE_NEXT,
     OPS_KERNELS
 };
 
@@ -152,11 +188,13 @@ int ops_attend_splits(const struct device *device, int count, int kv_heads, int 
 size_t ops_attend_parts(const struct device *device, int count, int heads, int kv_heads, int context, int head_dim);
 size_t ops_attend_arrivals(int count, int heads, int kv_heads);
 
-/* How a GPU launches both kinds of attention, and NVRTC's options for them. */
+/* How a GPU launches attention and sampling, and NVRTC's options for them. */
 void ops_attend_launch(const struct ops_attend *attend, struct device_grid *grid, size_t *shared_bytes);
 void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size);
 void ops_attention_launch(const struct ops_attention *attention, struct device_grid *grid, size_t *shared_bytes);
 void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size);
+void ops_sample_launch(const struct ops_sample *sample, struct device_grid *count, struct device_grid *next);
+void ops_sample_options(char *options, size_t size);
 
 /* The backends. */
 extern const struct ops_functions ops_cpu, ops_cuda;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bench/decoder/ops.h"
+#include "bench/decoder/sample.h"
 #include "kernels/half.h"
 
 static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error *error) {
@@ -141,15 +142,25 @@ static int32_t largest(const uint16_t *logits, int limit) {
     return best;
 }
 
+/* The sequence of that row goes on with the token. */
+static void go_on(struct ops_sequence *sequence, int32_t token, int32_t *ring, int rows, int row) {
+    sequence->token = ring[sequence->step % OPS_RING * rows + row] = token;
+    sequence->position++;
+    sequence->step++;
+}
+
 static int argmax(struct ops *ops, const struct ops_argmax *a, struct error *error) {
     (void)ops, (void)error;
     for (int row = 0; row < a->rows; row++) {
-        struct ops_sequence *sequence = &a->sequences[row];
-        sequence->token = largest(a->logits + (size_t)row * (size_t)a->width, a->limit);
-        a->ring[sequence->step % OPS_RING * a->rows + row] = sequence->token;
-        sequence->position++;
-        sequence->step++;
+        int32_t token = largest(a->logits + (size_t)row * (size_t)a->width, a->limit);
+        go_on(&a->sequences[row], token, a->ring, a->rows, row);
     }
+    return 0;
+}
+
+static int sample(struct ops *ops, const struct ops_sample *a, struct error *error) {
+    (void)ops, (void)error;
+    for (int row = 0; row < a->rows; row++) go_on(&a->sequences[row], sample_row(a, row), a->ring, a->rows, row);
     return 0;
 }
 
@@ -166,4 +177,4 @@ static int score(struct ops *ops, const struct ops_score *a, struct error *error
     return 0;
 }
 
-const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather, embed, step_attention, argmax, score};
+const struct ops_functions ops_cpu = {rms_norm, rope, attention, gather, embed, step_attention, argmax, score, sample};

@@ -1,4 +1,4 @@
-/* Launches of ops.cu, attend.cu and attend_prompt.cu. Needs no CUDA headers: device.h does the rest. */
+/* Launches of ops.cu, attend.cu, attend_prompt.cu and sample.cu. Needs no CUDA headers: device.h does the rest. */
 #include <stdio.h>
 
 #include "bench/decoder/ops.h"
@@ -36,6 +36,16 @@ static int compile_attention(struct ops *ops, struct error *error) {
                            &ops->compiled[OPS_ATTENTION], error);
 }
 
+static int compile_sample(struct ops *ops, struct error *error) {
+    char options[128];
+    ops_sample_options(options, sizeof options);
+    if (device_function(ops->device, "decoder/sample.cu", "sample_count", options, 0, &ops->compiled[OPS_SAMPLE_COUNT],
+                        error))
+        return -1;
+    return device_function(ops->device, "decoder/sample.cu", "sample_next", options, 0, &ops->compiled[OPS_SAMPLE_NEXT],
+                           error);
+}
+
 int ops_cuda_compile(struct ops *ops, struct error *error) {
     if (ops->head_dim != 64 && ops->head_dim != 128)
         return error_set(error, "head dimension %d: attention on a GPU takes 64 or 128; `--device cpu` takes any",
@@ -47,7 +57,7 @@ int ops_cuda_compile(struct ops *ops, struct error *error) {
     if (compile(ops, OPS_ARGMAX_PICKS, "argmax_picks", error)) return -1;
     if (compile(ops, OPS_ARGMAX_NEXT, "argmax_next", error)) return -1;
     if (compile(ops, OPS_SCORE, "score", error)) return -1;
-    return compile_attend(ops, error) || compile_attention(ops, error) ? -1 : 0;
+    return compile_attend(ops, error) || compile_attention(ops, error) || compile_sample(ops, error) ? -1 : 0;
 }
 
 /* `overlaps`: those kernels wait by themselves for the one ahead of them. */
@@ -97,4 +107,11 @@ static int score(struct ops *ops, const struct ops_score *a, struct error *error
     return launch(ops, OPS_SCORE, a->rows, 1, BLOCK, false, a, error);
 }
 
-const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather, embed, attend, argmax, score};
+static int sample(struct ops *ops, const struct ops_sample *a, struct error *error) {
+    struct device_grid count, next;
+    ops_sample_launch(a, &count, &next);
+    if (device_launch(ops->device, ops->compiled[OPS_SAMPLE_COUNT], &count, a, error)) return -1;
+    return device_launch(ops->device, ops->compiled[OPS_SAMPLE_NEXT], &next, a, error);
+}
+
+const struct ops_functions ops_cuda = {rms_norm, rope, attention, gather, embed, attend, argmax, score, sample};

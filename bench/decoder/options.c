@@ -70,7 +70,8 @@ static const struct argp_option option_list[] = {
     {"top-k", OPTION_TOP_K, "K", 0, "Choose among the K likeliest; 0 is off", 0},
     {"top-p", OPTION_TOP_P, "P", 0, "Choose among the likeliest that together reach P; 1 is off", 0},
     {"repetition-penalty", OPTION_REPETITION_PENALTY, "R", 0, "Divide the logits of tokens already there; 1 is off", 0},
-    {"seed", OPTION_SEED, "N", 0, "Of sampling and of --in-memory weights (0 by default)", 0},
+    {"seed", OPTION_SEED, "N", 0,
+     "Of sampling, where a token depends on it and its position alone, and of --in-memory weights (0 by default)", 0},
     {"ignore-eos", OPTION_IGNORE_EOS, 0, 0, "Go on after an end-of-text token", 0},
     {0, 0, 0, 0, "Kernels:", 4},
     {"table", 't', "FILE", 0, "Tile table to take configurations from (default: built-in ones)", 0},
@@ -86,8 +87,8 @@ static const struct argp_option option_list[] = {
      "Write the logits of the last position that ran, raw fp32 (--max-tokens 1: the prompt's last)", 0},
     {0, 0, 0, 0, "Measuring:", 6},
     {"bench", OPTION_BENCH, 0, 0,
-     "Time prefill, and decoding at the end of a full --ctx, with made-up ids and no end of text; the figures go to "
-     "stdout",
+     "Time prefill, and decoding at the end of a full --ctx, with made-up ids and no end of text, greedily unless "
+     "--temperature or --repetition-penalty is given; the figures go to stdout",
      0},
     {"report", OPTION_REPORT, 0, 0,
      "A table of --bench for every method, or that of --quantization, at each --batch and --ctx, each row in a process "

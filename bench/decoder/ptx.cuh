@@ -41,5 +41,26 @@ __device__ __forceinline__ bool warp_any(bool value) {
 __device__ __forceinline__ int other_lane(int value, int mask) {
     return __shfl_xor_sync(~0u, value, mask);
 }
+__device__ __forceinline__ unsigned long long other_lane(unsigned long long value, int mask) {
+    return __shfl_xor_sync(~0u, value, mask);
+}
+
+/* What the lane `step` below has; the lowest keep their own. What lane `lane` has. */
+__device__ __forceinline__ unsigned long long lane_below(unsigned long long value, int step) {
+    return __shfl_up_sync(~0u, value, step);
+}
+__device__ __forceinline__ unsigned long long from_lane(unsigned long long value, int lane) {
+    return __shfl_sync(~0u, value, lane);
+}
+
+/* The lowest lane where `value` is true; -1 if none is. */
+__device__ __forceinline__ int first_lane(bool value) {
+    return __ffs(__ballot_sync(~0u, value)) - 1;
+}
+
+/* a * b, rounded also where a sum follows. */
+__device__ __forceinline__ float rounded_product(float a, float b) {
+    return __fmul_rn(a, b);
+}
 
 #endif

@@ -1,160 +1,141 @@
+/* Choosing tokens in plain C: the oracle of sample.cu, to the bit. */
 #include "bench/decoder/sample.h"
 
+#include <float.h>
 #include <math.h>
-#include <stdbool.h>
-#include <stdlib.h>
+#include <string.h>
 
-struct candidate {
-    float logit;
-    int id;
+#include "bench/decoder/ops.h"
+#include "kernels/half.h"
+
+bool sampling_greedy(const struct sampling *sampling) {
+    return sampling->temperature <= 0 && sampling->repetition_penalty == 1;
+}
+
+struct ops_sampling sampling_parameters(const struct sampling *sampling) {
+    bool greedy = sampling->temperature <= 0;
+    return (struct ops_sampling){
+        .seed = sampling->seed,
+        .top_p = (uint64_t)(sampling->top_p * 0x1p32),
+        .scale = greedy ? FLT_MAX : (float)fmin(1.4426950408889634 / sampling->temperature, FLT_MAX),
+        .penalty = (float)sampling->repetition_penalty,
+        .top_k = sampling->top_k > 0 ? sampling->top_k : INT32_MAX,
+        .greedy = greedy,
+    };
+}
+
+/* --- bins: the values that fp16 has, the largest first --- */
+
+struct row {
+    const uint16_t *logits;
+    uint8_t *seen;
+    float penalty;
 };
 
-struct sampler {
-    struct sampling sampling;
-    uint64_t state;
-    int size;
-    bool *seen;
-    struct candidate *candidates;
+/* Of an id's logit, penalised if the id was seen; 0 if it is not finite. */
+static int bin_of(const struct row *row, int id) {
+    uint16_t logit = row->logits[id];
+    if ((logit & 0x7c00) == 0x7c00) return 0;
+    if (row->seen[id / 8] >> id % 8 & 1) {
+        float value = half_to_float(logit);
+        value = value < 0 ? value * row->penalty : value / row->penalty;
+        logit = half_from_float(fminf(fmaxf(value, -65504), 65504));
+    }
+    if (logit == 0x8000) logit = 0;
+    return logit & 0x8000 ? logit : logit ^ 0x7fff;
+}
+
+static float value_of(int bin) {
+    return half_to_float((uint16_t)(bin & 0x8000 ? bin : bin ^ 0x7fff));
+}
+
+/* Bins up to `last`, each with as many ids, which weigh the same. */
+struct bins {
+    const uint32_t *counts;
+    float most, scale;
+    int last;
 };
 
-struct sampler *sampler_create(const struct sampling *sampling, int size) {
-    struct sampler *sampler = malloc(sizeof *sampler);
-    if (!sampler) return NULL;
-    *sampler = (struct sampler){.sampling = *sampling, .state = sampling->seed, .size = size};
-    sampler->seen = calloc((size_t)size, sizeof *sampler->seen);
-    sampler->candidates = malloc((size_t)size * sizeof *sampler->candidates);
-    if (sampler->seen && sampler->candidates) return sampler;
-    sampler_destroy(sampler);
-    return NULL;
+/* Of each id in a bin: 2^40 * 2^((value - most) * scale), rounded down. Every step is exact or rounded once, so that it
+ * is the same on every machine; the polynomial is 2^fraction to 7e-8. */
+static uint64_t weight(const struct bins *bins, int bin) {
+    float power = 0.000208179146f, exponent = (value_of(bin) - bins->most) * bins->scale;
+    if (bin > bins->last || exponent < -40) return 0;
+    float whole = floorf(exponent), fraction = exponent - whole;
+    power = fmaf(power, fraction, 0.00126921665f);
+    power = fmaf(power, fraction, 0.0096521955f);
+    power = fmaf(power, fraction, 0.0554960221f);
+    power = fmaf(power, fraction, 0.240227208f);
+    power = fmaf(power, fraction, 0.693147182f);
+    power = fmaf(power, fraction, 1);
+    return (uint64_t)(power * 0x1p40f) >> (int)-whole;
 }
 
-void sampler_destroy(struct sampler *sampler) {
-    if (!sampler) return;
-    free(sampler->seen);
-    free(sampler->candidates);
-    free(sampler);
-}
+/* That of the largest, and of all where only their number matters: scale 0. */
+static const uint64_t one = (uint64_t)1 << 40;
 
-void sampler_see(struct sampler *sampler, int id) {
-    if (id >= 0 && id < sampler->size) sampler->seen[id] = true;
-}
+/* Where the sum of weights reaches a target: with so many ids of a bin, behind all of those before it. */
+struct place {
+    int bin;
+    uint64_t ids, sum; /* theirs too */
+};
 
-/* Uniform in [0, 1) with 53 bits: SplitMix64 (Steele, Lea, Flood 2014). */
-static double uniform(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-}
-
-static int check_finite(const float *logits, int size, struct error *error) {
-    for (int id = 0; id < size; id++)
-        if (!isfinite(logits[id])) return error_set(error, "the logit of token %d is %f", id, logits[id]);
-    return 0;
-}
-
-/* The logit after the repetition penalty. */
-static float penalized(const struct sampler *sampler, const float *logits, int id) {
-    float penalty = (float)sampler->sampling.repetition_penalty;
-    if (!sampler->seen[id]) return logits[id];
-    return logits[id] < 0 ? logits[id] * penalty : logits[id] / penalty;
-}
-
-static int largest(const struct sampler *sampler, const float *logits) {
-    int best = 0;
-    for (int id = 1; id < sampler->size; id++)
-        if (penalized(sampler, logits, id) > penalized(sampler, logits, best)) best = id;
-    return best;
-}
-
-static int by_logit(const void *left, const void *right) {
-    const struct candidate *a = left, *b = right;
-    if (a->logit != b->logit) return a->logit > b->logit ? -1 : 1;
-    return a->id < b->id ? -1 : a->id > b->id;
-}
-
-/* Moves the `keep` best to the front, in no order: quickselect around the middle element. */
-static void select_best(struct candidate *list, int count, int keep) {
-    int low = 0, high = count - 1;
-    while (low < high) {
-        struct candidate pivot = list[low + (high - low) / 2];
-        int i = low, j = high;
-        while (i <= j) {
-            while (by_logit(&list[i], &pivot) < 0) i++;
-            while (by_logit(&list[j], &pivot) > 0) j--;
-            if (i > j) break;
-            struct candidate swap = list[i];
-            list[i++] = list[j];
-            list[j--] = swap;
+static struct place reach(const struct bins *bins, uint64_t target) {
+    uint64_t before = 0;
+    for (int bin = 0;; bin++) {
+        uint64_t each = bins->counts[bin] ? weight(bins, bin) : 0, all = bins->counts[bin] * each;
+        if (before + all < target) {
+            before += all;
+            continue;
         }
-        if (keep - 1 <= j)
-            high = j;
-        else if (keep - 1 >= i)
-            low = i;
-        else
-            return;
+        uint64_t ids = (target - before + each - 1) / each;
+        return (struct place){bin, ids, before + ids * each};
     }
 }
 
-/* Keeps the k best and whatever equals the last of them; returns how many. */
-static int top_k(struct candidate *list, int count, int k) {
-    if (k <= 0 || k >= count) return count;
-    select_best(list, count, k);
-    float least = list[0].logit;
-    for (int i = 1; i < k; i++)
-        if (list[i].logit < least) least = list[i].logit;
-    int kept = k;
-    for (int i = k; i < count; i++)
-        if (list[i].logit == least) list[kept++] = list[i];
-    return kept;
-}
-
-/* Not normalised; the largest logit comes first. Only the difference is divided by the temperature: a logit could
- * overflow. */
-static double weight(const struct candidate *list, int i, double temperature) {
-    return exp(((double)list[i].logit - list[0].logit) / temperature);
-}
-
-static double weights_sum(const struct candidate *list, int count, double temperature) {
-    double sum = 0;
-    for (int i = 0; i < count; i++) sum += weight(list, i, temperature);
+static uint64_t total(const struct bins *bins) {
+    uint64_t sum = 0;
+    for (int bin = 0; bin <= bins->last; bin++) sum += bins->counts[bin] ? bins->counts[bin] * weight(bins, bin) : 0;
     return sum;
 }
 
-/* Of a sorted list: the shortest head whose probability reaches p. */
-static int top_p(const struct candidate *list, int count, double p, double temperature) {
-    if (p >= 1) return count;
-    double limit = p * weights_sum(list, count, temperature), sum = 0;
-    for (int i = 0; i < count; i++) {
-        sum += weight(list, i, temperature);
-        if (sum >= limit) return i + 1;
-    }
-    return count;
+/* --- the choice --- */
+
+/* sum * part / 2^32, rounded down; the part is at most 2^32. */
+static uint64_t share(uint64_t sum, uint64_t part) {
+    return (sum >> 32) * part + ((sum & UINT32_MAX) * part >> 32);
 }
 
-static int draw(struct sampler *sampler, const struct candidate *list, int count) {
-    double temperature = sampler->sampling.temperature;
-    double left = uniform(&sampler->state) * weights_sum(list, count, temperature);
-    for (int i = 0; i < count; i++) {
-        left -= weight(list, i, temperature);
-        if (left < 0) return list[i].id;
-    }
-    return list[count - 1].id;
+/* SplitMix64 (Steele, Lea, Flood 2014): the upper half of the number that follows `position` others. */
+static uint64_t draw(uint64_t seed, int position) {
+    uint64_t z = seed + ((uint64_t)position + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (z ^ z >> 31) >> 32;
 }
 
-static int sample(struct sampler *sampler, const float *logits) {
-    struct candidate *list = sampler->candidates;
-    int count = sampler->size;
-    for (int id = 0; id < count; id++) list[id] = (struct candidate){penalized(sampler, logits, id), id};
-    count = top_k(list, count, sampler->sampling.top_k);
-    qsort(list, (size_t)count, sizeof *list, by_logit);
-    count = top_p(list, count, sampler->sampling.top_p, sampler->sampling.temperature);
-    return draw(sampler, list, count);
+/* The bin, and which of its ids. */
+static struct place choose(const struct ops_sampling *sampling, const uint32_t *counts, int limit, int position) {
+    struct bins bins = {counts, 0, 0, OPS_BINS - 1};
+    int k = sampling->top_k < limit ? sampling->top_k : limit, last = reach(&bins, (uint64_t)k * one).bin;
+    bins = (struct bins){counts, value_of(reach(&bins, one).bin), sampling->scale, last};
+    uint64_t most = share(total(&bins), sampling->top_p), kept = reach(&bins, most ? most : 1).sum;
+    return reach(&bins, 1 + share(kept, sampling->greedy ? 0 : draw(sampling->seed, position)));
 }
 
-int sampler_next(struct sampler *sampler, const float *logits, struct error *error) {
-    if (check_finite(logits, sampler->size, error)) return -1;
-    int id = sampler->sampling.temperature > 0 ? sample(sampler, logits) : largest(sampler, logits);
-    sampler_see(sampler, id);
+int32_t sample_row(const struct ops_sample *a, int index) {
+    const struct ops_sequence *sequence = &a->sequences[index];
+    const struct ops_sampling *sampling = &a->sampling[sequence->slot];
+    const struct row row = {a->logits + (size_t)index * (size_t)a->width,
+                            a->seen + (size_t)sequence->slot * ops_seen_bytes(a->width), sampling->penalty};
+    uint32_t *counts = a->counts + (size_t)index * OPS_BINS;
+    struct place place = {0};
+    int32_t id = -1;
+    for (int i = 0; i < a->limit; i++) counts[bin_of(&row, i)]++;
+    if (!counts[0]) place = choose(sampling, counts, a->limit, sequence->position);
+    while (place.ids)
+        if (bin_of(&row, ++id) == place.bin) place.ids--;
+    if (id >= 0) row.seen[id / 8] |= (uint8_t)(1 << id % 8);
+    memset(counts, 0, OPS_BINS * sizeof *counts);
     return id;
 }

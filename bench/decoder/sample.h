@@ -1,10 +1,9 @@
-/* The next token from logits, on the host: as transformers does it, in its order. */
+/* How the next token is chosen from logits; ops.h has what both backends do. */
 #ifndef TILEBOOK_DECODER_SAMPLE_H
 #define TILEBOOK_DECODER_SAMPLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
-
-#include "kernels/error.h"
 
 struct sampling {
     double temperature;        /* 0: greedy */
@@ -14,17 +13,15 @@ struct sampling {
     uint64_t seed;
 };
 
-struct sampler;
+/* Whether the largest logit is chosen, which takes no sampling. */
+bool sampling_greedy(const struct sampling *sampling);
 
-/* Ids from `size` on are never chosen. NULL when out of memory. */
-struct sampler *sampler_create(const struct sampling *sampling, int size);
-void sampler_destroy(struct sampler *sampler);
-/* Marks an id of the prompt, for the repetition penalty; chosen ids are marked by themselves. */
-void sampler_see(struct sampler *sampler, int id);
+/* As the device has it. */
+struct ops_sampling;
+struct ops_sampling sampling_parameters(const struct sampling *sampling);
 
-/* Repetition penalty, then temperature, top-k (ties with the k-th stay) and top-p (the token that crosses p
- * stays), then one draw; with temperature 0 the largest after the penalty. Among equals the lowest id comes
- * first. `logits` holds at least `size`. Returns the id, or -1 if a logit is not finite. */
-int sampler_next(struct sampler *sampler, const float *logits, struct error *error);
+/* On the CPU: the token of one row, or -1; marks it as seen. */
+struct ops_sample;
+int32_t sample_row(const struct ops_sample *sample, int row);
 
 #endif

@@ -243,6 +243,58 @@ static void argmax_agrees(void **state) {
     for (int i = 0; i < 2; i++) side_close(&sides[i]);
 }
 
+/* Rows of random logits over a whole vocabulary, one flat, one with a NaN, each with a sampling of its own, for some
+ * steps: the same tokens and the same ids seen, to the bit. */
+static void sampling_agrees(void **state) {
+    (void)state;
+    enum { ROWS = 17, WIDTH = 152064, LIMIT = 151665, STEPS = 6, KINDS = 6, SEEN = WIDTH / 8 };
+    static const struct sampling kinds[KINDS] = {{1, 1, 1, 0, 1},    {0.7, 0.8, 1.1, 20, 2},   {0, 1, 1.5, 0, 3},
+                                                 {5, 0.95, 3, 0, 4}, {1e-300, 0.5, 0.5, 7, 5}, {3, 0, 1, 0, 6}};
+    static uint8_t seen[2][ROWS * SEEN];
+    static int32_t tokens[2][STEPS][ROWS];
+    struct side sides[2];
+    struct ops_sampling sampling[ROWS];
+    struct ops_sequence start[ROWS];
+    uint16_t *flat = calloc(WIDTH, sizeof *flat);
+    open_both(sides, 128);
+    for (int i = 0; i < ROWS; i++) {
+        sampling[i] = sampling_parameters(&kinds[i % KINDS]);
+        start[i] = (struct ops_sequence){0, i, 5, ROWS - 1 - i};
+    }
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        struct side *s = &sides[i];
+        const uint16_t nan = 0x7e00;
+        uint16_t *logits = side_halves(s, ROWS * WIDTH, 8, 1);
+        uint32_t *counts = side_take(s, ROWS * OPS_BINS * sizeof *counts);
+        struct ops_sampling *at = side_take(s, sizeof sampling);
+        struct ops_sequence *sequences = side_take(s, sizeof start);
+        int32_t *ring = device_alloc_host(s->device, OPS_RING * ROWS * sizeof *ring, &error);
+        struct ops_sample a = {logits, counts, at, side_take(s, sizeof seen[i]), sequences, ring, ROWS, WIDTH, LIMIT};
+        assert_non_null(ring);
+        must(device_write(s->device, logits + 4 * WIDTH, flat, WIDTH * sizeof *flat, &error), &error);
+        must(device_write(s->device, logits + 3 * WIDTH + 77, &nan, 2, &error), &error);
+        must(device_write(s->device, at, sampling, sizeof sampling, &error), &error);
+        must(device_write(s->device, sequences, start, sizeof start, &error), &error);
+        must(device_fill(s->device, counts, 0, ROWS * OPS_BINS * sizeof *counts, &error), &error);
+        must(device_fill(s->device, a.seen, 0x11, sizeof seen[i], &error), &error);
+        for (int step = 0; step < STEPS; step++) {
+            must(s->ops.functions->sample(&s->ops, &a, &error), &error);
+            must(device_synchronize(s->device, &error), &error);
+            memcpy(tokens[i][step], ring + (5 + step) % OPS_RING * ROWS, sizeof tokens[i][step]);
+        }
+        must(device_read(s->device, seen[i], a.seen, sizeof seen[i], &error), &error);
+        device_free_host(s->device, ring);
+    }
+    for (int step = 0; step < STEPS; step++)
+        for (int row = 0; row < ROWS; row++)
+            if (tokens[0][step][row] != tokens[1][step][row] || (tokens[0][step][row] < 0) != (row == 3))
+                fail_msg("step %d, row %d: %d, not %d", step, row, tokens[0][step][row], tokens[1][step][row]);
+    assert_memory_equal(seen[0], seen[1], sizeof seen[0]);
+    for (int i = 0; i < 2; i++) side_close(&sides[i]);
+    free(flat);
+}
+
 static void embeddings_agree(void **state) {
     (void)state;
     struct side sides[2];
@@ -315,7 +367,7 @@ static void a_profile_covers_the_token(void **state) {
         sum += profile.parts[i].us + profile.parts[i].gap_us;
         assert_true(*profile.parts[i].kernel && profile.parts[i].gap_us >= 0);
     }
-    assert_int_equal(ops, (2u << MODEL_ARGMAX) - 1);
+    assert_int_equal(ops, (2u << MODEL_CHOOSE) - 1);
     assert_int_equal(profile.tokens, 9);
     assert_float_equal(sum, profile.span_us, 1e-3 * profile.span_us);
     profile_free(&profile);
@@ -400,6 +452,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(attention_agrees_everywhere),
         cmocka_unit_test(attend_agrees_everywhere),
         cmocka_unit_test(argmax_agrees),
+        cmocka_unit_test(sampling_agrees),
         cmocka_unit_test(embeddings_agree),
         cmocka_unit_test(gather_agrees),
         cmocka_unit_test(every_method_gives_transformers_tokens),

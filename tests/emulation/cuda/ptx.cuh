@@ -24,6 +24,9 @@ using std::max;
 using std::min;
 using std::size_t;
 
+struct uint2 {
+    unsigned x, y;
+};
 struct uint4 {
     unsigned x, y, z, w;
 };

@@ -44,4 +44,37 @@ static inline int other_lane(int value, int mask) {
     return other;
 }
 
+static inline unsigned long long from_lane(unsigned long long value, int lane) {
+    const struct exchange *lanes = exchange_words({{(unsigned)value, (unsigned)(value >> 32)}});
+    value = lanes[lane].words[0] | (unsigned long long)lanes[lane].words[1] << 32;
+    rest_in_warp();
+    return value;
+}
+static inline unsigned long long other_lane(unsigned long long value, int mask) {
+    return from_lane(value, threadIdx.x % 32 ^ mask);
+}
+static inline unsigned long long lane_below(unsigned long long value, int step) {
+    const int lane = (int)(threadIdx.x % 32);
+    return from_lane(value, lane < step ? lane : lane - step);
+}
+
+static inline int first_lane(bool value) {
+    const struct exchange *lanes = exchange_words({{value}});
+    int lane = -1;
+    for (int i = 31; i >= 0; i--)
+        if (lanes[i].words[0]) lane = i;
+    rest_in_warp();
+    return lane;
+}
+
+static inline float rounded_product(float a, float b) {
+    return a * b;
+}
+
+static inline unsigned atomicAdd(unsigned *word, unsigned value) {
+    const unsigned before = *word;
+    *word += value;
+    return before;
+}
+
 #endif
