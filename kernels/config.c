@@ -77,17 +77,23 @@ int config_parse(const struct kernel *kernel, const char *text, struct config *c
     return 0;
 }
 
-int config_legal(const struct device *device, const struct kernel *kernel, const struct problem *problem,
-                 const struct config *config, struct error *why) {
+/* Of a configuration whose values are listed ones. */
+static int check_rules(const struct device *device, const struct kernel *kernel, const struct problem *problem,
+                       const struct config *config, struct error *why) {
     if (kernel->op != problem->op)
         return error_set(why, "kernel %s/%s does not compute %s", op_name(kernel->op), kernel->name,
                          op_name(problem->op));
     if (problem->norm && !kernel->norms)
         return error_set(why, "kernel %s/%s does not normalise x", op_name(kernel->op), kernel->name);
-    for (int i = 0; i < kernel->parameter_count; i++)
-        if (check_value(kernel, i, config->value[i], why)) return -1;
     if (kernel->accepts && kernel->accepts(kernel, device, problem, why)) return -1;
     return kernel->legal ? kernel->legal(device, problem, config, why) : 0;
+}
+
+int config_legal(const struct device *device, const struct kernel *kernel, const struct problem *problem,
+                 const struct config *config, struct error *why) {
+    for (int i = 0; i < kernel->parameter_count; i++)
+        if (check_value(kernel, i, config->value[i], why)) return -1;
+    return check_rules(device, kernel, problem, config, why);
 }
 
 long config_space(const struct kernel *kernel) {
@@ -113,7 +119,7 @@ int config_default(const struct device *device, const struct kernel *kernel, con
     const long space = config_space(kernel);
     for (long i = 0; i < space; i++) {
         struct config candidate = config_at(kernel, i);
-        if (config_legal(device, kernel, problem, &candidate, NULL)) continue;
+        if (check_rules(device, kernel, problem, &candidate, NULL)) continue;
         double estimate = kernel->estimate(device, problem, &candidate);
         if (found && estimate >= least) continue;
         least = estimate;
