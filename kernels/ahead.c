@@ -13,7 +13,7 @@ struct job {
     bool announced;
     int last_turn;        /* the last problem that it is planned for; -1 without */
     unsigned long number; /* the order of queueing */
-    uint64_t key;         /* of source and options */
+    uint64_t key;         /* of source and options; without a launch, of all that is known */
     const struct kernel *kernel;
     struct problem problem;
     struct config config;
@@ -41,10 +41,18 @@ static uint64_t hash(uint64_t seed, const char *text) {
     return seed;
 }
 
+static bool compiles(const struct kernel *kernel) {
+    return kernel->launch || kernel->compile;
+}
+
 static uint64_t key_of(const struct ahead *ahead, const struct kernel *kernel, const struct problem *problem,
                        const struct config *config) {
     struct launch launch = {0};
-    char options[LAUNCH_OPTIONS];
+    char options[LAUNCH_OPTIONS], name[64], text[128];
+    if (!kernel->launch) {
+        uint64_t key = hash(hash(0xcbf29ce484222325, kernel_full_name(kernel, name)), problem_text(problem, text));
+        return hash(key, config_text(kernel, config, options));
+    }
     kernel->launch(ahead->device, problem, config, &launch);
     launch_options(kernel, problem, config, &launch, options);
     return hash(hash(0xcbf29ce484222325, launch.source), options);
@@ -90,7 +98,7 @@ static struct job *make_room(struct ahead *ahead, bool announced) {
 /* `turn` is -1 for what is announced. */
 static void add(struct ahead *ahead, int turn, const struct kernel *kernel, const struct problem *problem,
                 const struct config *config) {
-    if (!kernel->launch) return;
+    if (!compiles(kernel)) return;
     uint64_t key = key_of(ahead, kernel, problem, config);
     pthread_mutex_lock(&ahead->mutex);
     struct job *job = find(ahead, key), *room = job ? NULL : make_room(ahead, turn < 0);
@@ -138,7 +146,7 @@ static void wait_for(struct ahead *ahead, uint64_t key) {
 
 void ahead_take(struct ahead *ahead, const struct kernel *kernel, const struct problem *problem,
                 const struct config *config) {
-    if (!kernel->launch) return;
+    if (!compiles(kernel)) return;
     uint64_t key = key_of(ahead, kernel, problem, config);
     pthread_mutex_lock(&ahead->mutex);
     struct job *job = find(ahead, key);

@@ -124,7 +124,10 @@ struct kernel {
     void (*launch)(const struct device *device, const struct problem *problem, const struct config *config,
                    struct launch *launch);
     /* Kernels that are not an NVRTC launch: prepare may set plan->state and plan->workspace_bytes, run
-     * enqueues one call on the device's stream, release frees the state. prepare and release may be NULL. */
+     * enqueues one call on the device's stream, release frees the state. prepare and release may be NULL, and so may
+     * compile where prepare compiles nothing; else it does that into the cubin cache alone, as plan_compile. */
+    int (*compile)(const struct device *device, const struct problem *problem, const struct config *config,
+                   struct error *error);
     int (*prepare)(struct plan *plan, struct error *error);
     /* For weights in a form of the kernel's own, kept by the plan: makes it of each of `count` operands, one of which
      * every run then gets. Their workspaces are there already. NULL where canonical weights are read. */

@@ -60,7 +60,7 @@ int plan_compile(const struct device *device, const struct kernel *kernel, const
                  const struct config *config, struct error *error) {
     struct launch launch = {0};
     char options[LAUNCH_OPTIONS];
-    if (!kernel->launch) return 0;
+    if (!kernel->launch) return kernel->compile ? kernel->compile(device, problem, config, error) : 0;
     kernel->launch(device, problem, config, &launch);
     launch_options(kernel, problem, config, &launch, options);
     return device_compile(device, launch.source, options, error);

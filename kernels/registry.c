@@ -4,7 +4,7 @@
 #include "kernels/kernel.h"
 
 extern const struct kernel awq_dequant_tiled, marlin_gemm_gemv, marlin_gemm_mma, marlin_gemm_skinny;
-extern const struct kernel marlin_gemm_wgmma, marlin_gemm_persistent;
+extern const struct kernel marlin_gemm_wgmma, marlin_gemm_persistent, marlin_gemm_dequantize;
 extern const struct kernel fp16_gemm_mma, fp16_gemm_skinny, fp16_gemm_wgmma, fp16_gemm_cublaslt;
 extern const struct kernel awq_dequant_cpu, marlin_gemm_cpu, fp16_gemm_cpu;
 
@@ -17,6 +17,7 @@ static const struct kernel *kernels[MAX_KERNELS + 1] = {
     &marlin_gemm_skinny,
     &marlin_gemm_wgmma,
     &marlin_gemm_persistent,
+    &marlin_gemm_dequantize,
     &fp16_gemm_mma,
     &fp16_gemm_skinny,
     &fp16_gemm_wgmma,

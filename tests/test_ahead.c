@@ -22,6 +22,16 @@ static const struct kernel kernel = {.op = OP_FP16_GEMM,
                                      .launch = launch};
 static const struct kernel library = {.op = OP_FP16_GEMM, .backend = BACKEND_CUDA, .name = "library"};
 
+static int compile_launches(const struct device *d, const struct problem *p, const struct config *c,
+                            struct error *error) {
+    (void)d, (void)p, (void)c, (void)error;
+    return 0;
+}
+
+/* Launches of its own. */
+static const struct kernel several = {
+    .op = OP_FP16_GEMM, .backend = BACKEND_CUDA, .name = "several", .compile = compile_launches};
+
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -31,7 +41,7 @@ static struct {
 
 static int compile(const struct device *d, const struct kernel *k, const struct problem *p, const struct config *c,
                    struct error *error) {
-    assert_true(d == &device && k == &kernel && p->k == 128 && !error);
+    assert_true(d == &device && (k == &kernel || k == &several) && p->k == 128 && !error);
     pthread_mutex_lock(&gate.mutex);
     int number = gate.count++;
     gate.compiled[number] = c->value[0];
@@ -95,6 +105,20 @@ static void test_once_and_in_order(void **state) {
         for (int value = 1; value <= 2 + turn; value++) plan(ahead, turn, value);
     plan(ahead, 3, 100); /* runs */
     expect_compiled(ahead, (int[]){100, 1, 2, 3, 4}, 5);
+}
+
+/* What compiles code without being one launch: each problem once. */
+static void test_kernels_of_several_launches(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    const struct config config = {{0}};
+    for (int m = 1; m <= 4; m++) {
+        const struct problem problem = at(m / 2);
+        ahead_plan(ahead, 0, &several, &problem, &config);
+    }
+    expect_compiled(ahead, (int[]){100, 0, 0, 0}, 4);
+    assert_int_equal(plan_compile(&device, &several, &(struct problem){.m = 1}, &config, NULL), 0);
+    assert_int_equal(plan_compile(&device, &library, &(struct problem){.m = 1}, &config, NULL), 0);
 }
 
 static void test_announced_ones_go_first(void **state) {
@@ -244,6 +268,7 @@ int main(int argc, char **argv) {
     if (argc == 3 && !strcmp(argv[1], WORKER_COMMAND)) return worker_serve(argv[2], kernels, &error) ? 1 : 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_once_and_in_order),
+        cmocka_unit_test(test_kernels_of_several_launches),
         cmocka_unit_test(test_announced_ones_go_first),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_trials_take_what_they_need),

@@ -60,17 +60,18 @@ static bool runs(const struct pack *pack, const struct pick *pick, struct proble
            !config_legal(&pack->device, pick->kernel, &problem, &pick->config, NULL);
 }
 
-/* What the row names, if it has a cubin; else why not. */
+/* What the row names, if it is one launch of a cubin; else why not. */
 static struct pick named(const struct tile_row *row, struct error *why) {
     struct pick pick = {.kernel = kernel_find(row->kernel)};
     error_set(why, "there is no such kernel here");
-    if (pick.kernel && !pick.kernel->launch) error_set(why, "it has no cubin");
+    if (pick.kernel && !pick.kernel->launch)
+        error_set(why, pick.kernel->compile ? "it is several launches" : "it has no cubin");
     if (!pick.kernel || !pick.kernel->launch || config_parse(pick.kernel, row->configuration, &pick.config, why))
         pick.kernel = NULL;
     return pick;
 }
 
-/* The built-in default of the kernels that have a cubin. */
+/* The built-in default of the kernels that are one launch of a cubin. */
 static struct pick default_at(const struct pack *pack, struct problem problem, int m) {
     const struct kernel *ours[MAX_KERNELS + 1];
     struct choice choice;

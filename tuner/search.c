@@ -483,12 +483,23 @@ int search_run(const struct search *search, struct search_result *result, struct
     return status;
 }
 
+/* What run_baselines() will try. */
+static void expect_baselines(const struct search *search) {
+    const struct config none = {{0}};
+    struct choice choice;
+    if (!choice_default(search->device, search->kernels, &search->problem, &choice, NULL))
+        search->expect(search->context, choice.kernel, &search->problem, &choice.config);
+    for (int i = 0; search->kernels[i]; i++) {
+        const struct kernel *kernel = search->kernels[i];
+        if (relevant(search, kernel) && !kernel->parameter_count && legal(search, kernel, &none))
+            search->expect(search->context, kernel, &search->problem, &none);
+    }
+}
+
 int search_outline(const struct search *search, long *space, struct error *error) {
     struct search_result nothing = {.best = -1, .baseline = -1, .incumbent = -1};
     struct state state = {.search = search, .result = &nothing, .error = error, .expected_leader = -1};
-    struct choice choice;
-    if (search->expect && !choice_default(search->device, search->kernels, &search->problem, &choice, NULL))
-        search->expect(search->context, choice.kernel, &search->problem, &choice.config);
+    if (search->expect) expect_baselines(search);
     expect_starts(&state);
     int status = enumerate(&state);
     size_t reach = within_reach(&state), starts = (size_t)search->start_count;

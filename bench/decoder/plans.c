@@ -120,7 +120,7 @@ static void find_norm(const struct plans *plans, struct entry *entry) {
 static int create_plan(struct plans *plans, struct entry *entry, struct error *error) {
     struct problem p = planned(entry);
     struct choice *choice = &entry->choice;
-    if (plans->ahead && choice->kernel->launch) ahead_take(plans->ahead, choice->kernel, &p, &choice->config);
+    if (plans->ahead) ahead_take(plans->ahead, choice->kernel, &p, &choice->config);
     if (!plan_create(plans->device, choice->kernel, &p, &choice->config, &entry->plan, error)) return 0;
     if (choice->how != CHOICE_ROW && choice->how != CHOICE_ABOVE) return -1;
     choice->how = CHOICE_REFUSED;
@@ -165,7 +165,7 @@ static int add(struct plans *plans, const struct problem *problem, struct error 
     if (choose(plans, problem, choice, error)) return -1;
     find_norm(plans, &entry);
     const struct problem p = planned(&entry);
-    if (plans->ahead && choice->kernel->launch) ahead_announce(plans->ahead, choice->kernel, &p, &choice->config);
+    if (plans->ahead) ahead_announce(plans->ahead, choice->kernel, &p, &choice->config);
     *bucket = plans->count;
     plans->entries[plans->count++] = entry;
     return 0;
