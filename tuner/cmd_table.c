@@ -4,11 +4,15 @@
 #include <string.h>
 
 #include "bench/commands.h"
+#include "tuner/diff.h"
 #include "tuner/export.h"
 #include "tuner/lint.h"
 #include "tuner/merge.h"
 #include "tuner/pack.h"
 #include "tuner/t4.h"
+
+/* Two runs' times of the same row differ by less. */
+static const double agreement = 0.02;
 
 enum { OPTION_FORMAT = 256, OPTION_OUT, OPTION_EPILOGUE, OPTION_DEVICE };
 
@@ -28,12 +32,16 @@ static const struct argp_option options[] = {
 };
 
 static const char documentation[] =
-    "Shows, checks or exports a tile table, and merges the trials behind tables.\v"
+    "Shows, checks, exports or compares tile tables, and merges the trials behind them.\v"
     "  show    prints it aligned\n"
     "  lint    a line for each finding and exit code 1, or nothing and 0:\n"
     "          every lookup of m up to 8192 is tried: m without a row, rows that hide\n"
     "          others or never come up, illegal ones; unknown kernels, slow winners,\n"
     "          other hardware, other kernel sources\n"
+    "  diff    two tables, A and B: a line for each stretch of m in which they name\n"
+    "          other configurations, and whether one of them counts ties there, or\n"
+    "          only a border is off by less than an eighth; and times that differ by\n"
+    "          more than 2%. Exit code 1 if they differ in more than ties and borders\n"
     "  export  as table, json, csv or c; --format pack makes the folder --out, with\n"
     "          all that a C program needs to launch the table's kernels: no GPU is\n"
     "          needed to make it, no compiler to run it; --format t4 takes a store\n"
@@ -44,6 +52,7 @@ static const char documentation[] =
     "Examples:\n"
     "  tilebook table show results/h100/tiles.txt\n"
     "  tilebook table lint tiles.txt --device cuda:0\n"
+    "  tilebook table diff before.txt after.txt\n"
     "  tilebook table export tiles.txt --format c --out tiles.h\n"
     "  tilebook table export tiles.txt --format pack --epilogue all --out pack\n"
     "  tilebook table merge a.sqlite b.sqlite --out trials.sqlite\n";
@@ -51,8 +60,8 @@ static const char documentation[] =
 struct choices {
     const char *action, *file, *format, *out, *device;
     unsigned epilogues; /* 1 << EPILOGUE_..; 0: not given */
-    char **stores;      /* to merge, the file among them */
-    int store_count;
+    char **others;      /* files behind the first: stores to merge, the other table of diff */
+    int other_count;
 };
 
 static bool one_of(const char *text, const char *const *list) {
@@ -73,17 +82,19 @@ static unsigned parse_epilogues(char *text, struct argp_state *state) {
 }
 
 static void check_choices(struct choices *c, struct argp_state *state) {
-    static const char *const actions[] = {"show", "lint", "export", "merge", NULL};
+    static const char *const actions[] = {"show", "lint", "diff", "export", "merge", NULL};
     static const char *const formats[] = {"table", "json", "csv", "c", "pack", "t4", NULL};
-    if (!c->action || !c->file) argp_error(state, "give an action (show, lint, export or merge) and a file");
+    if (!c->action || !c->file) argp_error(state, "give an action (show, lint, diff, export or merge) and a file");
     if (!one_of(c->action, actions))
-        argp_error(state, "unknown action '%s'; there are show, lint, export, merge", c->action);
+        argp_error(state, "unknown action '%s'; there are show, lint, diff, export, merge", c->action);
     if (c->format && !one_of(c->format, formats))
         argp_error(state, "--format: '%s' is not one of table, json, csv, c, pack, t4", c->format);
     bool merges = !strcmp(c->action, "merge");
     if ((c->format || (c->out && !merges)) && strcmp(c->action, "export"))
         argp_error(state, "--format and --out belong to export, --out to merge too");
-    if (c->store_count && !merges) argp_error(state, "%s takes one file", c->action);
+    bool diffs = !strcmp(c->action, "diff");
+    if (diffs && c->other_count != 1) argp_error(state, "diff takes two tables");
+    if (c->other_count && !merges && !diffs) argp_error(state, "%s takes one file", c->action);
     if (merges && !c->out) argp_error(state, "merge needs --out STORE");
     if (c->format && !strcmp(c->format, "t4") && !c->out) argp_error(state, "--format t4 needs --out FILE.json");
     bool packs = c->format && !strcmp(c->format, "pack");
@@ -112,8 +123,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         *(c->action ? &c->file : &c->action) = text;
         return 0;
     case ARGP_KEY_ARGS:
-        c->stores = state->argv + state->next;
-        c->store_count = state->argc - state->next;
+        c->others = state->argv + state->next;
+        c->other_count = state->argc - state->next;
         return 0;
     case ARGP_KEY_END:
         check_choices(c, state);
@@ -189,6 +200,48 @@ static int lint(const struct tile_table *table, const struct choices *c) {
     return findings ? 1 : 0;
 }
 
+/* Of tables that are not of the same thing; they can be compared all the same. */
+static void tell_origins(const struct tile_table *a, const struct tile_table *b) {
+    const struct tile_table *tables[] = {a, b};
+    if (!strcmp(a->device, b->device) && !strcmp(a->kernels, b->kernels) && !strcmp(a->regime, b->regime) &&
+        !strcmp(a->software, b->software))
+        return;
+    for (int i = 0; i < 2; i++)
+        fprintf(stderr, "%c is of %s, %s, kernels %s, %s\n", "AB"[i], tables[i] -> device, tables[i] -> software,
+                tables[i] -> kernels, tables[i] -> regime);
+}
+
+static void tell_times(const struct diff *diff) {
+    const struct diff_part *most = diff->most;
+    if (!most) return;
+    fprintf(stderr,
+            "B takes %.3f of A's time (geometric mean of %d rows that end at the same m); the furthest %.3f, at %s %ld "
+            "%ld %ld m %ld\n",
+            diff->ratio, diff->compared, most->ratio, most->a->op, most->a->k, most->a->n, most->a->group,
+            most->m_high);
+}
+
+/* 0 if both say the same. */
+static int compare_tables(const struct tile_table *a, const struct choices *c) {
+    struct tile_table b;
+    struct diff diff;
+    char message[TILES_MESSAGE];
+    if (tiles_read(c->others[0], &b, message)) return complain(message);
+    int status = diff_tables(a, &b, &diff) ? complain("out of memory") : !diff_agree(&diff, agreement);
+    diff_print(&diff, agreement, stdout);
+    tell_origins(a, &b);
+    const int *kinds = diff.kinds;
+    fprintf(stderr,
+            "%zu and %zu rows: %d stretches of m are the same, %d tie, %d at a border, %d other, %d only in A, "
+            "%d only in B\n",
+            a->count, b.count, kinds[DIFF_SAME], kinds[DIFF_TIE], kinds[DIFF_BORDER], kinds[DIFF_OTHER],
+            kinds[DIFF_ONLY_A], kinds[DIFF_ONLY_B]);
+    tell_times(&diff);
+    diff_free(&diff);
+    tiles_free(&b);
+    return status;
+}
+
 static bool is_store(const char *path) {
     char begin[16] = "";
     FILE *file = fopen(path, "rb");
@@ -215,8 +268,8 @@ static int export_t4(const struct choices *c) {
 static int merge_all(const struct choices *c) {
     struct merged merged;
     struct error error;
-    for (int i = -1; i < c->store_count; i++) {
-        const char *from = i < 0 ? c->file : c->stores[i];
+    for (int i = -1; i < c->other_count; i++) {
+        const char *from = i < 0 ? c->file : c->others[i];
         if (merge_store(c->out, from, &merged, &error)) return complain(error.text);
         fprintf(stderr, "%s: %d rows, %d added to %s, %d in place of older ones, %d not newer\n", from, merged.rows,
                 merged.added, c->out, merged.newer, merged.rows - merged.added - merged.newer);
@@ -226,7 +279,7 @@ static int merge_all(const struct choices *c) {
 
 int cmd_table(int argc, char **argv) {
     static const struct argp parser = {
-        options, parse_option, "show|lint|export FILE\nmerge STORE...", documentation, NULL, NULL, NULL};
+        options, parse_option, "show|lint|export FILE\ndiff A B\nmerge STORE...", documentation, NULL, NULL, NULL};
     static char name[] = "tilebook table";
     struct choices choices = {0};
     struct tile_table table;
@@ -242,9 +295,10 @@ int cmd_table(int argc, char **argv) {
         return 1;
     }
     bool packs = choices.format && !strcmp(choices.format, "pack");
-    int status = !strcmp(choices.action, "lint") ? lint(&table, &choices)
-                 : packs                         ? export_pack(&table, &choices)
-                                                 : export(&table, &choices);
+    int status = !strcmp(choices.action, "lint")   ? lint(&table, &choices)
+                 : !strcmp(choices.action, "diff") ? compare_tables(&table, &choices)
+                 : packs                           ? export_pack(&table, &choices)
+                                                   : export(&table, &choices);
     tiles_free(&table);
     return status;
 }
