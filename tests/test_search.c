@@ -619,6 +619,14 @@ static void test_racing(void **state) {
     }
     assert_true(fabs(oracle.beaten_us - high_us / 0.99) < 1e-9 * high_us);
     search_result_free(&racing);
+    const struct trial known[] = {{.kernel = &misled, .config = {{5, 7, 2}}},
+                                  {.kernel = &misled, .config = {{9, 9, 9}}}};
+    search.known = known, search.known_count = 2; /* these are to be compared, not raced */
+    assert_int_equal(search_run(&search, &racing, NULL), 0);
+    assert_int_equal(racing.count, 3);
+    assert_true(oracle.beaten_us == 0);
+    search_result_free(&racing);
+    search.known = NULL;
     search.trials = 1; /* there is no leader yet */
     assert_int_equal(search_run(&search, &racing, NULL), 0);
     assert_true(oracle.beaten_us == 0);

@@ -145,10 +145,11 @@ static int leader(const struct search *search, const struct search_result *resul
 }
 
 /* What the leader is faster than, beyond the noise; 0 for a trial that is to be known as well as the leader, as what
- * has no parameters is. */
+ * has no parameters is and what other searches have found. */
 static double beaten_us(const struct state *state, const struct kernel *kernel) {
-    bool races = state->search->strategy == STRATEGY_RACING && kernel->parameter_count;
-    int at = races ? leader(state->search, state->result) : -1;
+    const struct search *search = state->search;
+    bool races = search->strategy == STRATEGY_RACING && kernel->parameter_count && !search->known;
+    int at = races ? leader(search, state->result) : -1;
     return at < 0 ? 0 : state->result->trials[at].result.high_us / (1 - NOISE_FLOOR);
 }
 

@@ -114,10 +114,10 @@ struct search_result {
 
 /* Tries, in this order: the built-in default and every kernel without parameters (always, whatever the
  * limits); the starts; the legal space as the strategy says; neighbours are legal and one parameter a step away. The
- * choice depends on nothing but the strategy, the starts and the results: a search that is fed stored results takes the
- * same path, and one with larger limits goes on from there. `result` is valid and to be freed whatever is returned. -1
- * if the device has no kernel for the problem; 0 with no trials if no configuration of any is legal, and `error` says
- * why there is no default. */
+ * choice depends on nothing but the strategy, the calibration, the starts and the results: a search that is fed stored
+ * results takes the same path, and one with larger limits goes on from there. `result` is valid and to be freed
+ * whatever is returned. -1 if the device has no kernel for the problem; 0 with no trials if no configuration of any is
+ * legal, and `error` says why there is no default. */
 int search_run(const struct search *search, struct search_result *result, struct error *error);
 /* Tries nothing: tells search->expect what search_run would try first, and *space how many configurations are legal. */
 int search_outline(const struct search *search, long *space, struct error *error);
