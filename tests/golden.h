@@ -28,6 +28,9 @@ enum { GOLDEN_IDS = 512, GOLDEN_VOCAB = 1152, GOLDEN_BATCH = 17, GOLDEN_REQUESTS
 /* Prompts of each variant that are checked; a slow tool that watches the suite may set fewer. */
 static size_t golden_prompts = SIZE_MAX;
 
+/* Whether subjects choose by the ops of sampling, greedily as long as nobody says otherwise. */
+static bool golden_samples;
+
 /* A checkpoint opened for one method. */
 struct subject {
     struct device *device;
@@ -52,6 +55,7 @@ static inline void subject_open(struct subject *s, const char *device, const cha
     struct model_options options = {.method = method,
                                     .context = GOLDEN_IDS,
                                     .sequences = GOLDEN_BATCH,
+                                    .samples = golden_samples,
                                     .scored = 5,
                                     .chunk = chunk,
                                     .table = table};

@@ -78,6 +78,15 @@ static void steps_give_transformers_tokens(void **state) {
     golden_check_steps("cpu", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN);
 }
 
+/* Joining and leaving included. */
+static void sampling_without_a_temperature_gives_them_too(void **state) {
+    (void)state;
+    golden_samples = true;
+    golden_check_steps("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+    golden_check_batches("cpu", "tiny-qwen2", METHOD_NONE);
+    golden_samples = false;
+}
+
 static void steps_choose_what_calls_would(void **state) {
     (void)state;
     golden_check_long("cpu", 127);
@@ -562,6 +571,7 @@ int main(void) {
         cmocka_unit_test(scores_are_transformers),
         cmocka_unit_test(perplexity_is_of_chunks),
         cmocka_unit_test(steps_give_transformers_tokens),
+        cmocka_unit_test(sampling_without_a_temperature_gives_them_too),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_check_their_input),
         cmocka_unit_test(chunks_do_not_matter),

@@ -390,6 +390,15 @@ static void steps_give_transformers_tokens(void **state) {
     golden_check_steps("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN);
 }
 
+/* Joining and leaving included. */
+static void sampling_without_a_temperature_gives_them_too(void **state) {
+    (void)state;
+    golden_samples = true;
+    golden_check_steps("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+    golden_check_batches("cuda:0", "tiny-qwen2", METHOD_NONE);
+    golden_samples = false;
+}
+
 static void joining_and_leaving_changes_no_token(void **state) {
     (void)state;
     golden_check_batches("cuda:0", "tiny-qwen2", METHOD_NONE);
@@ -459,6 +468,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_profile_covers_the_token),
         cmocka_unit_test(scores_are_transformers),
         cmocka_unit_test(steps_give_transformers_tokens),
+        cmocka_unit_test(sampling_without_a_temperature_gives_them_too),
         cmocka_unit_test(joining_and_leaving_changes_no_token),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_outlive_larger_calls),
