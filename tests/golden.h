@@ -43,8 +43,9 @@ static inline void must(int status, const struct error *error) {
     if (status) fail_msg("%s", error->text);
 }
 
-static inline void subject_open(struct subject *s, const char *device, const char *name, enum method method, int chunk,
-                                const struct tile_table *table) {
+/* With so many pages of KV cache; 0: as many as all sequences can fill. */
+static inline void subject_open_pages(struct subject *s, const char *device, const char *name, enum method method,
+                                      int chunk, const struct tile_table *table, int pages) {
     struct error error = {""};
     char path[128];
     snprintf(path, sizeof path, FIXTURES "%s", name);
@@ -55,11 +56,17 @@ static inline void subject_open(struct subject *s, const char *device, const cha
     struct model_options options = {.method = method,
                                     .context = GOLDEN_IDS,
                                     .sequences = GOLDEN_BATCH,
+                                    .pages = pages,
                                     .samples = golden_samples,
                                     .scored = 5,
                                     .chunk = chunk,
                                     .table = table};
     must(model_create(s->device, &s->config, s->checkpoint, &options, &s->model, &error), &error);
+}
+
+static inline void subject_open(struct subject *s, const char *device, const char *name, enum method method, int chunk,
+                                const struct tile_table *table) {
+    subject_open_pages(s, device, name, method, chunk, table, 0);
 }
 
 static inline void subject_close(struct subject *s) {
@@ -178,6 +185,18 @@ static inline void golden_check_batch(struct subject *s, const json_t *entries, 
     }
 }
 
+/* Releases all sequences of a model that has `count`, in an order that leaves the free pages in none. */
+static inline void golden_scatter(struct model *model, int count, int context) {
+    struct error error = {""};
+    int jumps = 0, pitch = pages_pitch(model_pages(model));
+    for (int i = 0; i < count; i++) must(model_reserve(model, i, context * (i % 3 + 1) / 4, &error), &error);
+    for (int i = 0; i < count; i++) model_release(model, (5 * i + 3) % count);
+    must(model_reserve(model, 0, context, &error), &error);
+    const int32_t *list = pages_list(model_pages(model), 0);
+    for (int i = 1; i < pitch; i++) jumps += list[i] != list[i - 1] + 1;
+    assert_true(pitch == 1 || jumps > 1);
+}
+
 static inline void golden_check_steps(const char *device, const char *name, enum method method) {
     struct subject subject;
     json_t *root, *entries = golden_entries(name, &root);
@@ -186,6 +205,7 @@ static inline void golden_check_steps(const char *device, const char *name, enum
     if (golden_prompts > 1) {
         golden_check_batch(&subject, entries, 3);
         golden_check_batch(&subject, entries, GOLDEN_BATCH);
+        golden_scatter(subject.model, GOLDEN_BATCH, GOLDEN_IDS);
         golden_check_batch(&subject, entries, 3);
     }
     subject_close(&subject);
@@ -226,8 +246,9 @@ static inline int golden_ended(void *context, struct error *error) {
     return 0;
 }
 
-/* Requests that join and leave at different times, `sequences` at once, have the tokens that each has alone. */
-static inline void golden_check_joining(struct subject *s, const json_t *entries, int sequences, int times) {
+/* Requests that join and leave at different times, `sequences` at once, have the tokens that each has alone, and leave
+ * no page taken; how many had to wait for pages. */
+static inline int golden_check_joining(struct subject *s, const json_t *entries, int sequences, int times) {
     static const volatile sig_atomic_t never;
     struct error error = {""};
     struct batch_figures figures;
@@ -250,7 +271,31 @@ static inline void golden_check_joining(struct subject *s, const json_t *entries
     assert_int_equal(figures.done, requests.count);
     assert_int_equal(figures.tokens, tokens);
     assert_true(figures.steps * sequences >= tokens && figures.steps <= tokens);
+    assert_int_equal(pages_free(model_pages(s->model)), pages_count(model_pages(s->model)));
     requests_free(&requests);
+    return figures.held;
+}
+
+/* The same with hardly more pages than the longest request needs: they go from hand to hand. */
+static inline void golden_check_sharing(const char *device, const char *name, enum method method) {
+    struct subject subject;
+    struct error error = {""};
+    json_t *root, *entries = golden_entries(name, &root);
+    struct requests requests = golden_requests(entries, 3);
+    int least, most = batch_pages(&requests, GOLDEN_IDS, GOLDEN_BATCH, &least, &error);
+    assert_true(least > 0 && most > 2 * least + 1);
+    subject_open_pages(&subject, device, name, method, 512, NULL, least);
+    assert_true(golden_check_joining(&subject, entries, GOLDEN_BATCH, 3) > 0);
+    subject_close(&subject);
+    subject_open_pages(&subject, device, name, method, 512, NULL, 2 * least + 1);
+    assert_true(golden_check_joining(&subject, entries, GOLDEN_BATCH, 3) > 0);
+    assert_true(golden_check_joining(&subject, entries, 1, 1) == 0);
+    subject_close(&subject);
+    subject_open_pages(&subject, device, name, method, 512, NULL, most);
+    assert_true(golden_check_joining(&subject, entries, GOLDEN_BATCH, 3) == 0);
+    subject_close(&subject);
+    requests_free(&requests);
+    json_decref(root);
 }
 
 static inline void golden_check_batches(const char *device, const char *name, enum method method) {
@@ -283,8 +328,9 @@ static inline void golden_check_long(const char *device_id, int count) {
     config.heads = 10, config.kv_heads = 2, config.head_dim = 128, config.hidden = 1280;
     config.max_position = count + STEPS;
     struct model_options options = {
-        .method = METHOD_NONE, .context = count + STEPS, .chunk = 512, .synthetic = true, .seed = 1};
+        .method = METHOD_NONE, .context = count + STEPS, .sequences = 2, .chunk = 512, .synthetic = true, .seed = 1};
     must(model_create(device, &config, NULL, &options, &model, &error), &error);
+    golden_scatter(model, 2, count + STEPS);
     for (int i = 0; i < count; i++) prompt[i] = i * 7919 % GOLDEN_VOCAB;
     must(model_forward(model, 0, prompt, count, 0, logits, &error), &error);
     ids[0] = best(logits);

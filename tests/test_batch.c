@@ -6,7 +6,67 @@
 #define AWQ FIXTURES "tiny-qwen2-awq"
 #define DECODE "$TILEBOOK decode --device cpu --temperature 0 --model " AWQ " "
 
+/* --- the pages --- */
+
+/* Each page of those that are taken is one sequence's alone, and the others are free. */
+static void check_pages(const struct pages *pages, int sequences) {
+    int owners[8] = {0}, taken = 0;
+    for (int i = 0; i < sequences; i++)
+        for (int j = 0; j < pages_for(pages_reserved(pages, i)); j++, taken++) {
+            int32_t page = pages_list(pages, i)[j];
+            assert_in_range(page, 0, pages_count(pages) - 1);
+            assert_int_equal(owners[page]++, 0);
+        }
+    assert_int_equal(pages_free(pages), pages_count(pages) - taken);
+}
+
+static void a_page_has_one_owner(void **state) {
+    (void)state;
+    static const struct {
+        int sequence, positions, status; /* of 8 pages */
+    } turns[] = {{0, 64, 0},  {1, 65, 0}, {2, 256, 0}, {0, 65, 0}, {1, 200, -1}, {1, 1, 0},
+                 {2, 320, 0}, {0, 0, 0},  {1, 192, 0}, {0, 1, -1}, {2, 0, 0},    {0, 320, 0}};
+    struct pages *pages;
+    struct error error = {""};
+    must(pages_create(8, 3, 320, &pages, &error), &error);
+    assert_int_equal(pages_pitch(pages), 5);
+    for (size_t i = 0; i < sizeof turns / sizeof *turns; i++) {
+        int sequence = turns[i].sequence, positions = turns[i].positions, status = turns[i].status;
+        if (positions)
+            assert_int_equal(pages_reserve(pages, sequence, positions, &error), status);
+        else
+            pages_release(pages, sequence);
+        assert_int_equal(pages_reserved(pages, sequence), status ? 0 : positions);
+        check_pages(pages, 3);
+    }
+    assert_non_null(strstr(error.text, "needs 1 pages"));
+    assert_non_null(strstr(error.text, "0 of 8 are free"));
+    pages_destroy(pages);
+}
+
+/* As many as the largest needs of so many at once; a request's last token takes no room. */
+static void pages_are_those_of_the_longest(void **state) {
+    (void)state;
+    struct request list[] = {{.prompt_count = 64, .max_tokens = 1},      {.prompt_count = 64, .max_tokens = 2},
+                             {.prompt_count = 1, .max_tokens = 1 << 30}, {.prompt_count = 500, .stop = "error"},
+                             {.prompt_count = 1, .max_tokens = 0},       {.prompt_count = 300, .max_tokens = 1}};
+    const struct requests requests = {.list = list, .count = 6};
+    static const int most[] = {4, 6, 7, 7, 7};
+    struct error error;
+    int least;
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(batch_pages(&requests, 256, i + 1, &least, &error), most[i]);
+        assert_int_equal(least, 4);
+    }
+}
+
 /* --- the library --- */
+
+static void pages_go_from_hand_to_hand(void **state) {
+    (void)state;
+    golden_check_sharing("cpu", "tiny-qwen2", METHOD_NONE);
+    golden_check_sharing("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+}
 
 static void joining_and_leaving_changes_no_token(void **state) {
     (void)state;
@@ -78,6 +138,38 @@ static void a_cut_run_keeps_what_it_has(void **state) {
     struct cut failing = {.at = 2, .fails = true};
     assert_int_equal(run_cut(&subject, entries, &failing, &requests, &figures, &error), -1);
     assert_string_equal(error.text, "no more");
+    requests_free(&requests);
+    subject_close(&subject);
+    json_decref(root);
+}
+
+/* Those that would never fit end; what a sequence held before is given back. */
+static void what_no_cache_holds_fails(void **state) {
+    (void)state;
+    struct subject subject;
+    struct error error = {""};
+    struct requests requests;
+    struct batch_figures figures;
+    struct cut cut = {.at = 100};
+    int least, failed = 0, id = 1;
+    json_t *root, *entries = golden_entries("tiny-qwen2", &root);
+    requests = golden_requests(entries, 2);
+    batch_pages(&requests, GOLDEN_IDS, 3, &least, &error);
+    requests_free(&requests);
+    subject_open_pages(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL, least - 1);
+    assert_int_equal(model_forward(subject.model, 0, &id, 1, 0, NULL, &error), -1); /* it would take the context */
+    assert_non_null(strstr(error.text, "are free"));
+    must(model_reserve(subject.model, 2, 64 * (least - 1), &error), &error);
+    must(run_cut(&subject, entries, &cut, &requests, &figures, &error), &error);
+    for (int i = 0; i < requests.count; i++) {
+        const struct request *r = &requests.list[i];
+        golden_check_reply(r, i, entries);
+        failed += !!r->why;
+        assert_true(r->why ? !r->count && !!strstr(r->why, "pages of KV cache") : r->count == r->max_tokens);
+    }
+    assert_true(failed > 0 && failed < requests.count);
+    assert_int_equal(figures.failed, failed);
+    assert_int_equal(cut.ended, requests.count);
     requests_free(&requests);
     subject_close(&subject);
     json_decref(root);
@@ -181,6 +273,29 @@ static void lines_are_as_alone(void **state) {
 static void sampled_lines_are_as_alone(void **state) {
     (void)state;
     check_alone("--temperature 0.8 --top-k 20 --seed 3 --repetition-penalty 1.1");
+}
+
+/* A page of the fixture is 64 KiB; each of these prompts needs two. */
+static void prompts_wait_for_room(void **state) {
+    (void)state;
+    static const struct {
+        const char *memory;
+        int pages, held;
+    } runs[] = {{"", 10, 0}, {"--kv-memory 0.00035", 5, 2}, {"--kv-memory 0.00013", 2, 4}};
+    json_t *lists[3];
+    char line[256];
+    for (int i = 0; i < 3; i++) {
+        snprintf(line, sizeof line, DECODE "--prompts @/prompts --ignore-eos -n 100 --json %s", runs[i].memory);
+        lists[i] = replies(0, line);
+        assert_int_equal(json_integer_value(json_object_get(field(lists[i], PROMPTS, "memory"), "kv_bytes")),
+                         runs[i].pages << 16);
+        assert_int_equal(json_integer_value(field(lists[i], PROMPTS, "held")), runs[i].held);
+        for (int p = 0; p < PROMPTS; p++) assert_true(json_equal(field(lists[i], p, "ids"), field(lists[0], p, "ids")));
+    }
+    for (int i = 0; i < 3; i++) json_decref(lists[i]);
+    expect_shell(0, DECODE "--prompts @/prompts -n 100 --ignore-eos --kv-memory 0.00013", "4 prompts waited for room");
+    expect_shell(1, DECODE "--prompts @/prompts -n 100 --kv-memory 0.0001",
+                 "the longest sequence needs|are allowed by --kv-memory|a smaller --ctx or --max-tokens");
 }
 
 static void an_end_of_text_gives_the_place_away(void **state) {
@@ -293,6 +408,8 @@ static void wrong_usage(void **state) {
     expect(2, "decode --model " AWQ " --prompts f --prompt x", "more than one prompt");
     expect(2, "decode --model " AWQ " --prompts f --bench", "--bench takes no prompt");
     expect(2, "decode --model " AWQ " --prompts f --batch 2,3", "lists");
+    expect(2, "decode --model " AWQ " --prompts f --kv-memory many", "--kv-memory many");
+    expect(2, "decode --model " AWQ " --prompt x --kv-memory 1", "--kv-memory is for --prompts");
     expect(2, "decode --model " AWQ " --prompts f --logits x", "--logits does not go with --prompts");
 }
 
@@ -302,8 +419,7 @@ static void an_interrupt_ends_with_what_is_done(void **state) {
     (void)state;
     json_t *list = replies(130, "for i in $(seq 4000); do "
                                 "echo '{\"prompt\": \"Four score\", \"max_tokens\": '$((i == 1 ? 20 : 400))'}'; "
-                                "done >@/many.jsonl; " DECODE
-                                "--ignore-eos --prompts @/many.jsonl --batch 3 >@/out & "
+                                "done >@/many.jsonl; " DECODE "--ignore-eos --prompts @/many.jsonl --batch 3 >@/out & "
                                 "until [ -s @/out ]; do sleep 0.05; done; kill -INT $!; wait $!; code=$?; "
                                 "tail -n 4 @/out; exit $code");
     int count = (int)json_array_size(list);
@@ -314,11 +430,16 @@ static void an_interrupt_ends_with_what_is_done(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_page_has_one_owner),
+        cmocka_unit_test(pages_are_those_of_the_longest),
         cmocka_unit_test(joining_and_leaving_changes_no_token),
+        cmocka_unit_test(pages_go_from_hand_to_hand),
         cmocka_unit_test(a_cut_run_keeps_what_it_has),
+        cmocka_unit_test(what_no_cache_holds_fails),
         cmocka_unit_test(logits_that_are_not_finite_fail_their_request),
         cmocka_unit_test(lines_are_as_alone),
         cmocka_unit_test(sampled_lines_are_as_alone),
+        cmocka_unit_test(prompts_wait_for_room),
         cmocka_unit_test(an_end_of_text_gives_the_place_away),
         cmocka_unit_test(objects_have_ids_and_lengths_of_their_own),
         cmocka_unit_test(lines_that_cannot_run_say_why),

@@ -121,6 +121,75 @@ static void steps_check_their_input(void **state) {
     subject_close(&subject);
 }
 
+/* A sequence runs as far as it has reserved; of a model with few pages not all sequences can have their context. */
+static void sequences_keep_to_their_pages(void **state) {
+    (void)state;
+    struct subject subject;
+    struct error error = {""};
+    int ids[65] = {1, 2, 3}, position = 63, taken;
+    double seconds;
+    subject_open_pages(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL, 9);
+    must(model_reserve(subject.model, 1, 65, &error), &error);
+    assert_int_equal(model_forward(subject.model, 0, ids, 1, 0, NULL, &error), -1);
+    assert_non_null(strstr(error.text, "needs 8 pages"));
+    assert_non_null(strstr(error.text, "7 of 9 are free"));
+    must(model_forward(subject.model, 1, ids, 65, 0, NULL, &error), &error);
+    assert_int_equal(model_forward(subject.model, 1, ids, 1, 65, NULL, &error), -1);
+    assert_non_null(strstr(error.text, "the 65 that are reserved, in a context of 512"));
+    must(model_begin(subject.model, (const int[]){1}, ids, &position, 1, &error), &error);
+    for (int i = 0; i < 2; i++) {
+        must(model_step(subject.model, &error), &error);
+        must(model_take(subject.model, &taken, &seconds, &error), &error);
+    }
+    assert_int_equal(model_step(subject.model, &error), -1);
+    assert_non_null(strstr(error.text, "position 65"));
+    assert_int_equal(model_reserve(subject.model, 2, GOLDEN_IDS + 1, &error), -1);
+    assert_int_equal(model_reserve(subject.model, GOLDEN_BATCH, 1, &error), -1);
+    model_release(subject.model, 1);
+    must(model_forward(subject.model, 0, ids, 1, 0, NULL, &error), &error);
+    assert_int_equal(pages_reserved(model_pages(subject.model), 0), GOLDEN_IDS);
+    subject_close(&subject);
+}
+
+/* A model of random weights that would like 100 pages, of 64 KiB each; whether as few as four do. */
+static int open_limited(struct device *device, size_t limit, bool fewer, struct model **model, struct error *error) {
+    static struct model_config config;
+    must(model_config_read(PLAIN, &config, error), error);
+    const struct model_options options = {.method = METHOD_NONE,
+                                          .context = 512,
+                                          .sequences = 30,
+                                          .pages = 100,
+                                          .least_pages = fewer ? 4 : 0,
+                                          .kv_limit = limit,
+                                          .synthetic = true};
+    return model_create(device, &config, NULL, &options, model, error);
+}
+
+static void a_cache_takes_what_it_may(void **state) {
+    (void)state;
+    static const struct {
+        size_t limit;
+        int pages;
+    } cases[] = {{0, 100}, {101 << 16, 100}, {(6 << 16) - 1, 5}, {4 << 16, 4}, {(4 << 16) - 1, 0}};
+    struct device *device;
+    struct model *model;
+    struct error error = {""};
+    must(device_open("cpu", &device, &error), &error);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(open_limited(device, cases[i].limit, true, &model, &error), cases[i].pages ? 0 : -1);
+        if (!model) continue;
+        assert_int_equal(pages_count(model_pages(model)), cases[i].pages);
+        assert_int_equal(model_memory(model).kv, (size_t)cases[i].pages << 16);
+        assert_int_equal(model_memory(model).kv_tokens, 64 * cases[i].pages);
+        model_destroy(model);
+    }
+    assert_non_null(strstr(error.text, "needs 0.0002441 GiB"));
+    must(open_limited(device, 1, false, &model, &error), &error);
+    assert_int_equal(pages_count(model_pages(model)), 100);
+    model_destroy(model);
+    device_close(device);
+}
+
 static void chunks_do_not_matter(void **state) {
     (void)state;
     golden_check("cpu", "tiny-qwen2-awq", METHOD_AWQ_MARLIN, 1, NULL);
@@ -574,6 +643,8 @@ int main(void) {
         cmocka_unit_test(sampling_without_a_temperature_gives_them_too),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_check_their_input),
+        cmocka_unit_test(sequences_keep_to_their_pages),
+        cmocka_unit_test(a_cache_takes_what_it_may),
         cmocka_unit_test(chunks_do_not_matter),
         cmocka_unit_test(a_table_changes_configurations_not_tokens),
         cmocka_unit_test(tables_take_turns),

@@ -61,27 +61,58 @@ static void agree(const char *what, const uint16_t *found, const uint16_t *expec
     }
 }
 
+/* --- the cache --- */
+
+enum { NOWHERE = 1 << 30 }; /* a page that is none */
+
+/* Pages for `count` sequences up to their positions, in no order, and NOWHERE up to the pitch; a page is left over. */
+static int32_t *scattered(const int *positions, int count, int pitch) {
+    int32_t *pages = poisoned((size_t)(count * pitch) * sizeof *pages);
+    for (int i = 0; i < count * pitch; i++)
+        pages[i] = i % pitch <= positions[i / pitch] / OPS_PAGE ? (i * 7919 + 1) % (count * pitch + 1) : NOWHERE;
+    return pages;
+}
+
+/* Random numbers where a sequence has positions, NaN elsewhere. */
+static uint16_t *scattered_cache(const int32_t *pages, const int *positions, int count, int pitch, int kv_heads,
+                                 int head_dim, float scale, uint64_t seed) {
+    size_t row = (size_t)head_dim, all = (size_t)((count * pitch + 1) * kv_heads * OPS_PAGE) * row;
+    uint16_t *random = halves(all, scale, seed), *cache = poisoned(2 * all);
+    for (int i = 0; i < count; i++)
+        for (int p = 0; p < positions[i]; p++)
+            for (int head = 0; head < kv_heads; head++) {
+                size_t page = (size_t)pages[i * pitch + p / OPS_PAGE] * (size_t)kv_heads + (size_t)head;
+                size_t at = (page * OPS_PAGE + (size_t)(p % OPS_PAGE)) * row;
+                memcpy(cache + at, random + at, 2 * row);
+            }
+    device_free(cpu.device, random);
+    return cache;
+}
+
 /* --- attention of a step --- */
 
-/* One step's operands, of which `count` sequences have random caches as long as their positions, in slots of another
- * order. */
+/* One step's operands, of which `count` sequences have random caches as long as their positions. */
 struct step {
     struct ops_attend a;
     size_t cache, qkv, y; /* elements */
+    int context;
 };
 
 static struct step make_step(int head_dim, int heads, int kv_heads, const int *positions, int count) {
     int context = 0;
     for (int i = 0; i < count; i++) context = positions[i] >= context ? positions[i] + 1 : context;
-    size_t dim = (size_t)head_dim, cache = (size_t)count * (size_t)kv_heads * (size_t)context * dim;
+    int pitch = (context + OPS_PAGE - 1) / OPS_PAGE;
+    size_t dim = (size_t)head_dim, cache = (size_t)((count * pitch + 1) * kv_heads * OPS_PAGE) * dim;
     size_t qkv = (size_t)count * (size_t)(heads + 2 * kv_heads) * dim, y = (size_t)(count * heads) * dim;
     float *frequency = poisoned(dim / 2 * sizeof *frequency);
     struct ops_sequence *sequences = poisoned((size_t)count * sizeof *sequences);
     for (int i = 0; i < head_dim / 2; i++) frequency[i] = powf(1e4f, -2.0f * (float)i / (float)head_dim);
     for (int i = 0; i < count; i++)
         sequences[i] = (struct ops_sequence){.position = positions[i], .slot = count - 1 - i};
-    struct ops_attend attend = {.keys = halves(cache, 2, 1),
-                                .values = halves(cache, 2, 2),
+    int32_t *pages = scattered(positions, count, pitch);
+    struct ops_attend attend = {.keys = scattered_cache(pages, positions, count, pitch, kv_heads, head_dim, 2, 1),
+                                .values = scattered_cache(pages, positions, count, pitch, kv_heads, head_dim, 2, 2),
+                                .pages = pages,
                                 .qkv = halves(qkv, 2, 3),
                                 .frequency = frequency,
                                 .sequences = sequences,
@@ -89,18 +120,15 @@ static struct step make_step(int head_dim, int heads, int kv_heads, const int *p
                                 .count = count,
                                 .heads = heads,
                                 .kv_heads = kv_heads,
-                                .context = context,
+                                .pitch = pitch,
                                 .head_dim = head_dim,
                                 .splits = ops_attend_splits(&h100, count, kv_heads, context)};
-    size_t row = (size_t)context * dim;
-    for (size_t i = 0; i < cache; i++)
-        if ((int)(i % row / dim) >= positions[(size_t)count - 1 - i / row / (size_t)kv_heads])
-            attend.keys[i] = attend.values[i] = 0x7fff;
-    return (struct step){attend, cache, qkv, y};
+    return (struct step){attend, cache, qkv, y, context};
 }
 
 static void free_step(struct step *step) {
-    const void *memory[] = {step->a.keys, step->a.values, step->a.qkv, step->a.frequency, step->a.sequences, step->a.y};
+    const void *memory[] = {step->a.keys,      step->a.values,    step->a.pages, step->a.qkv,
+                            step->a.frequency, step->a.sequences, step->a.y};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) device_free(cpu.device, (void *)memory[i]);
 }
 
@@ -108,7 +136,7 @@ static void free_step(struct step *step) {
 static void check_run(const struct step *before, const struct step *after, emulate_function *emulate,
                       const struct device_grid *grid, unsigned run, uint16_t *y) {
     struct ops_attend a = before->a;
-    size_t parts = ops_attend_parts(&h100, a.count, a.heads, a.kv_heads, a.context, a.head_dim);
+    size_t parts = ops_attend_parts(&h100, a.count, a.heads, a.kv_heads, before->context, a.head_dim);
     size_t arrivals = ops_attend_arrivals(a.count, a.heads, a.kv_heads);
     a.keys = copy_of(a.keys, 2 * before->cache);
     a.values = copy_of(a.values, 2 * before->cache);
@@ -187,12 +215,15 @@ static void splits_fit_their_buffers(void **state) {
 
 /* A chunk behind `position` others; what lies behind it in the cache is NaN. Scores grow with `scale`. */
 static struct ops_attention make_chunk(int head_dim, int heads, int kv_heads, int tokens, int position, float scale) {
-    int context = position + tokens + 3;
-    size_t dim = (size_t)head_dim, cache = (size_t)(kv_heads * context) * dim;
-    struct ops_cache c = {halves(cache, scale, 1), halves(cache, 2, 2), kv_heads, context, head_dim, position};
-    for (size_t i = 0; i < cache; i++)
-        if ((int)(i / dim) % context >= position + tokens) c.keys[i] = c.values[i] = 0x7fff;
-    size_t qkv = (size_t)tokens * (size_t)(heads + 2 * kv_heads) * dim;
+    int end = position + tokens, last = end - 1, pitch = end / OPS_PAGE + 1;
+    const int32_t *pages = scattered(&last, 1, pitch);
+    struct ops_cache c = {.keys = scattered_cache(pages, &end, 1, pitch, kv_heads, head_dim, scale, 1),
+                          .values = scattered_cache(pages, &end, 1, pitch, kv_heads, head_dim, 2, 2),
+                          .pages = pages,
+                          .kv_heads = kv_heads,
+                          .head_dim = head_dim,
+                          .position = position};
+    size_t qkv = (size_t)(tokens * (heads + 2 * kv_heads) * head_dim);
     return (struct ops_attention){c, halves(qkv, scale, 3), NULL, tokens, heads};
 }
 
@@ -216,8 +247,8 @@ static void check_attention(int head_dim, int heads, int kv_heads, int tokens, i
         agree("attention", y[run], y[2], count);
     }
     assert_memory_equal(y[0], y[1], 2 * count);
-    void *memory[] = {a.cache.keys, a.cache.values, (void *)a.qkv, y[0], y[1], y[2]};
-    for (int i = 0; i < 6; i++) device_free(cpu.device, memory[i]);
+    void *memory[] = {a.cache.keys, a.cache.values, (void *)a.cache.pages, (void *)a.qkv, y[0], y[1], y[2]};
+    for (int i = 0; i < 7; i++) device_free(cpu.device, memory[i]);
     dlclose(library);
 }
 
@@ -243,8 +274,41 @@ static void attention_of_large_scores(void **state) {
 
 static void *load_op(const char *entry, const char *arguments, emulate_function **emulate) {
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DPICKS=%d -DRING=%d", OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DPAGE=%d -DPICKS=%d -DRING=%d", OPS_PAGE,
+             OPS_PICKS, OPS_RING);
     return emulation_load("decoder/ops.cu", entry, arguments, options, emulate);
+}
+
+/* The tokens of a chunk go to their pages, rotated, and nowhere else. */
+static void rotations(void **state) {
+    (void)state;
+    enum { HEADS = 3, KV_HEADS = 2, TOKENS = 70, POSITION = 61, DIM = 64, PITCH = 4 };
+    const int last = POSITION + TOKENS - 1;
+    const size_t cache = (PITCH + 1) * KV_HEADS * OPS_PAGE * DIM, qkv = TOKENS * (HEADS + 2 * KV_HEADS) * DIM;
+    emulate_function *emulate;
+    void *library = load_op("rope", "struct rope_arguments", &emulate);
+    int32_t *pages = scattered(&last, 1, PITCH);
+    float *frequency = poisoned(DIM / 2 * sizeof *frequency);
+    for (int i = 0; i < DIM / 2; i++) frequency[i] = powf(1e4f, -2.0f * (float)i / DIM);
+    struct ops_rope a[2];
+    for (int i = 0; i < 2; i++)
+        a[i] = (struct ops_rope){{poisoned(2 * cache), poisoned(2 * cache), pages, KV_HEADS, DIM, POSITION},
+                                 halves(qkv, 2, 1),
+                                 frequency,
+                                 TOKENS,
+                                 HEADS};
+    emulate(&a[0], &(struct device_grid){.blocks = {HEADS + 2 * KV_HEADS, TOKENS, 1}, .threads = DIM / 2}, false, 1);
+    must(cpu.functions->rope(&cpu, &a[1], &error));
+    agree("rope, keys", a[0].cache.keys, a[1].cache.keys, cache);
+    agree("rope, values", a[0].cache.values, a[1].cache.values, cache);
+    agree("rope, queries", a[0].qkv, a[1].qkv, qkv);
+    size_t written = 0;
+    for (size_t i = 0; i < cache; i++) written += a[1].cache.keys[i] != 0xffff;
+    assert_int_equal(written, TOKENS * KV_HEADS * DIM);
+    void *memory[] = {pages,           frequency,         a[0].cache.keys, a[0].cache.values,
+                      a[1].cache.keys, a[1].cache.values, a[0].qkv,        a[1].qkv};
+    for (int i = 0; i < 8; i++) device_free(cpu.device, memory[i]);
+    dlclose(library);
 }
 
 static void norms(void **state) {
@@ -476,6 +540,7 @@ int main(void) {
         cmocka_unit_test(splits_fit_their_buffers),
         cmocka_unit_test(attention_of_chunks),
         cmocka_unit_test(attention_of_large_scores),
+        cmocka_unit_test(rotations),
         cmocka_unit_test(norms),
         cmocka_unit_test(embeddings),
         cmocka_unit_test(argmax),

@@ -1,17 +1,20 @@
 // Attention of one query a sequence; ops.h says what it computes, ops.c how it is launched. HEAD_DIM: 64 or 128; WARPS,
 // STAGES, HEADS: as ops.c has them.
 //
-// Blocks: x takes a share of the positions, y is a sequence, a key head of it and up to HEADS of the query heads that
-// use that. Each warp streams tiles of TILE positions through a ring of its own, without waiting for the others:
+// Blocks: x takes pages of positions, y is a sequence, a key head of it and up to HEADS of the query heads that use
+// that. Of n blocks that have positions, block x takes page x and every n-th from there: where its first page lies is
+// known without the sequence's length. Each warp streams tiles of TILE positions through a ring of its own, without
+// waiting for the others:
 //
 //     positions    | warp 0 | warp 1 | warp 2 | warp 3 | warp 0 | ...     TILE each
+//     pages        |           block 0                 | block 1 ...      PAGE each
 //     scores       keys (TILE x HEAD_DIM) queries (HEAD_DIM x HEADS), on the matrix unit
 //     sums         values^T (HEAD_DIM x TILE) weights (TILE x HEADS), likewise
 //
 // The warps' sums meet in shared memory. Where a sequence has more than one block, the last of them to finish adds up
 // the parts, in their order.
 //
-// Position, slot and cache were written before the step, or by earlier ones, which have ended when a step begins: the
+// Position, pages and cache were written before the step, or by earlier ones, which have ended when a step begins: the
 // ring is filled before the kernel waits for the one ahead of it.
 
 #include "decoder/ptx.cuh"
@@ -23,17 +26,18 @@ struct sequence {
 };
 
 struct attend_arguments {
-    half_word *keys, *values;
+    half_word *keys, *values; // (all pages, kv_heads, PAGE, HEAD_DIM)
+    const int *pages;         // (count, pitch)
     const half_word *qkv;
     const float *frequency;
     const struct sequence *sequences;
     float *parts;
     unsigned *arrivals;
     half_word *y;
-    int count, heads, kv_heads, context, head_dim, splits;
+    int count, heads, kv_heads, pitch, head_dim, splits;
 };
 
-constexpr int TILE = 16, THREADS = 32 * WARPS, BLOCK_TILE = TILE * WARPS, CHUNKS = HEAD_DIM / 8;
+constexpr int TILE = 16, THREADS = 32 * WARPS, PAGE = TILE * WARPS, CHUNKS = HEAD_DIM / 8;
 constexpr int TILE_BYTES = TILE * HEAD_DIM * 2, RING_BYTES = STAGES * 2 * TILE_BYTES;
 // Floats of a part: sums, their maximum and weight, two unused; halves of a query. Both pitches spread a warp's
 // accesses over the banks.
@@ -51,9 +55,13 @@ __shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
 
 // Where a block works.
 struct place {
-    int sequence, slot, kv_head, head, heads; // first query head and how many
-    int cached, first, end;                   // positions in the cache; this block's
-    int splits;                               // blocks that have positions
+    int sequence, kv_head, head, heads; // first query head and how many
+    int cached;                         // positions in the cache
+    int splits;                         // blocks that have positions
+    int stride;                         // positions from one of the block's pages to the next
+    bool fresh_here;                    // whether the block has this step's position
+    const int *pages;                   // the sequence's
+    int first_page, fresh_page;         // in memory: the block's first, and that of this step's position
     int lane, warp;
     unsigned ring; // shared address of the warp's
 };
@@ -65,13 +73,14 @@ __device__ inline struct place place_of(const struct attend_arguments &a) {
     p.kv_head = blockIdx.y / parts % a.kv_heads;
     p.head = p.kv_head * group + blockIdx.y % parts * HEADS;
     p.heads = min(HEADS, (p.kv_head + 1) * group - p.head);
-    p.slot = a.sequences[p.sequence].slot;
+    p.pages = a.pages + (size_t)p.sequence * a.pitch;
+    p.first_page = p.pages[blockIdx.x];
     p.cached = a.sequences[p.sequence].position;
-    const int length = p.cached + 1, turn = a.splits * BLOCK_TILE;
-    const int share = (length + turn - 1) / turn * BLOCK_TILE;
-    p.splits = (length + share - 1) / share;
-    p.first = blockIdx.x * share;
-    p.end = min(p.first + share, length);
+    const int last = p.cached / PAGE, share = last / a.splits + 1;
+    p.splits = last / share + 1;
+    p.stride = p.splits * PAGE;
+    p.fresh_here = last % p.splits == blockIdx.x;
+    p.fresh_page = p.pages[last];
     p.lane = threadIdx.x % 32;
     p.warp = threadIdx.x / 32;
     p.ring = shared_address(shared_memory) + p.warp * RING_BYTES;
@@ -83,16 +92,23 @@ __device__ inline unsigned chunk_at(unsigned tile, int row, int chunk) {
     return tile + (row * CHUNKS + (chunk ^ row % 8)) * 16;
 }
 
-// Begins to copy the positions from `first` on that are in the cache, keys and values, to `tile`; zeros for others.
-__device__ inline void copy_tile(const struct place &p, const half_word *keys, const half_word *values, int first,
-                                 unsigned tile) {
+// Keys and values of the block's key head in the first page of all; elements from one page to the next.
+struct cache {
+    half_word *keys, *values;
+    size_t pitch;
+};
+
+// Begins to copy the positions from `first` on, which lie in `page`, keys and values, to `tile`; zeros for those that
+// are not in the cache.
+__device__ inline void copy_tile(const struct place &p, const struct cache &c, int first, int page, unsigned tile) {
+    const size_t start = page * c.pitch + first % PAGE * HEAD_DIM;
 #pragma unroll
     for (int i = 0; i < TILE * CHUNKS / 32; i++) {
         const int row = (32 * i + p.lane) / CHUNKS, chunk = (32 * i + p.lane) % CHUNKS;
         const bool inside = first + row < p.cached;
-        const size_t from = inside ? (size_t)(first + row) * HEAD_DIM + chunk * 8 : 0;
-        copy_async(chunk_at(tile, row, chunk), keys + from, inside);
-        copy_async(chunk_at(tile + TILE_BYTES, row, chunk), values + from, inside);
+        const size_t from = start + row * HEAD_DIM + chunk * 8;
+        copy_async(chunk_at(tile, row, chunk), c.keys + from, inside);
+        copy_async(chunk_at(tile + TILE_BYTES, row, chunk), c.values + from, inside);
     }
 }
 
@@ -100,17 +116,16 @@ __device__ inline void copy_tile(const struct place &p, const half_word *keys, c
 constexpr int ROWS = HEADS + 2, ROWS_AT_ONCE = THREADS / (HEAD_DIM / 2);
 constexpr int ROWS_A_THREAD = (ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
 
-// The rows of qkv that this block needs, to shared memory: queries and, where `fresh_here`, key and value. Thread i has
-// pairs i % (HEAD_DIM / 2) and its angle.
-__device__ inline void rotate(const struct attend_arguments &a, const struct place &p, float cosine, float sine,
-                              bool fresh_here) {
+// The rows of qkv that this block needs, to shared memory: queries and, where they are its own, key and value. Thread i
+// has pairs i % (HEAD_DIM / 2) and its angle.
+__device__ inline void rotate(const struct attend_arguments &a, const struct place &p, float cosine, float sine) {
     const int i = threadIdx.x % (HEAD_DIM / 2), first = threadIdx.x / (HEAD_DIM / 2);
     const half_word *qkv = a.qkv + (size_t)p.sequence * (a.heads + 2 * a.kv_heads) * HEAD_DIM + i;
     half_word low[ROWS_A_THREAD], high[ROWS_A_THREAD];
 #pragma unroll
     for (int j = 0; j < ROWS_A_THREAD; j++) {
         const int row = first + j * ROWS_AT_ONCE;
-        if (row < HEADS ? row >= p.heads : row >= ROWS || !fresh_here) continue;
+        if (row < HEADS ? row >= p.heads : row >= ROWS || !p.fresh_here) continue;
         const int head = row < HEADS ? p.head + row : a.heads + (row - HEADS) * a.kv_heads + p.kv_head;
         low[j] = qkv[head * HEAD_DIM];
         high[j] = qkv[head * HEAD_DIM + HEAD_DIM / 2];
@@ -118,7 +133,7 @@ __device__ inline void rotate(const struct attend_arguments &a, const struct pla
 #pragma unroll
     for (int j = 0; j < ROWS_A_THREAD; j++) {
         const int row = first + j * ROWS_AT_ONCE;
-        if (row < HEADS ? row >= p.heads : row >= ROWS || !fresh_here) continue;
+        if (row < HEADS ? row >= p.heads : row >= ROWS || !p.fresh_here) continue;
         const float x = half_to_float(low[j]), y = half_to_float(high[j]);
         const bool value = row == HEADS + 1;
         half_word *to = (row < HEADS ? queries[row] : fresh[row - HEADS]) + i;
@@ -133,11 +148,11 @@ __device__ inline void clear_queries(const struct place &p) {
 }
 
 // The fresh key and value into the cache.
-__device__ inline void store_fresh(const struct place &p, half_word *keys, half_word *values) {
+__device__ inline void store_fresh(const struct place &p, const struct cache &c) {
     const int i = threadIdx.x;
     if (i >= 2 * CHUNKS) return;
-    half_word *to = i < CHUNKS ? keys : values;
-    *(uint4 *)(to + (size_t)p.cached * HEAD_DIM + i % CHUNKS * 8) = *(const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * 8];
+    half_word *to = (i < CHUNKS ? c.keys : c.values) + p.fresh_page * c.pitch + p.cached % PAGE * HEAD_DIM;
+    *(uint4 *)(to + i % CHUNKS * 8) = *(const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * 8];
 }
 
 // The same into the tile that has their position.
@@ -197,15 +212,35 @@ __device__ inline void add_values(const struct place &p, const float (&weights)[
     }
 }
 
-// Streams this warp's tiles, of which the ring already holds or awaits the first STAGES.
-__device__ inline void stream(const struct place &p, const half_word *keys, const half_word *values,
-                              struct partial &part) {
+// The page that a position lies in; 0 behind the last one.
+__device__ inline int page_of(const struct place &p, int position) {
+    return position <= p.cached ? p.pages[position / PAGE] : 0;
+}
+
+// Begins to copy this warp's first STAGES tiles to its ring; the page that the next one lies in.
+__device__ inline int fill_ring(const struct place &p, const struct cache &c) {
+    const int start = blockIdx.x * PAGE + TILE * p.warp;
+    int pages[STAGES + 1] = {p.first_page};
+#pragma unroll
+    for (int i = 1; i <= STAGES; i++) pages[i] = page_of(p, start + i * p.stride);
+#pragma unroll
+    for (int i = 0; i < STAGES; i++) {
+        const int first = start + i * p.stride;
+        if (first <= p.cached) copy_tile(p, c, first, pages[i], p.ring + i * 2 * TILE_BYTES);
+        copy_async_commit();
+    }
+    return pages[STAGES];
+}
+
+// Streams this warp's tiles; `page` is what fill_ring() returned.
+__device__ inline void stream(const struct place &p, const struct cache &c, int page, struct partial &part) {
     const float scale = 1.4426950408889634f / sqrtf((float)HEAD_DIM);
     unsigned query[HEAD_DIM / 16][2], stage = 0;
     for (int k = 0; k < HEAD_DIM / 16; k++)
         for (int half = 0; half < 2; half++)
             query[k][half] = *(const unsigned *)&queries[p.lane / 4][16 * k + 8 * half + p.lane % 4 * 2];
-    for (int first = p.first + TILE * p.warp; first < p.end; first += BLOCK_TILE) {
+    for (int first = blockIdx.x * PAGE + TILE * p.warp; first <= p.cached; first += p.stride) {
+        const int ahead = first + STAGES * p.stride;
         const unsigned tile = p.ring + stage * 2 * TILE_BYTES;
         float scores[4];
         copy_async_wait<STAGES - 1>();
@@ -219,8 +254,9 @@ __device__ inline void stream(const struct place &p, const half_word *keys, cons
         weigh(part, scores);
         add_values(p, scores, tile, part);
         __syncwarp();
-        if (first + STAGES * BLOCK_TILE < p.end) copy_tile(p, keys, values, first + STAGES * BLOCK_TILE, tile);
+        if (ahead <= p.cached) copy_tile(p, c, ahead, page, tile);
         copy_async_commit();
+        page = page_of(p, ahead + p.stride);
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
 }
@@ -283,25 +319,20 @@ __device__ inline void merge_parts(const struct attend_arguments &a, const struc
 extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ struct attend_arguments a) {
     const struct place p = place_of(a);
     programmatic_launch();
-    if (p.first >= p.end) return;
-    const size_t cache = ((size_t)p.slot * a.kv_heads + p.kv_head) * a.context * HEAD_DIM;
-    half_word *keys = a.keys + cache, *values = a.values + cache;
-    for (int stage = 0; stage < STAGES; stage++) {
-        const int first = p.first + TILE * p.warp + stage * BLOCK_TILE;
-        if (first < p.end) copy_tile(p, keys, values, first, p.ring + stage * 2 * TILE_BYTES);
-        copy_async_commit();
-    }
+    if (blockIdx.x >= p.splits) return;
+    const size_t head = (size_t)p.kv_head * PAGE * HEAD_DIM;
+    const struct cache c = {a.keys + head, a.values + head, (size_t)a.kv_heads * PAGE * HEAD_DIM};
+    const int page = fill_ring(p, c);
     float cosine, sine;
     sincosf((float)p.cached * a.frequency[threadIdx.x % (HEAD_DIM / 2)], &sine, &cosine);
     clear_queries(p);
     programmatic_wait();
-    const bool fresh_here = p.end == p.cached + 1;
-    rotate(a, p, cosine, sine, fresh_here);
+    rotate(a, p, cosine, sine);
     __syncthreads();
-    if (fresh_here) store_fresh(p, keys, values);
+    if (p.fresh_here) store_fresh(p, c);
 
     struct partial part = {{-1e30f, -1e30f}, {0, 0}, {}};
-    stream(p, keys, values, part);
+    stream(p, c, page, part);
     __syncthreads();
     store_partial(p, part);
     __syncthreads();

@@ -2,8 +2,8 @@
 // 128; WARPS, KEYS: as ops.c has them.
 //
 // Blocks: x is a query head, y counts ROWS neighbouring queries from the chunk's end on, so that those with the most
-// positions start first. Of its queries each warp has WARP_ROWS; tiles of KEYS positions pass by all of them, one in
-// use and one on its way:
+// positions start first. Of its queries each warp has WARP_ROWS; tiles of KEYS positions, a page of the cache
+// each, pass by all of them, one in use and one on its way:
 //
 //     positions 0 ..          | KEYS | KEYS | ...  | KEYS |
 //     queries   0 .. 31       |      |      |      |\     |  warp 0     scores = queries (WARP_ROWS x HEAD_DIM) keys^T
@@ -18,8 +18,9 @@
 typedef unsigned short half_word;
 
 struct cache {
-    half_word *keys, *values;
-    int kv_heads, context, head_dim, position;
+    half_word *keys, *values; // (all pages, kv_heads, KEYS, HEAD_DIM)
+    const int *pages;         // the sequence's
+    int kv_heads, head_dim, position;
 };
 
 struct attention_arguments {
@@ -38,7 +39,8 @@ extern __shared__ __align__(1024) uint4 shared_memory[];
 
 // Where a block and its warp work.
 struct place {
-    int head, row;           // the block's first query, counted in the chunk
+    int head, kv_head;
+    int row;                 // the block's first query, counted in the chunk
     int end;                 // positions that its queries see
     int lane, warp_row;      // the warp's first query, counted in the block
     int warp_first;          // the last position that this one sees
@@ -49,6 +51,7 @@ struct place {
 __device__ inline struct place place_of(const struct attention_arguments &a) {
     struct place p;
     p.head = blockIdx.x;
+    p.kv_head = p.head / (a.heads / a.cache.kv_heads);
     p.row = ((a.tokens - 1) / ROWS - (int)blockIdx.y) * ROWS;
     p.end = a.cache.position + min(p.row + ROWS, a.tokens);
     p.lane = threadIdx.x % 32;
@@ -79,13 +82,12 @@ template <int COUNT> __device__ inline void copy_rows(const half_word *from, siz
     for (int row = 0; row < COUNT; row += AT_ONCE) copy_async(to + row * ROW_BYTES, from + row * pitch, row < inside);
 }
 
-// Begins to copy the positions from `first` on, of those that the block sees. Others may hold anything, even NaN, which
-// weight 0 would not keep out of the sums.
-__device__ inline void copy_tile(const struct place &p, const half_word *keys, const half_word *values, int first,
-                                 unsigned to) {
-    const size_t from = (size_t)first * HEAD_DIM;
-    copy_rows<KEYS>(keys + from, HEAD_DIM, p.end - first, to);
-    copy_rows<KEYS>(values + from, HEAD_DIM, p.end - first, to + TILE_BYTES);
+// Begins to copy the positions from `first` on, those of page `page` in memory, that the block sees. Others may hold
+// anything, even NaN, which weight 0 would not keep out of the sums.
+__device__ inline void copy_tile(const struct place &p, const struct cache &c, int page, int first, unsigned to) {
+    const size_t from = ((size_t)page * c.kv_heads + p.kv_head) * KEYS * HEAD_DIM;
+    copy_rows<KEYS>(c.keys + from, HEAD_DIM, p.end - first, to);
+    copy_rows<KEYS>(c.values + from, HEAD_DIM, p.end - first, to + TILE_BYTES);
 }
 
 // A warp's softmax so far. Lane l has of each m16 x n8 tile of scores and sums rows l / 4 ([0], [1]) and l / 4 + 8
@@ -238,17 +240,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attend_prompt(const __grid_constant__ struct attention_arguments a) {
     const struct place p = place_of(a);
     const size_t pitch = (size_t)(a.heads + 2 * a.cache.kv_heads) * HEAD_DIM;
-    const size_t cache = (size_t)(p.head / (a.heads / a.cache.kv_heads)) * a.cache.context * HEAD_DIM;
-    const half_word *keys = a.cache.keys + cache, *values = a.cache.values + cache;
     struct partial part = {{{-1e30f, -1e30f}, {-1e30f, -1e30f}}, {}, {}};
     copy_rows<ROWS>(a.qkv + p.row * pitch + p.head * HEAD_DIM, pitch, a.tokens - p.row, p.queries);
-    copy_tile(p, keys, values, 0, p.tiles);
+    copy_tile(p, a.cache, a.cache.pages[0], 0, p.tiles);
     copy_async_commit();
     for (int first = 0, stage = 0; first < p.end; first += KEYS, stage ^= 1) {
         const unsigned tile = p.tiles + stage * STAGE_BYTES;
+        const bool more = first + KEYS < p.end;
+        const int page = more ? a.cache.pages[first / KEYS + 1] : 0; // on its way while the block meets
         copy_async_wait<0>();
         __syncthreads();
-        if (first + KEYS < p.end) copy_tile(p, keys, values, first + KEYS, p.tiles + (stage ^ 1) * STAGE_BYTES);
+        if (more) copy_tile(p, a.cache, page, first + KEYS, p.tiles + (stage ^ 1) * STAGE_BYTES);
         copy_async_commit();
         if (first > p.warp_last) continue;
         float scores[2][KEYS / 8][4] = {};

@@ -30,27 +30,41 @@ struct batch {
     int *rows, *tokens, *positions; /* (sequences): the place, token and position of each row of a step */
     int count;                      /* rows */
     int next;                       /* the request that gets a place next */
+    bool held;                      /* it was found waiting for pages */
     int under_way;
     bool changed; /* the next step has other rows, or tokens that the device does not know */
 };
 
 /* --- joining and leaving --- */
 
+/* Steps under way may still write to its pages: nobody gets them before those have been taken. */
 static int leave(struct batch *batch, struct place *place, const char *stop) {
+    model_release(batch->model, (int)(place - batch->places));
     place->request->stop = stop;
     place->request = NULL;
     batch->changed = true;
     return batch->ended(batch->ended_context, batch->error);
 }
 
+/* New tokens of a request: as many as are wanted and the context has room for. */
+static int most_tokens(const struct request *request, int context) {
+    int room = context - (request->prompt_count - 1);
+    return request->max_tokens < room ? request->max_tokens : room;
+}
+
+/* Positions that it runs: the last new token does not. */
+static int positions_of(const struct request *request, int context) {
+    return request->prompt_count - 1 + most_tokens(request, context);
+}
+
 /* All of the prompt but its last token runs at once; that one is the first that a step runs. */
 static int join(struct batch *batch, int sequence, struct request *request) {
     struct place *place = &batch->places[sequence];
-    int before = request->prompt_count - 1, room = batch->options->context - before;
+    int before = request->prompt_count - 1, context = batch->options->context;
     *place = (struct place){.request = request,
                             .token = request->prompt[before],
                             .position = before,
-                            .most = request->max_tokens < room ? request->max_tokens : room,
+                            .most = most_tokens(request, context),
                             .since = measure_now()};
     batch->figures->prompt_tokens += request->prompt_count;
     if (!place->most) return leave(batch, place, "length");
@@ -59,20 +73,52 @@ static int join(struct batch *batch, int sequence, struct request *request) {
     if (!sampling_greedy(&batch->options->sampling) &&
         model_sample(batch->model, sequence, &batch->options->sampling, request->prompt, before + 1, batch->error))
         return -1;
+    if (model_reserve(batch->model, sequence, positions_of(request, context), batch->error)) return -1;
     if (before && model_forward(batch->model, sequence, request->prompt, before, 0, NULL, batch->error))
         return error_prefix(batch->error, "line %d", request->line);
     return 0;
 }
 
+/* Ends a request that even an empty cache has no room for. */
+static int refuse(struct batch *batch, struct request *request) {
+    struct error why;
+    error_set(&why, "the prompt and its new tokens need %d pages of KV cache; there are %d",
+              pages_for(positions_of(request, batch->options->context)), pages_count(model_pages(batch->model)));
+    if (request_fail(request, &why, batch->error)) return -1;
+    return batch->ended(batch->ended_context, batch->error);
+}
+
+/* The next request that waits, if there are pages for it now. */
+static int next_request(struct batch *batch, struct request **next) {
+    const struct pages *pages = model_pages(batch->model);
+    for (*next = NULL; batch->next < batch->requests->count && !*batch->options->interrupted; batch->next++) {
+        struct request *request = &batch->requests->list[batch->next];
+        if (request->stop) continue;
+        int needed = pages_for(positions_of(request, batch->options->context));
+        if (needed > pages_count(pages)) {
+            if (refuse(batch, request)) return -1;
+            continue;
+        }
+        bool held = needed > pages_free(pages);
+        batch->figures->held += held && !batch->held;
+        batch->held = held;
+        if (held) return 0;
+        *next = request;
+        batch->next++;
+        return 0;
+    }
+    return 0;
+}
+
 /* Gives free places to those that wait; the number of places that are taken is the next step's. */
 static int fill(struct batch *batch) {
-    struct requests *requests = batch->requests;
     batch->count = 0;
     for (int i = 0; i < batch->options->sequences; i++) {
         struct place *place = &batch->places[i];
-        while (!place->request && batch->next < requests->count && !*batch->options->interrupted) {
-            struct request *request = &requests->list[batch->next++];
-            if (!request->stop && join(batch, i, request)) return -1;
+        for (struct request *request = NULL; !place->request;) {
+            if (next_request(batch, &request)) return -1;
+            if (!request) break;
+            if (join(batch, i, request)) return -1;
         }
         if (!place->request) continue;
         batch->rows[batch->count] = i;
@@ -153,6 +199,25 @@ static int run(struct batch *batch) {
 
 /* --- around them --- */
 
+static int descending(const void *left, const void *right) {
+    int a = *(const int *)left, b = *(const int *)right;
+    return (a < b) - (a > b);
+}
+
+int batch_pages(const struct requests *requests, int context, int sequences, int *least, struct error *error) {
+    int *pages = malloc((size_t)requests->count * sizeof *pages + 1), count = 0, most = 0;
+    if (!pages) return error_set(error, "out of memory");
+    for (int i = 0; i < requests->count; i++) {
+        const struct request *r = &requests->list[i];
+        if (!r->stop && r->prompt_count <= context) pages[count++] = pages_for(positions_of(r, context));
+    }
+    qsort(pages, (size_t)count, sizeof *pages, descending);
+    for (int i = 0; i < count && i < sequences; i++) most += pages[i];
+    *least = count ? pages[0] : 0;
+    free(pages);
+    return most;
+}
+
 /* model_expect or model_prepare of every prompt. */
 static int each_prompt(struct batch *batch, int (*get)(struct model *model, int count, struct error *error)) {
     for (int i = 0; i < batch->requests->count && !*batch->options->interrupted; i++) {
@@ -212,6 +277,7 @@ int batch_run(struct model *model, const struct model_config *config, const stru
     *figures = (struct batch_figures){.sequences = options->sequences};
     int status = first ? allocate(&batch) : error_set(error, "out of memory");
     if (!status) status = prepare(&batch);
+    for (int i = 0; i < options->sequences; i++) model_release(model, i);
     double start = measure_now();
     if (!status) status = run(&batch);
     figures->seconds = measure_now() - start;

@@ -32,6 +32,7 @@ struct session {
     struct requests requests; /* of --prompts */
     int written;              /* of them, replies */
     int context, sequences;
+    int pages, least_pages;   /* of --prompts; 0 otherwise */
     struct ceilings ceilings; /* of --bench */
     struct generation generation;
     struct perplexity perplexity;
@@ -126,8 +127,9 @@ static int make_prompts(struct session *s, struct error *error) {
     if (check_context(s, error) || requests_fit(&s->requests, s->context, most, error)) return -1;
     int open = requests_open(&s->requests);
     s->sequences = open < batch ? open : batch;
-    if (open) return 0;
-    return write_rest(s, error) ? -1 : error_set(error, "%s: no prompt can run; each says why", o->prompts);
+    if (!open) return write_rest(s, error) ? -1 : error_set(error, "%s: no prompt can run; each says why", o->prompts);
+    s->pages = batch_pages(&s->requests, s->context, s->sequences, &s->least_pages, error);
+    return s->pages < 0 ? -1 : 0;
 }
 
 static int make_prompt(struct session *s, struct error *error) {
@@ -213,6 +215,9 @@ static int open_session(struct session *s, struct error *error) {
         .method = s->method,
         .context = s->context,
         .sequences = s->sequences,
+        .pages = s->pages,
+        .least_pages = s->least_pages,
+        .kv_limit = (size_t)(s->options->kv_memory * (1 << 30)),
         .choices = choices(s),
         .samples = !s->options->profile && !s->options->perplexity && !sampling_greedy(&sampling),
         .scored = s->options->perplexity ? PERPLEXITY_ROWS : 0,

@@ -1,5 +1,6 @@
 #include "bench/decoder/model.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ struct buffers {
     uint16_t *dequantized; /* the largest (N, K); of linears that are dequantised before their GEMM */
     uint16_t *logits;      /* (sequences or options.scored, N of the head) */
     float *frequency;      /* (head_dim / 2), fp32 */
-    uint16_t *kv;          /* (layers, 2, sequences, kv_heads, context, head_dim) */
+    uint16_t *kv;          /* (layers, 2, pages, kv_heads, OPS_PAGE, head_dim) */
+    int32_t *pages;        /* (sequences + 1, pitch): of a step's rows, and of a prompt */
     float *parts;          /* ops_attend_parts() */
     unsigned *arrivals;    /* ops_attend_arrivals() */
     struct ops_pick *picks;
@@ -44,7 +46,10 @@ struct model {
     struct plans *plans;
     struct buffers buffers;
     struct steps *steps;
-    int step_count, step_position; /* sequences of the next step, and the furthest position among them */
+    struct pages *pages;
+    int32_t *host_pages;              /* (sequences, pitch) */
+    int step_count;                   /* sequences of the next step */
+    int step_sequence, step_position; /* the one with the least room left among them */
     uint16_t *host_logits;
     double *host_scores; /* (options.scored) */
     uint8_t *host_seen;  /* (ops_seen_bytes()) */
@@ -54,6 +59,8 @@ struct model {
 };
 
 /* --- making --- */
+
+enum { MARGIN = 1 << 30 }; /* bytes that a KV cache of what is free leaves */
 
 static void *take(struct model *model, size_t bytes, size_t *total, struct error *error) {
     void *memory = device_alloc(model->device, bytes, error);
@@ -130,10 +137,53 @@ static int write_frequency(struct model *model, struct error *error) {
     return status;
 }
 
-/* Elements of one sequence's keys, or of its values, in one layer. */
-static size_t cache_elements(const struct model *model) {
-    const struct model_config *c = model->config;
-    return (size_t)c->kv_heads * (size_t)model->options.context * (size_t)c->head_dim;
+/* Elements of a page's keys, or of its values, in one layer. */
+static size_t page_elements(const struct model *model) {
+    return OPS_PAGE * (size_t)model->config->kv_heads * (size_t)model->config->head_dim;
+}
+
+/* Of all layers. */
+static size_t page_bytes(const struct model *model) {
+    return 2 * 2 * (size_t)model->config->layers * page_elements(model);
+}
+
+/* What the KV cache may take: room stays for the workspaces, the graphs and the kernels that are still to come. */
+static size_t allowed_bytes(const struct model *model) {
+    size_t available = device_memory_free(model->device), margin = available / 4;
+    if (model->options.kv_limit) return model->options.kv_limit;
+    return available - (margin < MARGIN ? margin : MARGIN);
+}
+
+static double gib(double bytes) {
+    return bytes / (1 << 30);
+}
+
+/* Pages of the KV cache; -1 if too few fit. */
+static int count_pages(const struct model *model, struct error *error) {
+    const struct model_options *o = &model->options;
+    int wanted = o->pages ? o->pages : o->sequences * pages_for(o->context);
+    if (!o->least_pages) return wanted;
+    size_t page = page_bytes(model), allowed = allowed_bytes(model), fit = allowed / page;
+    if (fit < (size_t)o->least_pages)
+        return error_set(error,
+                         "KV cache: the longest sequence needs %.4g GiB; %.4g GiB %s (a smaller --ctx or --max-tokens "
+                         "needs less)",
+                         gib((double)o->least_pages * (double)page), gib((double)allowed),
+                         o->kv_limit ? "are allowed by --kv-memory" : "may be taken of what is free");
+    return fit < (size_t)wanted ? (int)fit : wanted;
+}
+
+static int take_cache(struct model *model, struct error *error) {
+    const struct model_options *o = &model->options;
+    int count = count_pages(model, error);
+    if (count < 0 || pages_create(count, o->sequences, o->context, &model->pages, error)) return -1;
+    size_t kv = (size_t)count * page_bytes(model);
+    size_t row = (size_t)pages_pitch(model->pages) * sizeof *model->host_pages, rows = (size_t)o->sequences;
+    if (!(model->host_pages = malloc(rows * row))) return error_set(error, "out of memory");
+    if (!(model->buffers.pages = take(model, (rows + 1) * row, &model->scratch_bytes, error))) return -1;
+    if ((model->buffers.kv = take(model, kv, &model->kv_bytes, error))) return 0;
+    return error_prefix(error, "KV cache of %ld tokens for up to %d sequences (a smaller %s needs less)",
+                        (long)count * OPS_PAGE, o->sequences, o->kv_limit ? "--kv-memory" : "--ctx or --batch");
 }
 
 static int set_up(struct model *model, const struct checkpoint *checkpoint, struct error *error) {
@@ -155,12 +205,8 @@ static int set_up(struct model *model, const struct checkpoint *checkpoint, stru
     model->host_scores = malloc((size_t)options->scored * sizeof *model->host_scores + 1);
     model->host_seen = malloc(ops_seen_bytes(model->weights.head.n));
     if (!model->host_logits || !model->host_scores || !model->host_seen) return error_set(error, "out of memory");
-    size_t kv = 4 * (size_t)c->layers * (size_t)options->sequences * cache_elements(model);
-    if (!(model->buffers.kv = take(model, kv, &model->kv_bytes, error)))
-        return error_prefix(error, "KV cache of %d tokens for %d sequences (a smaller --ctx or --batch needs less)",
-                            options->context, options->sequences);
     if (steps_create(model->device, options->sequences, &model->steps, error)) return -1;
-    return take_scratch(model, error) || write_frequency(model, error) ? -1 : 0;
+    return take_scratch(model, error) || write_frequency(model, error) || take_cache(model, error) ? -1 : 0;
 }
 
 int model_create(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
@@ -187,13 +233,15 @@ void model_destroy(struct model *model) {
     steps_destroy(model->steps);
     void *buffers[] = {b->ids,         b->residual, b->x,         b->qkv,      b->activation, b->gathered,
                        b->dequantized, b->logits,   b->frequency, b->kv,       b->parts,      b->arrivals,
-                       b->picks,       b->scores,   b->counts,    b->sampling, b->seen};
+                       b->picks,       b->scores,   b->counts,    b->sampling, b->seen,       b->pages};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
+    pages_destroy(model->pages);
     weights_free(&model->weights);
     free(model->host_logits);
     free(model->host_scores);
     free(model->host_seen);
+    free(model->host_pages);
     free(model);
 }
 
@@ -253,8 +301,8 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
 struct pass {
     int rows;
     bool step;
-    int sequence, position; /* unless it is a step */
-    const int32_t *ids;     /* on the device, `stride` apart */
+    int position;       /* unless it is a step */
+    const int32_t *ids; /* on the device, `stride` apart */
     int stride;
     int first; /* row of the residual from which on the head's `rows` are */
 };
@@ -278,13 +326,16 @@ static int embed(struct model *model, const struct pass *pass, struct error *err
     return model->ops.functions->embed(&model->ops, &embed, error);
 }
 
+/* Of the sequence whose chunks run. */
+static int32_t *prompt_pages(const struct model *model) {
+    return model->buffers.pages + (size_t)model->options.sequences * (size_t)pages_pitch(model->pages);
+}
+
 static int attend_chunk(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
                         struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
-    size_t first = (size_t)pass->sequence * cache_elements(model);
-    struct ops_cache cache = {keys + first,           values + first, c->kv_heads,
-                              model->options.context, c->head_dim,    pass->position};
+    struct ops_cache cache = {keys, values, prompt_pages(model), c->kv_heads, c->head_dim, pass->position};
     struct ops_rope rope = {cache, b->qkv, b->frequency, pass->rows, c->heads};
     struct ops_attention attention = {cache, b->qkv, b->x, pass->rows, c->heads};
     if (model->ops.functions->rope(&model->ops, &rope, error)) return -1;
@@ -295,10 +346,10 @@ static int attend_step(struct model *model, const struct pass *pass, uint16_t *k
                        struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
-    int context = model->options.context;
     struct ops_attend attend = {
         .keys = keys,
         .values = values,
+        .pages = b->pages,
         .qkv = b->qkv,
         .frequency = b->frequency,
         .sequences = steps_sequences(model->steps),
@@ -308,15 +359,15 @@ static int attend_step(struct model *model, const struct pass *pass, uint16_t *k
         .count = pass->rows,
         .heads = c->heads,
         .kv_heads = c->kv_heads,
-        .context = context,
+        .pitch = pages_pitch(model->pages),
         .head_dim = c->head_dim,
-        .splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, context),
+        .splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, model->options.context),
     };
     return model->ops.functions->attend(&model->ops, &attend, error);
 }
 
 static int attend(struct model *model, int index, const struct pass *pass, struct error *error) {
-    size_t all = (size_t)model->options.sequences * cache_elements(model);
+    size_t all = (size_t)pages_count(model->pages) * page_elements(model);
     uint16_t *keys = model->buffers.kv + 2 * (size_t)index * all;
     return pass->step ? attend_step(model, pass, keys, keys + all, error)
                       : attend_chunk(model, pass, keys, keys + all, error);
@@ -449,15 +500,45 @@ static int check_ids(const struct model *model, const int *ids, int count, struc
     return 0;
 }
 
-static int check_position(const struct model *model, int count, int position, struct error *error) {
-    if (count >= 1 && position >= 0 && count <= model->options.context - position) return 0;
-    return error_set(error, "%d tokens at position %d do not fit a context of %d", count, position,
-                     model->options.context);
+static int check_position(const struct model *model, int sequence, int count, int position, struct error *error) {
+    int reserved = pages_reserved(model->pages, sequence);
+    if (count >= 1 && position >= 0 && count <= reserved - position) return 0;
+    return error_set(error, "%d tokens at position %d do not fit the %d that are reserved, in a context of %d", count,
+                     position, reserved, model->options.context);
 }
 
 static int check_sequences(const struct model *model, int count, struct error *error) {
     if (count >= 1 && count <= model->options.sequences) return 0;
     return error_set(error, "%d sequences, but the model was made for 1 to %d", count, model->options.sequences);
+}
+
+int model_reserve(struct model *model, int sequence, int tokens, struct error *error) {
+    if (check_sequences(model, sequence + 1, error)) return -1;
+    if (tokens >= 1 && tokens <= model->options.context) return pages_reserve(model->pages, sequence, tokens, error);
+    return error_set(error, "%d tokens cannot be reserved, in a context of %d", tokens, model->options.context);
+}
+
+void model_release(struct model *model, int sequence) {
+    pages_release(model->pages, sequence);
+}
+
+const struct pages *model_pages(const struct model *model) {
+    return model->pages;
+}
+
+static int check_room(struct model *model, int sequence, int count, int position, struct error *error) {
+    if (!pages_reserved(model->pages, sequence) && pages_reserve(model->pages, sequence, model->options.context, error))
+        return -1;
+    return check_position(model, sequence, count, position, error);
+}
+
+/* The pages of `count` sequences (NULL: the first ones) to the device, for what will be enqueued. */
+static int write_pages(struct model *model, const int *sequences, int count, int32_t *to, struct error *error) {
+    size_t pitch = (size_t)pages_pitch(model->pages);
+    for (int i = 0; i < count; i++)
+        memcpy(model->host_pages + (size_t)i * pitch, pages_list(model->pages, sequences ? sequences[i] : i),
+               pitch * sizeof *to);
+    return device_write(model->device, to, model->host_pages, (size_t)count * pitch * sizeof *to, error);
 }
 
 /* `count` ids are the pass's, and maybe one more that is only written. */
@@ -472,9 +553,10 @@ static int run_chunk(struct model *model, const struct pass *pass, const int *id
 
 static int run_chunks(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
                       struct error *error) {
+    if (write_pages(model, &sequence, 1, prompt_pages(model), error)) return -1;
     for (int done = 0; done < count;) {
         int left = count - done, chunk = model->options.chunk;
-        struct pass pass = {.rows = left < chunk ? left : chunk, .sequence = sequence, .position = position + done};
+        struct pass pass = {.rows = left < chunk ? left : chunk, .position = position + done};
         if (run_chunk(model, &pass, ids + done, pass.rows, error)) return -1;
         done += pass.rows;
         if (done == count && logits)
@@ -485,7 +567,7 @@ static int run_chunks(struct model *model, int sequence, const int *ids, int cou
 
 int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
                   struct error *error) {
-    if (check_sequences(model, sequence + 1, error) || check_position(model, count, position, error) ||
+    if (check_sequences(model, sequence + 1, error) || check_room(model, sequence, count, position, error) ||
         check_ids(model, ids, count, error))
         return -1;
     nvtx_push("prefill");
@@ -544,7 +626,9 @@ static int score_chunk(struct model *model, const struct pass *pass, const int *
 int model_score(struct model *model, const int *ids, int count, double *sum, struct error *error) {
     *sum = 0;
     if (!model->options.scored) return error_set(error, "the model was made without options.scored");
-    if (check_position(model, count, 0, error) || check_ids(model, ids, count, error)) return -1;
+    if (check_room(model, 0, count, 0, error) || check_ids(model, ids, count, error) ||
+        write_pages(model, NULL, 1, prompt_pages(model), error))
+        return -1;
     for (int done = 0; done < count;) {
         int left = count - done, chunk = model->options.chunk;
         struct pass pass = {.rows = left < chunk ? left : chunk, .position = done};
@@ -583,7 +667,7 @@ static int enqueue_choice(void *context, struct error *error) {
 int model_choose(struct model *model, int sequence, int position, int *id, struct error *error) {
     const int nothing = 0;
     double seconds;
-    if (check_sequences(model, sequence + 1, error) || check_position(model, 1, position, error) ||
+    if (check_sequences(model, sequence + 1, error) || check_position(model, sequence, 1, position, error) ||
         steps_begin(model->steps, &sequence, &nothing, &position, 1, error) ||
         steps_run(model->steps, true, enqueue_choice, model, error))
         return -1;
@@ -593,19 +677,25 @@ int model_choose(struct model *model, int sequence, int position, int *id, struc
 int model_begin(struct model *model, const int *sequences, const int *ids, const int *positions, int count,
                 struct error *error) {
     if (check_sequences(model, count, error) || check_ids(model, ids, count, error)) return -1;
-    model->step_position = 0;
-    for (int i = 0; i < count; i++) {
-        if (check_position(model, 1, positions[i], error)) return -1;
-        if (sequences && check_sequences(model, sequences[i] + 1, error)) return -1;
-        if (positions[i] > model->step_position) model->step_position = positions[i];
+    for (int i = 0, least = INT_MAX; i < count; i++) {
+        int sequence = sequences ? sequences[i] : i;
+        if (check_sequences(model, sequence + 1, error) || check_room(model, sequence, 1, positions[i], error))
+            return -1;
+        int room = pages_reserved(model->pages, sequence) - positions[i];
+        if (room >= least) continue;
+        least = room;
+        model->step_sequence = sequence;
+        model->step_position = positions[i];
     }
     model->step_count = count;
+    if (write_pages(model, sequences, count, model->buffers.pages, error)) return -1;
     return steps_begin(model->steps, sequences, ids, positions, count, error);
 }
 
 int model_step(struct model *model, struct error *error) {
     struct step step = {model, model->step_count};
-    if (check_position(model, 1, model->step_position, error) || model_prepare_steps(model, step.count, error))
+    if (check_position(model, model->step_sequence, 1, model->step_position, error) ||
+        model_prepare_steps(model, step.count, error))
         return -1;
     model->step_position++;
     nvtx_push("token");
@@ -683,6 +773,7 @@ struct model_memory model_memory(const struct model *model) {
     return (struct model_memory){
         .weights = model->weights.bytes,
         .kv = model->kv_bytes,
+        .kv_tokens = (long)pages_count(model->pages) * OPS_PAGE,
         .scratch = model->scratch_bytes + plans_workspace(model->plans),
         .embedding = model->weights.embedding_bytes,
     };
@@ -695,7 +786,6 @@ void model_trace(struct model *model, model_enter *enter, void *context) {
 
 double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions) {
     const struct linear *linear = layer < 0 ? NULL : model->weights.layers[layer].linear;
-    double each = (double)model->kv_bytes / model->options.sequences / model->options.context;
     switch (op) {
     case MODEL_QKV:
         return (double)linear_bytes(&linear[LINEAR_QKV]);
@@ -708,7 +798,7 @@ double model_op_bytes(const struct model *model, int layer, enum model_op op, do
     case MODEL_HEAD:
         return (double)linear_bytes(&model->weights.head);
     case MODEL_ATTEND:
-        return positions * each / model->config->layers;
+        return positions * 2 * 2 * model->config->kv_heads * model->config->head_dim;
     default:
         return 0;
     }

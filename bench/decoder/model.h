@@ -8,6 +8,7 @@
 
 #include "bench/decoder/checkpoint.h"
 #include "bench/decoder/config.h"
+#include "bench/decoder/pages.h"
 #include "bench/decoder/sample.h"
 #include "kernels/kernel.h"
 #include "kernels/tiles.h"
@@ -26,8 +27,11 @@ struct model;
 
 struct model_options {
     enum method method;             /* resolved */
-    int context;                    /* tokens of KV cache, of each sequence */
+    int context;                    /* most tokens of a sequence */
     int sequences;                  /* that are decoded together; 0 is 1 */
+    int pages;                      /* of KV cache, for all sequences; 0: what the context of each needs */
+    int least_pages;                /* where fewer than `pages` fit, so many will do; 0: all of them must */
+    size_t kv_limit;                /* most bytes of these; 0: what is free, less a quarter, at most 1 GiB */
     int choices;                    /* ids from here on are never a step's token; 0: any may be */
     bool samples;                   /* tokens are chosen as model_sample says; else greedily */
     int scored;                     /* rows of logits that model_score makes at once; 0 if it is not called */
@@ -39,6 +43,7 @@ struct model_options {
 
 struct model_memory {
     size_t weights, kv, scratch; /* on the device */
+    long kv_tokens;              /* that its pages have room for */
     size_t embedding;            /* of the mapped checkpoint, on the host */
 };
 
@@ -58,8 +63,15 @@ int model_use(struct model *model, const struct tile_table *table, struct error 
 int model_expect(struct model *model, int count, struct error *error);
 int model_prepare(struct model *model, int count, struct error *error);
 
+/* Gives a sequence pages for `tokens` of its own, at most options.context, in place of what it had. One that has
+ * reserved nothing reserves the whole context when it first runs. Errors: too few pages are free. */
+int model_reserve(struct model *model, int sequence, int tokens, struct error *error);
+/* The sequence ends: its pages are anybody's. */
+void model_release(struct model *model, int sequence);
+const struct pages *model_pages(const struct model *model);
+
 /* Runs `count` tokens at positions `position`... of a sequence, appending to its KV cache; logits (host, fp32, vocab)
- * of the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond options.context. */
+ * of the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond what it reserved. */
 int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
                   struct error *error);
 
@@ -81,7 +93,7 @@ int model_choose(struct model *model, int sequence, int position, int *id, struc
  * ids[i] at positions[i] of sequence sequences[i] (each at most once; NULL: the first `count`); each step runs the
  * tokens that the one before it chose, one position on. On a GPU a step is one graph and model_step returns before it
  * has run: MODEL_STEPS may be under way, to be taken in order. Errors: those of model_forward; steps beyond what
- * options.context has room for. */
+ * a sequence reserved. */
 enum { MODEL_STEPS = 4 };
 int model_begin(struct model *model, const int *sequences, const int *ids, const int *positions, int count,
                 struct error *error);

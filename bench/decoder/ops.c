@@ -2,12 +2,14 @@
 
 #include <stdio.h>
 
-/* attend.cu: its warps stream tiles of positions through stages, for up to so many query heads. */
+/* attend.cu: its warps stream tiles of positions through stages, a page at a time, for up to so many query heads. */
 enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
 /* attend_prompt.cu: a block's queries, of which each warp has 32, meet tiles of keys in two stages. */
-enum { PROMPT_WARPS = 4, PROMPT_QUERIES = 32 * PROMPT_WARPS, PROMPT_KEYS = 64 };
+enum { PROMPT_WARPS = 4, PROMPT_QUERIES = 32 * PROMPT_WARPS, PROMPT_KEYS = OPS_PAGE };
 /* sample.cu: threads of the blocks that share out a row's logits, and warps of the block that chooses. */
 enum { COUNT_THREADS = 256, NEXT_WARPS = 32 };
+
+_Static_assert(TILE *WARPS == OPS_PAGE, "a block takes a page at a time");
 
 int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
@@ -30,7 +32,7 @@ static int attend_rows(int heads, int kv_heads) {
 int ops_attend_splits(const struct device *device, int count, int kv_heads, int context) {
     if (device->backend == BACKEND_CPU) return 1;
     int wanted = divide_up(BLOCKS_A_PROCESSOR * device->multiprocessors, count * kv_heads);
-    int tiles = divide_up(context, TILE * WARPS), most = tiles < MOST_SPLITS ? tiles : MOST_SPLITS;
+    int pages = divide_up(context, OPS_PAGE), most = pages < MOST_SPLITS ? pages : MOST_SPLITS;
     return wanted < most ? wanted : most;
 }
 

@@ -1,6 +1,7 @@
 // The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
 // BLOCK: threads of a block; HELD: vectors of eight fp16 that each has of a row of activations; HEAD_DIM: 64 or 128;
-// PICKS: blocks that share a row's logits; RING: steps of which the host can still read the tokens.
+// PAGE: positions of a page; PICKS: blocks that share a row's logits; RING: steps of which the host can still read the
+// tokens.
 
 #include "decoder/ptx.cuh"
 
@@ -16,7 +17,8 @@ struct rms_norm_arguments {
 
 struct cache {
     half_word *keys, *values;
-    int kv_heads, context, head_dim, position;
+    const int *pages;
+    int kv_heads, head_dim, position;
 };
 
 struct rope_arguments {
@@ -138,10 +140,10 @@ extern "C" __global__ void rope(struct rope_arguments a) {
     float low = half_to_float(from[i]), high = half_to_float(from[i + HEAD_DIM / 2]);
     float cosine = 1, sine = 0;
     if (cached < c.kv_heads) sincosf((float)position * a.frequency[i], &sine, &cosine);
-    if (cached >= c.kv_heads)
-        to = c.values + ((size_t)(cached - c.kv_heads) * c.context + position) * HEAD_DIM;
-    else if (cached >= 0)
-        to = c.keys + ((size_t)cached * c.context + position) * HEAD_DIM;
+    if (cached >= 0)
+        to =
+            (cached < c.kv_heads ? c.keys : c.values) +
+            (((size_t)c.pages[position / PAGE] * c.kv_heads + cached % c.kv_heads) * PAGE + position % PAGE) * HEAD_DIM;
     to[i] = half_from_float(low * cosine - high * sine);
     to[i + HEAD_DIM / 2] = half_from_float(high * cosine + low * sine);
 }

@@ -17,10 +17,15 @@ struct ops_rms_norm {
     float epsilon;
 };
 
-/* Where keys and values lie: head `h`, position `p` at (h * context + p) * head_dim. */
+/* Positions of a page of the cache. What attends streams tiles of keys that never cross one. */
+enum { OPS_PAGE = 64 };
+
+/* Where a sequence's keys and values lie: those of head h at position p in row p % OPS_PAGE of head h of page
+ * pages[p / OPS_PAGE]. */
 struct ops_cache {
-    uint16_t *keys, *values; /* (kv_heads, context, head_dim) */
-    int kv_heads, context, head_dim;
+    uint16_t *keys, *values; /* (all pages, kv_heads, OPS_PAGE, head_dim) */
+    const int32_t *pages;    /* of the sequence, as far as its positions reach */
+    int kv_heads, head_dim;
     int position; /* of the first token of this call */
 };
 
@@ -54,7 +59,7 @@ struct ops_sequence {
     int32_t token;    /* that the next step runs; -1 after logits that were not finite */
     int32_t position; /* of that token */
     int32_t step;     /* steps since the host wrote this */
-    int32_t slot;     /* the sequence's place in the cache */
+    int32_t slot;     /* which of the model's sequences it is */
 };
 
 /* y[r] = table[ids[r * stride]]; a negative id is 0. */
@@ -65,18 +70,19 @@ struct ops_embed {
     int rows, width, stride;
 };
 
-/* One query a sequence, each at its own position: rotates q and k, writes k and v into the cache of the sequence's
- * slot, which is no other's, and attends to all positions up to its own. q may be overwritten. */
+/* One query a sequence, each at its own position: rotates q and k, writes k and v into the sequence's pages, which are
+ * no other's, and attends to all positions up to its own. q may be overwritten. */
 struct ops_attend {
-    uint16_t *keys, *values; /* (slots, kv_heads, context, head_dim) */
+    uint16_t *keys, *values; /* as ops_cache has them */
+    const int32_t *pages;    /* (sequences, pitch), all of which may be read */
     uint16_t *qkv;           /* (sequences, (heads + 2 kv_heads) * head_dim) */
     const float *frequency;  /* (head_dim / 2) */
     const struct ops_sequence *sequences;
     float *parts;       /* ops_attend_parts() */
     unsigned *arrivals; /* ops_attend_arrivals(), zero before and after */
     uint16_t *y;        /* (sequences, heads * head_dim) */
-    int count, heads, kv_heads, context, head_dim;
-    int splits; /* ops_attend_splits() */
+    int count, heads, kv_heads, pitch, head_dim;
+    int splits; /* ops_attend_splits(), at most the pitch */
 };
 
 struct ops_pick {

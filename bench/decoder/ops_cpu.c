@@ -33,6 +33,13 @@ static void rotate(const uint16_t *from, const float *frequency, int position, i
     }
 }
 
+/* Elements from the keys' or the values' beginning to one position of one head. */
+static size_t cached_at(const struct ops_cache *c, int head, int position) {
+    size_t page = (size_t)c->pages[position / OPS_PAGE];
+    return ((page * (size_t)c->kv_heads + (size_t)head) * OPS_PAGE + (size_t)(position % OPS_PAGE)) *
+           (size_t)c->head_dim;
+}
+
 static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) {
     (void)ops, (void)error;
     const struct ops_cache *c = &a->cache;
@@ -43,20 +50,19 @@ static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) 
             int position = c->position + token, cached = head - a->heads;
             bool value = cached >= c->kv_heads;
             if (value) cached -= c->kv_heads;
-            if (cached >= 0)
-                to = (value ? c->values : c->keys) +
-                     ((size_t)cached * (size_t)c->context + (size_t)position) * (size_t)c->head_dim;
+            if (cached >= 0) to = (value ? c->values : c->keys) + cached_at(c, cached, position);
             rotate(from, value ? NULL : a->frequency, position, c->head_dim, to);
         }
     return 0;
 }
 
-/* Softmax of q against `length` keys into weights, fp32. */
-static void attention_weights(const float *q, const uint16_t *keys, int length, int head_dim, float *weights) {
+/* Softmax of q against `length` keys of a head into weights, fp32. */
+static void attention_weights(const float *q, const struct ops_cache *c, int head, int length, float *weights) {
     float most = -INFINITY, sum = 0;
     for (int p = 0; p < length; p++) {
+        const uint16_t *key = c->keys + cached_at(c, head, p);
         float dot = 0;
-        for (int i = 0; i < head_dim; i++) dot += q[i] * half_to_float(keys[(size_t)p * (size_t)head_dim + (size_t)i]);
+        for (int i = 0; i < c->head_dim; i++) dot += q[i] * half_to_float(key[i]);
         weights[p] = dot;
         if (dot > most) most = dot;
     }
@@ -64,19 +70,21 @@ static void attention_weights(const float *q, const uint16_t *keys, int length, 
     for (int p = 0; p < length; p++) weights[p] /= sum;
 }
 
-/* One head of one token. scratch: length + 2 * head_dim floats. */
-static void attend(const uint16_t *query, const uint16_t *keys, const uint16_t *values, int length, int head_dim,
-                   float *scratch, uint16_t *y) {
+/* One query over `length` positions of a key head. scratch: length + 2 * head_dim floats. */
+static void attend(const uint16_t *query, const struct ops_cache *c, int head, int length, float *scratch,
+                   uint16_t *y) {
+    int head_dim = c->head_dim;
     float *weights = scratch, *q = scratch + length, *sum = q + head_dim;
     float scale = 1 / sqrtf((float)head_dim);
     for (int i = 0; i < head_dim; i++) {
         q[i] = half_to_float(query[i]) * scale;
         sum[i] = 0;
     }
-    attention_weights(q, keys, length, head_dim, weights);
-    for (int p = 0; p < length; p++)
-        for (int i = 0; i < head_dim; i++)
-            sum[i] += weights[p] * half_to_float(values[(size_t)p * (size_t)head_dim + (size_t)i]);
+    attention_weights(q, c, head, length, weights);
+    for (int p = 0; p < length; p++) {
+        const uint16_t *value = c->values + cached_at(c, head, p);
+        for (int i = 0; i < head_dim; i++) sum[i] += weights[p] * half_to_float(value[i]);
+    }
     for (int i = 0; i < head_dim; i++) y[i] = half_from_float(sum[i]);
 }
 
@@ -87,12 +95,9 @@ static int attention(struct ops *ops, const struct ops_attention *a, struct erro
     float *scratch = malloc(((size_t)(c->position + a->tokens) + 2 * dim) * sizeof *scratch);
     if (!scratch) return error_set(error, "out of memory for attention over %d tokens", c->position + a->tokens);
     for (int token = 0; token < a->tokens; token++)
-        for (int head = 0; head < a->heads; head++) {
-            size_t cached = (size_t)(head / (a->heads / c->kv_heads)) * (size_t)c->context * dim;
-            attend(a->qkv + ((size_t)token * all + (size_t)head) * dim, c->keys + cached, c->values + cached,
-                   c->position + token + 1, c->head_dim, scratch,
-                   a->y + ((size_t)token * (size_t)a->heads + (size_t)head) * dim);
-        }
+        for (int head = 0; head < a->heads; head++)
+            attend(a->qkv + ((size_t)token * all + (size_t)head) * dim, c, head / (a->heads / c->kv_heads),
+                   c->position + token + 1, scratch, a->y + ((size_t)token * (size_t)a->heads + (size_t)head) * dim);
     free(scratch);
     return 0;
 }
@@ -118,12 +123,15 @@ static int embed(struct ops *ops, const struct ops_embed *a, struct error *error
 
 /* One sequence after the other. */
 static int step_attention(struct ops *ops, const struct ops_attend *a, struct error *error) {
-    size_t cache = (size_t)a->kv_heads * (size_t)a->context * (size_t)a->head_dim;
     size_t row = (size_t)(a->heads + 2 * a->kv_heads) * (size_t)a->head_dim;
     for (int i = 0; i < a->count; i++) {
-        size_t at = (size_t)i, first = (size_t)a->sequences[i].slot * cache;
-        struct ops_cache c = {a->keys + first, a->values + first, a->kv_heads,
-                              a->context,      a->head_dim,       a->sequences[i].position};
+        size_t at = (size_t)i;
+        struct ops_cache c = {.keys = a->keys,
+                              .values = a->values,
+                              .pages = a->pages + at * (size_t)a->pitch,
+                              .kv_heads = a->kv_heads,
+                              .head_dim = a->head_dim,
+                              .position = a->sequences[i].position};
         struct ops_rope rotated = {c, a->qkv + at * row, a->frequency, 1, a->heads};
         struct ops_attention attended = {c, rotated.qkv, a->y + at * (size_t)a->heads * (size_t)a->head_dim, 1,
                                          a->heads};

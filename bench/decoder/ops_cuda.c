@@ -9,8 +9,8 @@ enum { BLOCK = 256 };
 static int compile(struct ops *ops, int which, const char *entry, struct error *error) {
     const int vectors = ops->hidden / 8;
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DPICKS=%d -DRING=%d", BLOCK,
-             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DPAGE=%d -DPICKS=%d -DRING=%d", BLOCK,
+             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, OPS_PAGE, OPS_PICKS, OPS_RING);
     return device_function(ops->device, "decoder/ops.cu", entry, options, 0, &ops->compiled[which], error);
 }
 

@@ -26,6 +26,7 @@ enum {
     OPTION_AGAINST,
     OPTION_MISSES,
     OPTION_CTX,
+    OPTION_KV_MEMORY,
     OPTION_JSON,
     OPTION_LOGITS,
     OPTION_BENCH,
@@ -48,8 +49,13 @@ static const struct argp_option option_list[] = {
      0},
     {"device", 'd', "auto|cpu|cuda:N", 0, "Where to run (default auto: a GPU if there is one)", 0},
     {"ctx", OPTION_CTX, "N", 0,
-     "Tokens of KV cache (default: prompt and --max-tokens, at most the model's; 4096 with --bench, --report and "
-     "--profile, 2048 with --perplexity)",
+     "Most tokens of a sequence (default: prompt and --max-tokens, at most the model's; 4096 with --bench, --report, "
+     "--profile, 2048 with --perplexity). The KV cache has room for as many of every sequence; with --prompts for what "
+     "the --batch longest need",
+     0},
+    {"kv-memory", OPTION_KV_MEMORY, "GIB", 0,
+     "With --prompts: most memory of the KV cache (default: what is free, but for a quarter of that, at most 1 GiB). "
+     "A prompt waits until there is room for it and all its new tokens",
      0},
     {0, 0, 0, 0, "The prompt (one of these, unless measuring):", 2},
     {"prompt", 'p', "TEXT", 0, "The text to continue", 0},
@@ -155,6 +161,7 @@ static void check_options(struct argp_state *state, const struct decode_options 
         argp_error(state, "--against is for --bench with --table: what that table is worth");
     if (o->against && (decode_options_table(o) || o->logits || o->misses))
         argp_error(state, "--against is a run of its own, without lists, --report, --logits and --misses");
+    if (o->kv_memory > 0 && !o->prompts) argp_error(state, "--kv-memory is for --prompts; --ctx sizes the others");
     if (o->chat && o->prompt_ids) argp_error(state, "--chat needs a text, not --prompt-ids");
 }
 
@@ -190,6 +197,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         free(o->contexts.list);
         o->contexts = parse_counts(state, "ctx", text, MOST);
         o->ctx = o->contexts.list[0];
+        return 0;
+    case OPTION_KV_MEMORY:
+        o->kv_memory = argument_number(state, "kv-memory", text, 1e-6, 1e6);
         return 0;
     case OPTION_BATCH:
         free(o->batches.list);

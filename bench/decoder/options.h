@@ -17,6 +17,7 @@ struct decode_options {
     int max_tokens, top_k; /* top_k: -1 if not given */
     int batch, ctx;        /* the first of each list; batch 1, ctx 0 if not given */
     struct counts batches, contexts;
+    double kv_memory;                              /* GiB; 0: not given */
     double temperature, top_p, repetition_penalty; /* -1: not given */
     unsigned long long seed;
 };

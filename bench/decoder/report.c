@@ -61,9 +61,9 @@ static double gib(size_t bytes) {
 
 static void print_memory(const struct report *report, FILE *stream) {
     struct model_memory memory = model_memory(report->model);
-    fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%d tokens), scratch %.3f\n",
+    fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%ld tokens), scratch %.3f\n",
             gib(memory.weights + memory.kv + memory.scratch), report->device->id, gib(memory.weights), gib(memory.kv),
-            report->batch * report->context, gib(memory.scratch));
+            memory.kv_tokens, gib(memory.scratch));
     if (memory.embedding)
         fprintf(stream, "         the embedding, %.3f GiB, lies in the host's memory\n", gib(memory.embedding));
 }
@@ -136,7 +136,9 @@ static void print_prompts(const struct batch_figures *f, FILE *stream) {
     if (f->cancelled || f->waiting) fprintf(stream, ", %d cancelled, %d not begun", f->cancelled, f->waiting);
     fprintf(stream, "; %ld tokens in, %ld out, %.2f s, %.2f tok/s\n", f->prompt_tokens, f->tokens, f->seconds,
             per_second((double)f->tokens, f->seconds));
-    fprintf(stream, "batch    %.2f of %d sequences in the mean of %ld steps\n", mean_batch(f), f->sequences, f->steps);
+    fprintf(stream, "batch    %.2f of %d sequences in the mean of %ld steps", mean_batch(f), f->sequences, f->steps);
+    if (f->held) fprintf(stream, "; %d prompts waited for room in the KV cache", f->held);
+    fprintf(stream, "\n");
     fprintf(stream, "first    token of a prompt %.1f ms after it got its place (median; p99 %.1f)\n",
             f->first_p50_seconds * 1e3, f->first_p99_seconds * 1e3);
 }
@@ -196,11 +198,11 @@ static json_t *json_perplexity(const struct perplexity *p) {
 }
 
 static json_t *json_prompts(const struct batch_figures *f) {
-    return json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f}", "done", f->done, "failed",
-                     f->failed, "cancelled", f->cancelled, "not_begun", f->waiting, "prompt_tokens",
-                     (json_int_t)f->prompt_tokens, "tokens", (json_int_t)f->tokens, "steps", (json_int_t)f->steps,
-                     "batch", f->sequences, "mean_batch", mean_batch(f), "seconds", f->seconds, "tok_s",
-                     per_second((double)f->tokens, f->seconds), "ttft_ms_p50", f->first_p50_seconds * 1e3,
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f}", "done", f->done,
+                     "failed", f->failed, "cancelled", f->cancelled, "not_begun", f->waiting, "held", f->held,
+                     "prompt_tokens", (json_int_t)f->prompt_tokens, "tokens", (json_int_t)f->tokens, "steps",
+                     (json_int_t)f->steps, "batch", f->sequences, "mean_batch", mean_batch(f), "seconds", f->seconds,
+                     "tok_s", per_second((double)f->tokens, f->seconds), "ttft_ms_p50", f->first_p50_seconds * 1e3,
                      "ttft_ms_p99", f->first_p99_seconds * 1e3);
 }
 

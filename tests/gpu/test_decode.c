@@ -103,20 +103,38 @@ static void norms_agree(void **state) {
     for (int i = 0; i < 2; i++) side_close(&sides[i]);
 }
 
+enum { NOWHERE = 1 << 30 }; /* a page that is none */
+
+/* Pages for `count` sequences as far as `positions`, in no order, and NOWHERE up to the pitch. */
+static int32_t *side_pages(struct side *side, const int *positions, int count, int pitch) {
+    struct error error = {""};
+    size_t bytes = (size_t)(count * pitch) * sizeof(int32_t);
+    int32_t *host = malloc(bytes), *memory = side_take(side, bytes);
+    for (int i = 0; i < count * pitch; i++)
+        host[i] = i % pitch <= positions[i / pitch] / OPS_PAGE ? (i * 7919 + 1) % (count * pitch + 1) : NOWHERE;
+    must(device_write(side->device, memory, host, bytes, &error), &error);
+    free(host);
+    return memory;
+}
+
 /* Rotates and attends on both sides, with a cache that is full up to `position`. */
 static void attention_agrees(int head_dim, int heads, int kv_heads, int tokens, int position) {
     struct side sides[2];
     const void *keys[2], *values[2], *qkv[2], *y[2];
-    int context = position + tokens + 3;
+    int last = position + tokens - 1, pitch = last / OPS_PAGE + 2;
     size_t all = (size_t)(heads + 2 * kv_heads) * (size_t)head_dim;
-    size_t cached = (size_t)kv_heads * (size_t)context * (size_t)head_dim;
+    size_t cached = (size_t)((pitch + 1) * OPS_PAGE * kv_heads * head_dim);
     size_t outputs = (size_t)tokens * (size_t)heads * (size_t)head_dim;
     open_both(sides, head_dim);
     for (int i = 0; i < 2; i++) {
         struct error error = {""};
         struct side *s = &sides[i];
-        struct ops_cache cache = {
-            side_halves(s, cached, 2, 3), side_halves(s, cached, 2, 4), kv_heads, context, head_dim, position};
+        struct ops_cache cache = {.keys = side_halves(s, cached, 2, 3),
+                                  .values = side_halves(s, cached, 2, 4),
+                                  .pages = side_pages(s, &last, 1, pitch),
+                                  .kv_heads = kv_heads,
+                                  .head_dim = head_dim,
+                                  .position = position};
         struct ops_rope rope = {cache, side_halves(s, (size_t)tokens * all, 2, 5),
                                 side_floats(s, (size_t)head_dim / 2, 1), tokens, heads};
         struct ops_attention attention = {cache, rope.qkv, side_take(s, 2 * outputs), tokens, heads};
@@ -146,17 +164,20 @@ static void attention_agrees_everywhere(void **state) {
     attention_agrees(64, 4, 4, 33, 5);
 }
 
-/* One token each of `count` sequences, whose positions spread up to `position`, in slots of another order. */
+/* One token each of `count` sequences, whose positions spread up to `position`. */
 static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int position) {
     struct side sides[2];
     const void *keys[2], *values[2], *y[2];
-    int context = position + 3;
+    int context = position + 3, pitch = (context + OPS_PAGE - 1) / OPS_PAGE;
     size_t dim = (size_t)head_dim, sequences = (size_t)count, all = (size_t)(heads + 2 * kv_heads) * dim;
-    size_t cached = sequences * (size_t)kv_heads * (size_t)context * dim, outputs = sequences * (size_t)heads * dim;
+    size_t cached = (size_t)(count * pitch + 1) * OPS_PAGE * (size_t)kv_heads * dim;
+    size_t outputs = sequences * (size_t)heads * dim;
     struct ops_sequence *start = malloc(sequences * sizeof *start);
-    for (int i = 0; i < count; i++)
-        start[i] =
-            (struct ops_sequence){.position = position - (int)(i * 7919LL % (position + 1)), .slot = count - 1 - i};
+    int *positions = malloc(sequences * sizeof *positions);
+    for (int i = 0; i < count; i++) {
+        positions[i] = position - (int)(i * 7919LL % (position + 1));
+        start[i] = (struct ops_sequence){.position = positions[i], .slot = count - 1 - i};
+    }
     open_both(sides, head_dim);
     for (int i = 0; i < 2; i++) {
         struct error error = {""};
@@ -166,6 +187,7 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
         struct ops_sequence *at = side_take(s, sequences * sizeof *at);
         struct ops_attend a = {.keys = side_halves(s, cached, 2, 3),
                                .values = side_halves(s, cached, 2, 4),
+                               .pages = side_pages(s, positions, count, pitch),
                                .qkv = side_halves(s, sequences * all, 2, 5),
                                .frequency = side_floats(s, dim / 2, 1),
                                .sequences = at,
@@ -175,7 +197,7 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
                                .count = count,
                                .heads = heads,
                                .kv_heads = kv_heads,
-                               .context = context,
+                               .pitch = pitch,
                                .head_dim = head_dim,
                                .splits = ops_attend_splits(s->device, count, kv_heads, context)};
         must(device_write(s->device, at, start, sequences * sizeof *at, &error), &error);
@@ -189,6 +211,7 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
     agree("attend", sides, y, outputs);
     for (int i = 0; i < 2; i++) side_close(&sides[i]);
     free(start);
+    free(positions);
 }
 
 static void attend_agrees_everywhere(void **state) {
@@ -408,6 +431,12 @@ static void joining_and_leaving_changes_no_token(void **state) {
     golden_check_batches("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN);
 }
 
+static void pages_go_from_hand_to_hand(void **state) {
+    (void)state;
+    golden_check_sharing("cuda:0", "tiny-qwen2", METHOD_NONE);
+    golden_check_sharing("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+}
+
 static void steps_choose_what_calls_would(void **state) {
     (void)state;
     golden_check_long("cuda:0", 127);
@@ -470,6 +499,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(steps_give_transformers_tokens),
         cmocka_unit_test(sampling_without_a_temperature_gives_them_too),
         cmocka_unit_test(joining_and_leaving_changes_no_token),
+        cmocka_unit_test(pages_go_from_hand_to_hand),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_outlive_larger_calls),
         cmocka_unit_test(chunks_do_not_matter),
