@@ -102,14 +102,14 @@ void persistent_launch(const struct device *device, const struct problem *p, con
 /* --- the estimate: memory, L2 and the matrix unit of the busiest SM overlap; some things are paid once --- */
 
 /* A launch that does nothing, with filling the pipeline and the last stores. */
-static const double fixed_us = 3;
+static const double fixed_us = 4.3;
 /* A tile's end, and a part's beside moving its sums, at so many bytes a microsecond. */
-static const double tile_us = 1.4, part_us = 4.5, sums_rate = 1.2e5;
+static const double tile_us = 1, part_us = 6, sums_rate = 1.6e5;
 /* A stage's requests take at least this long to come back, and others of its block are then under way. */
-static const double request_us = 1.05;
+static const double request_us = 0.88;
 /* One takes about this long to come back from memory; an SM draws at most this multiple of its part of its rate;
  * L2 delivers about this multiple of it, and of the rate on paper this share is reached. */
-static const double latency_us = 0.76, sm_share = 3.9, cache_ratio = 3.5, memory_share = 0.98;
+static const double latency_us = 1.46, sm_share = 3.2, cache_ratio = 4.2, memory_share = 0.98;
 
 /* Items of the SM with the most, in units of whole tiles. */
 static double rounds(const struct schedule *s, const struct persistent_block *b) {

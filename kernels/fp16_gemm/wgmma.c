@@ -16,8 +16,8 @@ static struct persistent_block block_of(const struct config *config) {
         .split_k = v[SPLIT_K],
         .weight_bytes = (size_t)v[TILE_N] * PERSISTENT_TILE_K * sizeof(uint16_t),
         .weights_shared = true,
-        .rate = v[WARPGROUPS] == 1 ? 0.7 : 0.73,
-        .stage_us = 0.032,
+        .rate = v[WARPGROUPS] == 1 ? 0.63 : 0.73,
+        .stage_us = 0.035,
     };
 }
 

@@ -24,8 +24,8 @@ static struct persistent_block block_of(const struct problem *p, const struct co
         .cluster_n = v[CLUSTER_N],
         .split_k = v[SPLIT_K],
         .weight_bytes = n * PERSISTENT_TILE_K / 2 + (size_t)groups_of(p) * a_group,
-        .rate = v[WARPGROUPS] == 1 ? 0.69 : 0.77,
-        .stage_us = 0.021 + v[TILE_N] * 0.00031,
+        .rate = v[WARPGROUPS] == 1 ? 0.73 : 0.77,
+        .stage_us = 0.021 + v[TILE_N] * 0.00034,
     };
 }
 
