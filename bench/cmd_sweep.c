@@ -96,10 +96,10 @@ static void check_chain(const struct options *options, struct argp_state *state)
     if (sweep->chain && options->peer_count)
         argp_error(state, "--peer does not go with --chain: a chain takes one kernel for all of a model's GEMMs");
     if (sweep->chain && (sweep->config_count || options->csv || options->report || options->markdown ||
-                         options->selection.regime || sweep->epilogue || sweep->model_epilogues))
+                         options->selection.regime || sweep->epilogue || sweep->model_epilogues || sweep->norm))
         argp_error(state,
                    "--chain takes its configurations from --table or the defaults, its epilogues from the model, "
-                   "has a row for each regime of graphs, and no CSV: --config, --epilogue, --regime, --csv, "
+                   "has a row for each regime of graphs, and no CSV: --config, --epilogue, --norm, --regime, --csv, "
                    "--report and --markdown do not go with it");
 }
 

@@ -25,12 +25,12 @@ void markdown_begin(FILE *file, const struct context *context, bool beside) {
 /* "qkv 5120x7168, group 128, zeros, bias" */
 static void put_weights(FILE *file, const struct row *row) {
     const struct problem *p = row->problem;
-    char size[32];
+    char size[32], fused[FUSED_TEXT];
+    bool fuses = p->epilogue || p->norm;
     snprintf(size, sizeof size, "%dx%d", p->k, p->n);
     fprintf(file, "| %s%s%s", strcmp(size, row->layer) ? row->layer : "", strcmp(size, row->layer) ? " " : "", size);
     if (p->group) fprintf(file, ", group %d", p->group);
-    fprintf(file, "%s%s%s ", p->zeros ? ", zeros" : "", p->epilogue ? ", " : "",
-            p->epilogue ? epilogue_name(p->epilogue) : "");
+    fprintf(file, "%s%s%s ", p->zeros ? ", zeros" : "", fuses ? ", " : "", fuses ? problem_fused(p, fused) : "");
 }
 
 /* A ratio, or nothing where there is none. */

@@ -38,8 +38,9 @@ static int put_us(FILE *file, double us) {
 
 int rows_put(FILE *file, const struct row *row, struct error *error) {
     const struct problem *p = row->problem;
+    char fused[FUSED_TEXT];
     fprintf(file, "%s,%s,%d,%d,%d,%d,%d,%s,%s,%s,%s", op_name(p->op), row->layer, p->k, p->n, p->group, p->zeros, p->m,
-            epilogue_name(p->epilogue), row->regime, row->kernel, row->config);
+            problem_fused(p, fused), row->regime, row->kernel, row->config);
     put_us(file, row->us);
     put_us(file, row->p20_us);
     put_us(file, row->p80_us);

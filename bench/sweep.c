@@ -34,6 +34,7 @@ bool sweep_selects(const struct sweep *sweep, const struct kernel *kernel) {
     char name[64];
     if (kernel->backend != sweep->device->backend) return false;
     if (strcmp(options->ops, "all") && !listed(options->ops, op_name(kernel->op))) return false;
+    if (options->norm && !kernel->norms) return false;
     return !options->kernels || listed(options->kernels, kernel_full_name(kernel, name));
 }
 
@@ -58,13 +59,13 @@ static int check_names(const struct sweep *sweep, struct error *error) {
 
 static void name_point(struct sweep_point *point) {
     const struct problem *p = &point->problem;
-    char kernel[64], config[MAX_CONFIG_TEXT], epilogue[24] = "";
+    char kernel[64], config[MAX_CONFIG_TEXT], text[FUSED_TEXT], fused[FUSED_TEXT + 4] = "";
     config_text(point->kernel, &point->config, config);
-    if (p->epilogue) snprintf(epilogue, sizeof epilogue, "e:%s/", epilogue_name(p->epilogue));
+    if (p->epilogue || p->norm) snprintf(fused, sizeof fused, "e:%s/", problem_fused(p, text));
     for (char *c = config; *c; c++)
         if (*c == ' ') *c = ',';
     snprintf(point->name, sizeof point->name, "%s/%s/k:%d/n:%d/g:%d/z:%d/m:%d/%s%s",
-             kernel_full_name(point->kernel, kernel), point->layer, p->k, p->n, p->group, p->zeros, p->m, epilogue,
+             kernel_full_name(point->kernel, kernel), point->layer, p->k, p->n, p->group, p->zeros, p->m, fused,
              config);
 }
 
@@ -198,6 +199,7 @@ static int add_shape(struct sweep *sweep, const struct shape *shape, int group, 
         for (int i = 0; i < (op == OP_AWQ_DEQUANT || shape->m ? 1 : m_count); i++) {
             struct problem problem =
                 shape_problem(shape, op, shape->m ? shape->m : m[i], group, options->zeros, epilogue);
+            problem.norm = options->norm && op != OP_AWQ_DEQUANT;
             if (add_problem(sweep, shape->layer, &problem, error)) return -1;
         }
     }
@@ -215,8 +217,8 @@ static int add_points(struct sweep *sweep, struct error *error) {
         result = add_shape(sweep, &shapes.list[i], group, m, m_count, error);
     if (!result && !sweep->count && sweep->left_out) result = error_set(error, "%s", sweep->left_why.text);
     if (!result && !sweep->count)
-        result = error_set(error, "no kernel of %s on %s takes these shapes; `tilebook kernels` lists what there is",
-                           sweep->options.ops, sweep->device->id);
+        result = error_set(error, "no kernel of %s on %s takes these shapes%s; `tilebook kernels` lists what there is",
+                           sweep->options.ops, sweep->device->id, sweep->options.norm ? " with a norm of x" : "");
     shapes_free(&shapes);
     free(m);
     return result ? -1 : 0;
@@ -413,6 +415,7 @@ static void set_counters(struct cbench_state *state, const struct sweep_point *p
         /* Google Benchmark's relative spread of zeros is NaN, which no JSON reader but Python's takes. */
         if (counters[i].value != 0 || !point->sweep->repeated)
             cbench_set_counter(state, counters[i].name, counters[i].value);
+    if (p->norm) cbench_set_counter(state, "norm", 1);
     if (beside->floor_us > 0) cbench_set_counter(state, "floor_us", beside->floor_us);
     if (beside->cublas_us > 0) cbench_set_counter(state, "cublas_us", beside->cublas_us);
     if (nvml_impairment(m->throttle)) cbench_set_counter(state, "throttled", 1);
@@ -421,11 +424,11 @@ static void set_counters(struct cbench_state *state, const struct sweep_point *p
 /* A failed point has a measurement of zeros. */
 static void write_csv(FILE *csv, const struct sweep_point *point, const struct measurement *m, double relative_error) {
     const struct problem *p = &point->problem;
-    char kernel[64], config[MAX_CONFIG_TEXT];
+    char kernel[64], config[MAX_CONFIG_TEXT], fused[FUSED_TEXT];
     double seconds = m->median_us / 1e6;
     if (!csv) return;
     fprintf(csv, "%s,%s,%s,%d,%d,%d,%d,%d,%s,%s,%s,", op_name(p->op), kernel_full_name(point->kernel, kernel),
-            point->layer, p->k, p->n, p->group, p->zeros, p->m, epilogue_name(p->epilogue),
+            point->layer, p->k, p->n, p->group, p->zeros, p->m, problem_fused(p, fused),
             config_text(point->kernel, &point->config, config), m->samples ? "ok" : "failed");
     fprintf(csv, "%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%d,%.2f,%.4f,%.3g,%s,%s\n", m->median_us, m->p20_us, m->p80_us,
             m->min_us, m->span_us, m->event_us, m->samples, seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0,

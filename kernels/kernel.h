@@ -187,6 +187,11 @@ int op_parse(const char *text, enum op *op, struct error *error);
 const char *epilogue_name(enum epilogue epilogue);
 int epilogue_parse(const char *text, enum epilogue *epilogue, struct error *error);
 
+/* What a GEMM does besides its product, "none", "bias", "norm" or "norm+bias", into `text` (FUSED_TEXT), returned; and
+ * back. */
+enum { FUSED_TEXT = 24 };
+const char *problem_fused(const struct problem *problem, char text[FUSED_TEXT]);
+int problem_fuse(struct problem *problem, const char *text, struct error *error);
 /* 0 if the op is defined for these numbers (K % 128, N % 64, group in {32, 64, 128, K}, M >= 1, ...). */
 int problem_check(const struct problem *problem, struct error *error);
 bool problem_equal(const struct problem *a, const struct problem *b);

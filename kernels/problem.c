@@ -32,6 +32,21 @@ int epilogue_parse(const char *text, enum epilogue *epilogue, struct error *erro
     return error_set(error, "unknown epilogue '%s'; there are none, bias, residual, silu_mul", text);
 }
 
+const char *problem_fused(const struct problem *p, char text[FUSED_TEXT]) {
+    snprintf(text, FUSED_TEXT, "%s%s", p->norm ? "norm" : epilogue_names[p->epilogue],
+             p->norm && p->epilogue ? "+" : "");
+    if (p->norm && p->epilogue) strcat(text, epilogue_names[p->epilogue]);
+    return text;
+}
+
+int problem_fuse(struct problem *p, const char *text, struct error *error) {
+    bool both = !strncmp(text, "norm+", 5);
+    p->norm = both || !strcmp(text, "norm");
+    p->epilogue = EPILOGUE_NONE;
+    if (p->norm && !both) return 0;
+    return epilogue_parse(both ? text + 5 : text, &p->epilogue, error);
+}
+
 static int check_group(const struct problem *p, struct error *error) {
     if (p->group == p->k || p->group == 32 || p->group == 64 || p->group == 128) return 0;
     return error_set(error, "group size %d is not supported; accepted: 32, 64, 128, or one group for all of K (%d)",

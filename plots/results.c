@@ -68,24 +68,27 @@ static void add_point(struct results_sweep *sweep, struct results_point point) {
 /* A layer's GEMMs are compared with each other, so all must do the same with their sums. */
 static int check_epilogue(struct results_layer *layer, const struct problem *problem, struct error *error) {
     if (problem->op == OP_AWQ_DEQUANT) return 0;
-    if (layer->has_gemm && layer->epilogue != problem->epilogue)
+    const struct problem others = {.epilogue = layer->epilogue, .norm = layer->norm};
+    char text[FUSED_TEXT], others_text[FUSED_TEXT];
+    if (layer->has_gemm && (others.epilogue != problem->epilogue || others.norm != problem->norm))
         return error_set(error, "epilogue %s, but others of %s have %s; plot them from two files",
-                         epilogue_name(problem->epilogue), layer->name, epilogue_name(layer->epilogue));
+                         problem_fused(problem, text), layer->name, problem_fused(&others, others_text));
     layer->has_gemm = true;
     layer->epilogue = problem->epilogue;
+    layer->norm = problem->norm;
     return 0;
 }
 
 /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE]/... */
 static int read_name(const char *name, struct results_sweep *sweep, struct results_point *point, struct error *error) {
-    char op[24], kernel[32], layer[40], epilogue[16];
+    char op[24], kernel[32], layer[40], fused[FUSED_TEXT];
     int zeros, used = 0;
     struct problem *p = &point->problem;
     if (sscanf(name, "%23[^/]/%31[^/]/%39[^/]/k:%d/n:%d/g:%d/z:%d/m:%d/%n", op, kernel, layer, &p->k, &p->n, &p->group,
                &zeros, &p->m, &used) != 8)
         return error_set(error, "the name is not OP/KERNEL/LAYER/k:K/n:N/g:G/z:Z/m:M[/e:EPILOGUE]/CONFIGURATION");
     p->zeros = zeros != 0;
-    if (sscanf(name + used, "e:%15[^/]/", epilogue) == 1 && epilogue_parse(epilogue, &p->epilogue, error)) return -1;
+    if (sscanf(name + used, "e:%23[^/]/", fused) == 1 && problem_fuse(p, fused, error)) return -1;
     if (op_parse(op, &p->op, error) || problem_check(p, error)) return -1;
     snprintf(point->kernel, sizeof point->kernel, "%s/%s", op, kernel);
     point->layer = find_layer(sweep, layer, p->k, p->n);

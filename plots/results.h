@@ -22,8 +22,8 @@ struct results_point {
 struct results_layer {
     char name[40];
     int k, n;
-    enum epilogue epilogue; /* of its GEMMs, which all have the same */
-    bool has_gemm;
+    enum epilogue epilogue; /* of its GEMMs, which all have the same, and the same norm */
+    bool norm, has_gemm;
 };
 
 struct results_sweep {

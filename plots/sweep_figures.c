@@ -66,7 +66,9 @@ static void layer_title(const struct results_layer *layer, char text[96]) {
     else
         snprintf(text, 96, "%s: K = %d, N = %d", layer->name, layer->k, layer->n);
     size_t used = strlen(text);
-    if (layer->epilogue) snprintf(text + used, 96 - used, ", %s", epilogue_name(layer->epilogue));
+    const struct problem gemm = {.epilogue = layer->epilogue, .norm = layer->norm};
+    char fused[FUSED_TEXT];
+    if (gemm.epilogue || gemm.norm) snprintf(text + used, 96 - used, ", %s", problem_fused(&gemm, fused));
 }
 
 static void sweep_text(const struct figure_input *input, const char *title, bool bands, struct figure_text *text) {

@@ -56,7 +56,7 @@ static void test_options(void **state) {
     expect(2, "sweep --device cpu --shapes qwen2.5-14b --chain 48",
            "--chain needs graphs, which cuda:N has; found device cpu");
     expect(2, "sweep --chain 48 --regime pdl",
-           "--config, --epilogue, --regime, --csv, --report and --markdown do not go with it");
+           "--config, --epilogue, --norm, --regime, --csv, --report and --markdown do not go with it");
     expect(2, "sweep --chain 0", "--chain 0: not a whole number from 1");
     expect(2, "frob", "no command 'frob'|decode");
 }

@@ -95,7 +95,8 @@ static void test_all(void **state) {
     assert_true(read_file(directory, "roofline", ".svg", text, sizeof text) > 0);
     assert_says(text, "12.5 GB/s|0.08 TFLOP/s|FLOP/byte");
     assert_true(read_file(directory, "peers", ".svg", text, sizeof text) > 0);
-    assert_says(text, "cold stream cupti, group 128; broken lines: peers|slow_int4|other_int4|int4, zero points|read floor");
+    assert_says(text,
+                "cold stream cupti, group 128; broken lines: peers|slow_int4|other_int4|int4, zero points|read floor");
     assert_null(strstr(text, "awq_dequant"));
     assert_true(read_file(directory, "token", ".svg", text, sizeof text) > 0);
     assert_says(text, "Test CPU, clock cupti|>awq,<|>batch 1 at 512<|>none,<|>batch 8 at 512<|>100<|>60<|lm_head|gaps");
@@ -210,7 +211,14 @@ static void test_bad_files(void **state) {
          "{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:2/-\", \"us\": 1}]}",
          "epilogue none, but others of q have bias"},
         {"sweep.json",
+         "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/e:norm+bias/-\", \"us\": 1},"
+         "{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:2/e:bias/-\", \"us\": 1}]}",
+         "epilogue bias, but others of q have norm+bias"},
+        {"sweep.json",
          "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/e:relu/-\", \"us\": 1}]}", "'relu'"},
+        {"sweep.json",
+         "{\"benchmarks\": [{\"name\": \"fp16_gemm/cpu/q/k:256/n:512/g:0/z:0/m:1/e:norm+/-\", \"us\": 1}]}",
+         "unknown epilogue ''"},
         {"sweep.json", "{\"benchmarks\": []}", "no figure was drawn"},
         {"trials.csv", "op,k,n\n", "trials.csv:1|no column 'group'"},
         {"trials.csv", HEADER "marlin_gemm,256\n", "trials.csv:2|2 columns; the header has 16"},
@@ -362,7 +370,7 @@ static void test_numbers_of_reports(void **state) {
                               "2.46914 2.53165\n128 1.5 1.49254 1.50754\n"
                               "\n\n\"qkv: K = 256, N = 512\" \"int4, symmetric\" \n1 3 2.95082 3.10345\n"
                               "\n\n\"qkv: K = 256, N = 512\" \"other_int4\" \n1 3 3 3\n16 2 2 2\n" /* 21/7, 24/12 */
-                              "\n\n\"qkv: K = 256, N = 512\" \"slow_int4\" \n1 0.5 0.5 0.5\n"); /* 30/60 */
+                              "\n\n\"qkv: K = 256, N = 512\" \"slow_int4\" \n1 0.5 0.5 0.5\n");    /* 30/60 */
     read_file(drawn.directory, "floor-1.dat", "", text, sizeof text);
     assert_says(text,
                 "\"bound for int4\" \n1 1.2\n|\n64 1.8\n|\"int4, zero points\" \n1 1.2 1.18 1.22\n16 1.6 1.58 1.62\n\n|"

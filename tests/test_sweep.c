@@ -183,6 +183,14 @@ static void epilogues_are_listed(void **state) {
     release(&output);
 }
 
+/* Of the kernels here none can. */
+static void a_norm_takes_kernels_that_can(void **state) {
+    (void)state;
+    check_fails("sweep --device cpu --shapes 256x64 --m 1 --norm", 2,
+                "no kernel of all on cpu takes these shapes with a norm of x");
+    check_fails("sweep --device cpu --chain 2 --norm", 2, "--norm");
+}
+
 static void epilogues_are_measured(void **state) {
     (void)state;
     char command[256];
@@ -678,6 +686,7 @@ int main(void) {
         cmocka_unit_test(shapes_with_their_own_m),
         cmocka_unit_test(epilogues_are_listed),
         cmocka_unit_test(epilogues_are_measured),
+        cmocka_unit_test(a_norm_takes_kernels_that_can),
         cmocka_unit_test(all_configurations),
         cmocka_unit_test(a_budget_ends_the_sampling),
         cmocka_unit_test(paced_rows_say_so),
