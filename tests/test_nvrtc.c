@@ -102,6 +102,7 @@ static const struct problem problems[] = {
     {OP_AWQ_DEQUANT, 1, 7168, 5120, 32, false, EPILOGUE_NONE},
     {OP_AWQ_DEQUANT, 1, 7168, 5120, 5120, true, EPILOGUE_NONE},
     {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_BIAS},
+    {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_SILU_MUL, true},
     {OP_MARLIN_GEMM, 16, 7168, 5120, 32, false, EPILOGUE_RESIDUAL},
     {OP_MARLIN_GEMM, 256, 7168, 5120, 5120, false, EPILOGUE_NONE},
     {OP_MARLIN_GEMM, 4096, 7168, 5120, 64, true, EPILOGUE_SILU_MUL},
@@ -110,9 +111,9 @@ static const struct problem problems[] = {
 };
 
 #ifdef __SANITIZE_ADDRESS__
-enum { MAX_COMPILES = 0 }; /* beside the defaults: the sanitizers see launches and options, not the compiler */
+enum { MAX_COMPILES = 0, DEFAULTS_STEP = 8 }; /* the sanitizers see launches and options, not the compiler */
 #else
-enum { MAX_COMPILES = 60 };
+enum { MAX_COMPILES = 60, DEFAULTS_STEP = 1 };
 #endif
 
 /* A few spilled bytes of an address cost nothing; more than these and the accumulators are in memory. */
@@ -219,15 +220,16 @@ static void compile_job(struct job *job) {
 
 static atomic_int next_job;
 
-/* The defaults and a share of the others, so that the suite stays short; scattered, since corners come in
- * pairs of least and greatest. */
+/* The defaults, or a share of them, and a share of the others, so that the suite stays short; scattered, since corners
+ * come in pairs of least and greatest. */
 static void *compile_jobs(void *unused) {
     int others = 0, index;
     (void)unused;
     for (int i = 0; i < job_count; i++) others += !jobs[i].is_default;
     int step = MAX_COMPILES ? (others + MAX_COMPILES - 1) / MAX_COMPILES : MAX_JOBS;
     while ((index = atomic_fetch_add(&next_job, 1)) < job_count)
-        if (jobs[index].is_default || ((unsigned)index * 2654435761u >> 16) % (unsigned)step == 0)
+        if (jobs[index].is_default ? index % DEFAULTS_STEP == 0
+                                   : ((unsigned)index * 2654435761u >> 16) % (unsigned)step == 0)
             compile_job(&jobs[index]);
     return NULL;
 }
@@ -276,7 +278,7 @@ static void corners_compile(void **state) {
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++)
             for (size_t p = 0; p < sizeof problems / sizeof *problems; p++)
-                if ((*kernel)->launch && (*kernel)->op == problems[p].op)
+                if ((*kernel)->launch && (*kernel)->op == problems[p].op && (!problems[p].norm || (*kernel)->norms))
                     add_corners(&devices[d], *kernel, &problems[p]);
     add_other_sources();
     every_source_has_a_job();
