@@ -51,6 +51,7 @@ void progress_show(struct progress *progress, double share, double left_s, const
 }
 
 void progress_end(struct progress *progress) {
+    if (!progress->stream) return;
     if (progress->drawn_s > 0) fputs("\r\033[K", progress->stream);
     fflush(progress->stream);
     progress->drawn_s = 0;
@@ -58,6 +59,8 @@ void progress_end(struct progress *progress) {
 
 void progress_line(struct progress *progress, const char *format, ...) {
     progress_end(progress);
+    if (!progress->stream) return;
+    if (progress->label) fputs(progress->label, progress->stream);
     va_list arguments;
     va_start(arguments, format);
     vfprintf(progress->stream, format, arguments);

@@ -6,9 +6,10 @@
 #include <stdio.h>
 
 struct progress {
-    FILE *stream;
+    FILE *stream; /* NULL: nothing is written */
     bool terminal;
-    double drawn_s; /* monotonic time of the last drawing; 0 while no bar is on the screen */
+    const char *label; /* before each line that stays; NULL without */
+    double drawn_s;    /* monotonic time of the last drawing; 0 while no bar is on the screen */
 };
 
 void progress_start(struct progress *progress, FILE *stream);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "bench/commands.h"
+#include "tuner/many.h"
 #include "tuner/ranges.h"
 
 enum { PATH = 512, HEAD_M = 256 };
@@ -62,8 +63,12 @@ static const struct argp_option options[] = {
     {"from-misses", OPTION_FROM_MISSES, "FILE", 0,
      "tune what decode or sweep --misses FILE looked up in vain, and mend the table with it", 0},
     {"part", OPTION_PART, "I/N", 0, "only every Nth shape, from the Ith on: for many machines (tuner/slurm/submit)", 0},
-    {"device", OPTION_DEVICE, "D", 0, "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU", 0},
-    {"budget", OPTION_BUDGET, "TIME", 0, "stop after 90s, 10m or 1h of trials; stored trials count", 1},
+    {"device", OPTION_DEVICE, "D,...", 0,
+     "cpu, cuda:N, or auto, the default: the first usable GPU, else the CPU; cuda:0,cuda:1 shares the work out among "
+     "GPUs of one kind, all among those that are like the first",
+     0},
+    {"budget", OPTION_BUDGET, "TIME", 0,
+     "stop after 90s, 10m or 1h of trials, on all devices together; stored trials count", 1},
     {"trials", OPTION_TRIALS, "N", 0,
      "at most N trials a problem (without --budget: what --effort says; exhaustive: all)", 1},
     {"strategy", OPTION_STRATEGY, "S", 0,
@@ -110,12 +115,14 @@ static const char documentation[] =
     "configurations first, so that after an update of driver or kernels it begins where the old table ended.\n\n"
     "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
+    "  tilebook tune --model qwen2.5-14b --device all --budget 10m\n"
     "  tilebook tune --shapes 256x768 --device cpu\n"
     "  tilebook decode --model DIR --table tiles.txt --misses misses.txt --prompt Hi\n"
     "  tilebook tune --from-misses misses.txt --out tiles.txt\n";
 
 struct choices {
     const char *shapes_text, *device, *m_text, *out, *store, *start, *misses_file;
+    struct many many;
     struct shapes shapes;
     struct misses misses;
     int *m, m_count;
@@ -201,7 +208,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         c->misses_file = text;
         return 0;
     case OPTION_DEVICE:
-        c->device = argument_device(state, text);
+        if (many_check_list(text, &error)) argp_error(state, "--device: %s", error.text);
+        c->device = text;
         return 0;
     case OPTION_BUDGET:
         c->budget_s = argument_time(state, "budget", text);
@@ -401,20 +409,33 @@ static int pending(const struct tune *tune) {
     return count;
 }
 
+/* *open counts the problems without a result. */
+static int search(struct tune *tune, struct many *many, const struct paths *paths, int *open, struct error *error) {
+    int outcome = -1;
+    tune->interrupted = catch_interrupt();
+    if (tune_tell_starts(tune, error)) return -1;
+    if (many->count > 1) {
+        outcome = many_run(many, tune, paths->store, error);
+        *open = many->open;
+    } else if (!store_open(paths->store, &tune->store, error)) {
+        outcome = tune_run(tune, error);
+        *open = pending(tune);
+    }
+    return outcome;
+}
+
 /* Searches and writes. `before` are rows that still hold; NULL without. Returns the exit code, or -1 and the error. */
-static int search_and_write(struct tune *tune, const struct paths *paths, const struct tile_table *before,
-                            struct error *error) {
-    int status = -1;
+static int search_and_write(struct tune *tune, struct many *many, const struct paths *paths,
+                            const struct tile_table *before, struct error *error) {
+    int status = -1, open = tune->count;
     if (tune->patch && before && strncmp(before->regime, tune->scope.regime, strlen(tune->scope.regime)))
         return error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; see --regime",
                          paths->table, before->regime, tune->scope.regime);
-    if (store_open(paths->store, &tune->store, error)) return -1;
-    tune->interrupted = catch_interrupt();
-    int outcome = tune_run(tune, error);
-    if (outcome == TUNE_INTERRUPTED && pending(tune)) {
+    int outcome = search(tune, many, paths, &open, error);
+    if (outcome == TUNE_INTERRUPTED && open) {
         fprintf(stderr,
-                "tilebook: interrupted; %d of %d problems are open, %s is unchanged; the same command resumes\n",
-                pending(tune), tune->count, paths->table);
+                "tilebook: interrupted; %d of %d problems are open, %s is unchanged; the same command resumes\n", open,
+                tune->count, paths->table);
         status = 130;
     } else if (outcome >= 0) {
         status = write_results(tune, paths, before, error);
@@ -423,8 +444,7 @@ static int search_and_write(struct tune *tune, const struct paths *paths, const 
     return status;
 }
 
-static int begin_with_tables(struct tune *tune, const struct choices *c, const struct paths *paths,
-                             struct error *error) {
+static int begin_with_tables(struct tune *tune, struct choices *c, const struct paths *paths, struct error *error) {
     struct tile_table old, start;
     bool holds;
     int status = -1;
@@ -432,7 +452,7 @@ static int begin_with_tables(struct tune *tune, const struct choices *c, const s
     if (!read_start(c->start, &start, error)) {
         tune->starts[0] = (struct tune_start){&old, paths->table};
         tune->starts[1] = (struct tune_start){&start, c->start};
-        status = search_and_write(tune, paths, holds ? &old : NULL, error);
+        status = search_and_write(tune, &c->many, paths, holds ? &old : NULL, error);
     }
     tiles_free(&start);
     tiles_free(&old);
@@ -499,7 +519,7 @@ int cmd_tune(int argc, char **argv) {
     argv[0] = name;
     argp_parse(&parser, argc, argv, 0, NULL, &choices);
     struct supervisor supervisor = {.kernels = kernel_list(), .limit_s = choices.limit_s};
-    int status = supervisor_open(&supervisor, choices.device ? choices.device : "auto", &error);
+    int status = many_open(&choices.many, choices.device ? choices.device : "auto", &supervisor, &error);
     if (!status) status = run_on(&supervisor, &choices, &error);
     supervisor_close(&supervisor);
     shapes_free(&choices.shapes);

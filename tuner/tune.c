@@ -251,22 +251,27 @@ static int find_starts(struct tune *tune, const struct tune_item *item, struct s
     return before ? starts_add(starts, before->kernel, &before->config, false, &tune->error) : 0;
 }
 
-/* Says how many rows there are to begin with. */
-static int tell_starts(struct tune *tune, const struct tune_start *start) {
+static int tell_start(const struct tune *tune, const struct tune_start *start, struct error *error) {
     size_t count = 0;
     int status = 0;
     if (!start->table || !start->table->count) return 0;
     bool *taken = calloc(start->table->count, sizeof *taken);
-    if (!taken) return error_set(&tune->error, "out of memory");
+    if (!taken) return error_set(error, "out of memory");
     for (int i = 0; i < tune->count && !status; i++) {
         struct starts starts = {.list = NULL};
         status = starts_add_rows(&starts, start->table, tune->device, tune->supervisor->kernels,
-                                 &tune->items[i].problem, taken, &tune->error);
+                                 &tune->items[i].problem, taken, error);
         starts_free(&starts);
     }
     for (size_t r = 0; r < start->table->count; r++) count += taken[r];
     progress_line(tune->progress, "%s: %zu of %zu rows are tried first", start->path, count, start->table->count);
     free(taken);
+    return status;
+}
+
+int tune_tell_starts(const struct tune *tune, struct error *error) {
+    int status = 0;
+    for (int i = 0; i < TUNE_STARTS && !status; i++) status = tell_start(tune, &tune->starts[i], error);
     return status;
 }
 
@@ -402,9 +407,9 @@ int tune_run(struct tune *tune, struct error *error) {
     int status = 0;
     tune->started_s = progress_now();
     /* A core is left to the process that measures, another to this thread and the driver's. */
-    if (tune->compile) tune->ahead = ahead_create(tune->device, tune->compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 2);
-    for (int i = 0; i < TUNE_STARTS && !status; i++) status = tell_starts(tune, &tune->starts[i]);
-    if (!status && (tune->ahead || tune->budget_s > 0)) status = plan_ahead(tune);
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN) / (tune->devices ? tune->devices : 1);
+    if (tune->compile) tune->ahead = ahead_create(tune->device, tune->compile, cores - 2);
+    if (tune->ahead || tune->budget_s > 0) status = plan_ahead(tune);
     for (tune->current = 0; tune->current < tune->count && !status; tune->current++)
         status = search_item(tune, &tune->items[tune->current]);
     if (!status && tune->refine) status = ranges_refine(tune);

@@ -1,4 +1,4 @@
-/* Tuning a list of problems on one device: plan, search each, make the table. */
+/* Tuning a list of problems on one device (many.h: on several): plan, search each, make the table. */
 #ifndef TILEBOOK_TUNE_H
 #define TILEBOOK_TUNE_H
 
@@ -42,6 +42,7 @@ struct tune {
     int trials;  /* limit of one problem; 0 for none */
     bool refine; /* place borders between the items' m, and test rows at others (ranges.h) */
     bool forget; /* what is stored of a problem, before it is searched */
+    int devices; /* that processes of this host tune on at once and share its cores for; 0 for one */
     enum strategy strategy;
     int finalists;                  /* of a problem, at most; 0 for FINALISTS */
     struct measure_options measure; /* of a trial; scope.regime says its regime */
@@ -91,6 +92,8 @@ bool tune_neighbours(const struct tune_item *a, const struct tune_item *b);
 /* Seconds of the current item's search and final: what is left of the budget, by the logarithms of the legal spaces of
  * this item and those behind it: the estimate orders them, and the smallest is to have trials too. */
 double tune_share(const struct tune *tune);
+/* Says how many rows of the starts belong to the items; -1 without memory. */
+int tune_tell_starts(const struct tune *tune, struct error *error);
 /* Searches every item, taking stored trials from the store. TUNE_DONE, TUNE_INTERRUPTED, or -1. */
 int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
