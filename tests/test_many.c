@@ -30,7 +30,7 @@ static void expect_nothing_twice(void) {
     assert_int_equal(stored("SELECT max(id) FROM trials"), stored_trials());
 }
 
-#define TUNE "tune --shapes 128x128,128x192 --m 1,4 --trials 2 --out @/tiles.txt "
+#define TUNE "tune --shapes 128x128,128x192 --op awq_dequant,marlin_gemm --m 1,4 --trials 2 --out @/tiles.txt "
 
 /* Table and trials are, byte for byte, what one device makes of the same store, borders and held-out M included. */
 static void expect_what_one_device_writes(const char *options) {
@@ -45,7 +45,7 @@ static void expect_what_one_device_writes(const char *options) {
 static void test_the_table_is_that_of_one_device(void **state) {
     (void)state;
     expect(0, TUNE "--device cpu,cpu",
-           "cpu, 1 of 6: [1/1] awq_dequant m=1|cpu, 6 of 6: [2/2] fp16_gemm m=4|10 problems");
+           "cpu, 1 of 4: [1/1] awq_dequant m=1|cpu, 4 of 4: [2/2] marlin_gemm m=4|6 problems");
     assert_null(strstr(output, " 0 of them new"));
     expect_what_one_device_writes("");
     expect(0, "table lint --device cpu @/tiles.txt", "0 findings");
@@ -56,17 +56,20 @@ static void test_the_table_is_that_of_one_device(void **state) {
 /* What a search may take depends on its stretch alone, and is the same when the store is read. */
 static void test_a_budget_is_shared(void **state) {
     (void)state;
-    expect(0, "tune --shapes 128x128,128x192 --m 1,4 --budget 2s --out @/tiles.txt --device cpu,cpu", "10 problems");
+#define BUDGET "tune --shapes 128x128,128x192 --op marlin_gemm --m 1,4 --budget 1s --out @/tiles.txt --device cpu,cpu"
+    expect(0, BUDGET, "4 problems");
     expect_nothing_twice();
     expect_shell(0, "cp @/tiles.txt @/first.txt", "");
-    expect(0, "tune --shapes 128x128,128x192 --m 1,4 --budget 2s --out @/tiles.txt --device cpu,cpu", " 0 of them new");
+    expect(0, BUDGET, " 0 of them new");
     expect_shell(0, "cmp @/first.txt @/tiles.txt", "");
+#undef BUDGET
 }
 
 static void test_fresh_forgets_once(void **state) {
     (void)state;
 #define ONE                                                                                                            \
-    "tune --coarse --shapes 128x128 --op marlin_gemm,fp16_gemm --m 1 --trials 3 --out @/tiles.txt --device cpu,cpu"
+    "tune --effort quick --shapes 128x128 --op marlin_gemm,fp16_gemm --m 1 --trials 3 --out @/tiles.txt --device "     \
+    "cpu,cpu"
     expect(0, ONE, "6 trials, 6 of them new");
     expect(0, ONE " --fresh", "6 trials, 6 of them new");
     expect(0, ONE, "6 trials, 0 of them new");
@@ -75,11 +78,12 @@ static void test_fresh_forgets_once(void **state) {
 
 /* --- processes that end --- */
 
-#define LONG "--shapes", "128x128,128x192,128x256", "--m", "1,4", "--op", "fp16_gemm", "--coarse", "--trials", "10"
+#define LONG                                                                                                           \
+    "--shapes", "128x128,128x192,128x256", "--m", "1,4", "--op", "fp16_gemm", "--effort", "quick", "--trials", "8"
 #define LONG_LINE                                                                                                      \
-    "tune --shapes 128x128,128x192,128x256 --m 1,4 --op fp16_gemm --coarse --trials 10 --out @/tiles.txt "             \
+    "tune --shapes 128x128,128x192,128x256 --m 1,4 --op fp16_gemm --effort quick --trials 8 --out @/tiles.txt "        \
     "--device cpu,cpu"
-enum { LONG_TRIALS = 60 };
+enum { LONG_TRIALS = 48 };
 
 /* A long tuning, in a process of its own, of which a few trials are stored. */
 static pid_t tune_apart(void) {
