@@ -25,8 +25,8 @@ int instance_create_copies(struct device *device, const struct problem *problem,
                            struct instance **instance, struct error *error);
 void instance_destroy(struct instance *instance);
 
-/* Whether the problem differs at most in m, the epilogue and the norm. Then the instance may become its instance, with the same
- * numbers as a fresh one of this seed; weights and workspace stay. On failure it can only be destroyed. */
+/* Whether the problem differs at most in m, the epilogue and the norm. Then the instance may become its instance, with
+ * the same numbers as a fresh one of this seed; weights and workspace stay. On failure it can only be destroyed. */
 bool instance_shares(const struct instance *instance, const struct problem *problem);
 int instance_change(struct instance *instance, const struct problem *problem, struct error *error);
 

@@ -1,29 +1,12 @@
 /* `tilebook tune` on several devices: the CPU twice. Two searches share its cores, so no time counts here. */
-#include "tests/command.h"
+#include "tests/stored.h"
 
 #include <signal.h>
-#include <sqlite3.h>
 #include <sys/prctl.h>
 
 #include "tuner/many.h"
 
 static struct error error;
-
-static long stored(const char *sql) {
-    sqlite3 *database;
-    sqlite3_stmt *statement = NULL;
-    long count = 0;
-    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
-        sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
-        count = sqlite3_column_int(statement, 0);
-    sqlite3_finalize(statement);
-    sqlite3_close(database);
-    return count;
-}
-
-static long stored_trials(void) {
-    return stored("SELECT count(*) FROM trials");
-}
 
 /* A trial that is stored in place of another one gets a number of its own. */
 static void expect_nothing_twice(void) {

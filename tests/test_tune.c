@@ -1,5 +1,5 @@
 /* `tilebook tune` and `tilebook table` as they are called, on the CPU with a tiny shape. */
-#include "tests/command.h"
+#include "tests/stored.h"
 
 #include <signal.h>
 #include <jansson.h>
@@ -9,22 +9,6 @@
 #include "kernels/kernel.h"
 #include "tuner/lint.h"
 #include "tuner/tune.h"
-
-static long stored(const char *sql) {
-    sqlite3 *database;
-    sqlite3_stmt *statement = NULL;
-    long count = 0;
-    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
-        sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
-        count = sqlite3_column_int(statement, 0);
-    sqlite3_finalize(statement);
-    sqlite3_close(database);
-    return count;
-}
-
-static long stored_trials(void) {
-    return stored("SELECT count(*) FROM trials");
-}
 
 #define TUNE "tune --coarse --shapes 128x128 --device cpu --m 1,4 --trials 2 --out @/tiles.txt"
 

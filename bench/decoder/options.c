@@ -174,6 +174,40 @@ static struct counts parse_counts(struct argp_state *state, const char *option, 
     return counts;
 }
 
+static error_t parse_measuring_option(int key, char *text, struct argp_state *state) {
+    struct decode_options *o = state->input;
+    switch (key) {
+    case OPTION_BATCH:
+        free(o->batches.list);
+        o->batches = parse_counts(state, "batch", text, MOST_BATCH);
+        o->batch = o->batches.list[0];
+        return 0;
+    case OPTION_BENCH:
+        o->bench = true;
+        return 0;
+    case OPTION_AGAINST:
+        o->against = text;
+        return 0;
+    case OPTION_REPORT:
+        o->report = true;
+        return 0;
+    case OPTION_CSV:
+        o->csv = text;
+        return 0;
+    case OPTION_PROFILE:
+        o->profile = true;
+        return 0;
+    case OPTION_PERPLEXITY:
+        o->perplexity = text;
+        return 0;
+    case OPTION_MARKDOWN:
+        o->markdown = text;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 static error_t parse_model_option(int key, char *text, struct argp_state *state) {
     struct decode_options *o = state->input;
     struct error error;
@@ -201,16 +235,8 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
     case OPTION_KV_MEMORY:
         o->kv_memory = argument_number(state, "kv-memory", text, 1e-6, 1e6);
         return 0;
-    case OPTION_BATCH:
-        free(o->batches.list);
-        o->batches = parse_counts(state, "batch", text, MOST_BATCH);
-        o->batch = o->batches.list[0];
-        return 0;
     case OPTION_UNTUNED:
         o->untuned = true;
-        return 0;
-    case OPTION_AGAINST:
-        o->against = text;
         return 0;
     case OPTION_MISSES:
         o->misses = text;
@@ -221,29 +247,11 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
     case OPTION_LOGITS:
         o->logits = text;
         return 0;
-    case OPTION_BENCH:
-        o->bench = true;
-        return 0;
-    case OPTION_REPORT:
-        o->report = true;
-        return 0;
-    case OPTION_CSV:
-        o->csv = text;
-        return 0;
-    case OPTION_PROFILE:
-        o->profile = true;
-        return 0;
-    case OPTION_PERPLEXITY:
-        o->perplexity = text;
-        return 0;
-    case OPTION_MARKDOWN:
-        o->markdown = text;
-        return 0;
     case ARGP_KEY_END:
         check_options(state, o);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_measuring_option(key, text, state);
     }
 }
 

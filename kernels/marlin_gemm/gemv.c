@@ -36,7 +36,8 @@ const struct kernel marlin_gemm_gemv = {
     .backend = BACKEND_CUDA,
     .name = "gemv",
     .norms = true,
-    .summary = "fp16 x int4 in Marlin's layout for one token, x as three int8 digits, with a norm of it or not (sm_80 on)",
+    .summary =
+        "fp16 x int4 in Marlin's layout for one token, x as three int8 digits, with a norm of it or not (sm_80 on)",
     .parameter_count = SKINNY_PARAMETERS,
     .parameters =
         {
