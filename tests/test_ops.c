@@ -181,10 +181,16 @@ static void attend_one_sequence(void **state) {
     (void)state;
     CHECK_ATTEND(128, 5, 1, 0);
     CHECK_ATTEND(128, 5, 1, 1);
+    CHECK_ATTEND(128, 5, 1, 63);
+    CHECK_ATTEND(128, 5, 1, 64);
     CHECK_ATTEND(128, 10, 2, 126);
     CHECK_ATTEND(128, 5, 1, 127);
     CHECK_ATTEND(128, 8, 1, 128);
+    CHECK_ATTEND(128, 5, 1, 510);
+    CHECK_ATTEND(128, 5, 1, 511);
+    CHECK_ATTEND(64, 7, 1, 512);
     CHECK_ATTEND(128, 1, 1, 1999);
+    CHECK_ATTEND(128, 5, 1, 2047);
     CHECK_ATTEND(64, 2, 2, 200);
 }
 

@@ -44,6 +44,9 @@ constexpr int TILE_BYTES = TILE * HEAD_DIM * 2, RING_BYTES = STAGES * 2 * TILE_B
 constexpr int PART = HEAD_DIM + 4, QUERY = HEAD_DIM + 8;
 static_assert(SHARED_BYTES >= WARPS * RING_BYTES, "ops.c disagrees");
 static_assert(RING_BYTES >= HEADS * PART * 4, "a ring holds a warp's sums in the end");
+static_assert(HEADS % WARPS == 0, "a warp weighs the parts of as many heads as another");
+// Parts of which a thread adds up elements that it requests at once.
+constexpr int PARTS_AT_ONCE = 16;
 
 extern __shared__ uint4 shared_memory[];
 
@@ -52,6 +55,8 @@ __shared__ __align__(16) half_word queries[HEADS][QUERY];
 __shared__ __align__(16) half_word fresh[2][HEAD_DIM];
 // Of each warp and query head: the largest score, base 2, and the sum of the weights relative to it.
 __shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
+// Of each query head and block that has positions, what its part counts for in y.
+__shared__ float weight_of_part[HEADS][32];
 
 // Where a block works.
 struct place {
@@ -276,44 +281,83 @@ __device__ inline void store_partial(const struct place &p, struct partial &part
     }
 }
 
-// What the block writes of query head `head` and element `i`: its part, or y where it has all positions.
+// sum += weight * value.
+__device__ inline void add_weighted(float4 &sum, float weight, const float4 &value) {
+    sum.x += weight * value.x, sum.y += weight * value.y;
+    sum.z += weight * value.z, sum.w += weight * value.w;
+}
+
+// Where y has query head `head` of the block's sequence, counted in heads.
+__device__ inline size_t row_of(const struct attend_arguments &a, const struct place &p, int head) {
+    return (size_t)p.sequence * a.heads + p.head + head;
+}
+
+// Four elements of y, `scale` times `sum`.
+__device__ inline void store_y(half_word *y, const float4 &sum, float scale) {
+    const uint2 pairs = {half2_from_floats(sum.x * scale, sum.y * scale),
+                         half2_from_floats(sum.z * scale, sum.w * scale)};
+    *(uint2 *)y = pairs;
+}
+
+// What the block writes of query head `head` and elements `i` to `i + 3`: its part, or y where it has all positions.
 __device__ inline void merge_warps(const struct attend_arguments &a, const struct place &p, int head, int i) {
     const float *sums = (const float *)shared_memory + head * PART + i;
-    float most = most_of_warp[0][head], total = 0, sum = 0;
+    float most = most_of_warp[0][head], total = 0;
+    float4 sum = make_float4(0, 0, 0, 0);
     for (int w = 1; w < WARPS; w++) most = fmaxf(most, most_of_warp[w][head]);
     for (int w = 0; w < WARPS; w++) {
         const float weight = exp2f(most_of_warp[w][head] - most);
         total += weight * sum_of_warp[w][head];
-        sum += weight * sums[w * (RING_BYTES / 4)];
+        add_weighted(sum, weight, *(const float4 *)(sums + w * (RING_BYTES / 4)));
     }
-    const size_t row = (size_t)p.sequence * a.heads + p.head + head;
+    const size_t row = row_of(a, p, head);
     if (p.splits == 1) {
-        a.y[row * HEAD_DIM + i] = half_from_float(sum / total);
+        store_y(a.y + row * HEAD_DIM + i, sum, 1 / total);
         return;
     }
     float *part = a.parts + (row * a.splits + blockIdx.x) * PART;
-    part[i] = sum;
+    *(float4 *)(part + i) = sum;
     if (i == 0) part[HEAD_DIM] = most, part[HEAD_DIM + 1] = total;
 }
 
-// Four elements of y of query head `head`, from all blocks' parts in their order.
-__device__ inline void merge_parts(const struct attend_arguments &a, const struct place &p, int head, int i) {
-    const size_t row = (size_t)p.sequence * a.heads + p.head + head;
-    const float4 *part = (const float4 *)(a.parts + row * a.splits * PART);
-    float most = -1e30f, total = 0;
-    float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-    for (int split = 0; split < p.splits; split++, part += PART / 4) {
-        const float4 extreme = load_published(part + HEAD_DIM / 4), value = load_published(part + i / 4);
-        const float higher = fmaxf(most, extreme.x), keep = exp2f(most - higher), weight = exp2f(extreme.x - higher);
-        most = higher;
-        total = total * keep + weight * extreme.y;
-        sum.x = sum.x * keep + weight * value.x, sum.y = sum.y * keep + weight * value.y;
-        sum.z = sum.z * keep + weight * value.z, sum.w = sum.w * keep + weight * value.w;
+// What each part counts for in y: a warp takes a query head at a time, a lane a part. Those of all its heads are
+// requested at once.
+__device__ inline void weigh_parts(const struct attend_arguments &a, const struct place &p) {
+    float4 extremes[HEADS / WARPS];
+#pragma unroll
+    for (int j = 0; j < HEADS / WARPS; j++) {
+        const int head = p.warp + j * WARPS;
+        const float4 *parts = (const float4 *)(a.parts + row_of(a, p, head) * a.splits * PART);
+        extremes[j] = make_float4(-1e30f, 0, 0, 0);
+        if (head < p.heads && p.lane < p.splits)
+            extremes[j] = load_published(parts + p.lane * (PART / 4) + HEAD_DIM / 4);
     }
-    unsigned *y = (unsigned *)(a.y + row * HEAD_DIM + i);
-    y[0] = half2_from_floats(sum.x / total, sum.y / total);
-    y[1] = half2_from_floats(sum.z / total, sum.w / total);
+#pragma unroll
+    for (int j = 0; j < HEADS / WARPS; j++) {
+        float most = extremes[j].x;
+        for (int step = 1; step < 32; step *= 2) most = fmaxf(most, other_lane(most, step));
+        const float weight = exp2f(extremes[j].x - most);
+        float total = weight * extremes[j].y;
+        for (int step = 1; step < 32; step *= 2) total += other_lane(total, step);
+        weight_of_part[p.warp + j * WARPS][p.lane] = weight / total;
+    }
+}
+
+// Elements `i` to `i + 3` of y of query head `head`, from all blocks' parts in their order.
+__device__ inline void merge_parts(const struct attend_arguments &a, const struct place &p, int head, int i) {
+    const size_t row = row_of(a, p, head);
+    const float4 *part = (const float4 *)(a.parts + row * a.splits * PART + i);
+    float4 sum = make_float4(0, 0, 0, 0);
+    for (int first = 0; first < p.splits; first += PARTS_AT_ONCE) {
+        float4 values[PARTS_AT_ONCE];
+#pragma unroll
+        for (int j = 0; j < PARTS_AT_ONCE; j++)
+            if (first + j < p.splits) values[j] = load_published(part + (first + j) * (PART / 4));
+#pragma unroll
+        for (int j = 0; j < PARTS_AT_ONCE; j++)
+            if (first + j < p.splits) add_weighted(sum, weight_of_part[head][first + j], values[j]);
+    }
+    store_y(a.y + row * HEAD_DIM + i, sum, 1);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ struct attend_arguments a) {
@@ -333,16 +377,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_consta
 
     struct partial part = {{-1e30f, -1e30f}, {0, 0}, {}};
     stream(p, c, page, part);
-    __syncthreads();
     store_partial(p, part);
     __syncthreads();
-    for (int i = threadIdx.x; i < p.heads * HEAD_DIM; i += THREADS) merge_warps(a, p, i / HEAD_DIM, i % HEAD_DIM);
+    for (int i = 4 * threadIdx.x; i < p.heads * HEAD_DIM; i += 4 * THREADS)
+        merge_warps(a, p, i / HEAD_DIM, i % HEAD_DIM);
     if (p.splits == 1) return;
     __syncthreads();
     unsigned *arrivals = &a.arrivals[blockIdx.y];
     const bool last = threadIdx.x == 0 && count_arrival(arrivals) == p.splits - 1;
     if (!__syncthreads_or(last)) return;
     if (threadIdx.x == 0) *arrivals = 0;
+    weigh_parts(a, p);
+    __syncthreads();
     for (int i = 4 * threadIdx.x; i < p.heads * HEAD_DIM; i += 4 * THREADS)
         merge_parts(a, p, i / HEAD_DIM, i % HEAD_DIM);
 }

@@ -10,6 +10,7 @@ enum { PROMPT_WARPS = 4, PROMPT_QUERIES = 32 * PROMPT_WARPS, PROMPT_KEYS = OPS_P
 enum { COUNT_THREADS = 256, NEXT_WARPS = 32 };
 
 _Static_assert(TILE *WARPS == OPS_PAGE, "a block takes a page at a time");
+_Static_assert(MOST_SPLITS <= 32, "a lane weighs a part");
 
 int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
