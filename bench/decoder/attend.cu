@@ -53,6 +53,8 @@ extern __shared__ uint4 shared_memory[];
 // Rotated queries and key of this step, and its value.
 __shared__ __align__(16) half_word queries[HEADS][QUERY];
 __shared__ __align__(16) half_word fresh[2][HEAD_DIM];
+// By which they are rotated.
+__shared__ __align__(16) float cosines[HEAD_DIM / 2], sines[HEAD_DIM / 2];
 // Of each warp and query head: the largest score, base 2, and the sum of the weights relative to it.
 __shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
 // Of each query head and block that has positions, what its part counts for in y.
@@ -117,34 +119,63 @@ __device__ inline void copy_tile(const struct place &p, const struct cache &c, i
     }
 }
 
-// Rows of qkv that a block may need, queries, key and value, and how many of them a thread has, all loaded at once.
-constexpr int ROWS = HEADS + 2, ROWS_AT_ONCE = THREADS / (HEAD_DIM / 2);
-constexpr int ROWS_A_THREAD = (ROWS + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+// Rows of qkv that a block may need: queries, key and value. A thread has a chunk of one and that which it is rotated
+// with, HEAD_DIM / 2 further on.
+constexpr int ROWS = HEADS + 2, CHUNK_PAIRS = CHUNKS / 2;
+static_assert(ROWS * CHUNK_PAIRS <= THREADS, "a block rotates all its rows at once");
 
-// The rows of qkv that this block needs, to shared memory: queries and, where they are its own, key and value. Thread i
-// has pairs i % (HEAD_DIM / 2) and its angle.
-__device__ inline void rotate(const struct attend_arguments &a, const struct place &p, float cosine, float sine) {
-    const int i = threadIdx.x % (HEAD_DIM / 2), first = threadIdx.x / (HEAD_DIM / 2);
-    const half_word *qkv = a.qkv + (size_t)p.sequence * (a.heads + 2 * a.kv_heads) * HEAD_DIM + i;
-    half_word low[ROWS_A_THREAD], high[ROWS_A_THREAD];
+// By which a thread rotates its chunks.
+struct angles {
+    float cosine[8], sine[8];
+};
+
+// Finds the angles of this step's position, each once, and hands each thread its own.
+__device__ inline struct angles find_angles(const struct attend_arguments &a, const struct place &p) {
+    struct angles own;
+    const int i = threadIdx.x, first = threadIdx.x % CHUNK_PAIRS * 8;
+    if (i < HEAD_DIM / 2) sincosf((float)p.cached * a.frequency[i], &sines[i], &cosines[i]);
+    __syncthreads();
 #pragma unroll
-    for (int j = 0; j < ROWS_A_THREAD; j++) {
-        const int row = first + j * ROWS_AT_ONCE;
-        if (row < HEADS ? row >= p.heads : row >= ROWS || !p.fresh_here) continue;
-        const int head = row < HEADS ? p.head + row : a.heads + (row - HEADS) * a.kv_heads + p.kv_head;
-        low[j] = qkv[head * HEAD_DIM];
-        high[j] = qkv[head * HEAD_DIM + HEAD_DIM / 2];
+    for (int j = 0; j < 8; j++) own.cosine[j] = cosines[first + j], own.sine[j] = sines[first + j];
+    return own;
+}
+
+// Two elements of a chunk and those that they are rotated with.
+__device__ inline void rotate_pairs(unsigned &low, unsigned &high, const float *cosine, const float *sine) {
+    float x[2], y[2];
+    half2_to_floats(low, x[0], x[1]);
+    half2_to_floats(high, y[0], y[1]);
+    low = half2_from_floats(x[0] * cosine[0] - y[0] * sine[0], x[1] * cosine[1] - y[1] * sine[1]);
+    high = half2_from_floats(y[0] * cosine[0] + x[0] * sine[0], y[1] * cosine[1] + x[1] * sine[1]);
+}
+
+// Where qkv has the first of a thread's chunks.
+__device__ inline size_t find_chunk(const struct attend_arguments &a, const struct place &p) {
+    const int row = threadIdx.x / CHUNK_PAIRS, i = threadIdx.x % CHUNK_PAIRS * 8;
+    const int head = row < HEADS ? p.head + row : a.heads + (row - HEADS) * a.kv_heads + p.kv_head;
+    return ((size_t)p.sequence * (a.heads + 2 * a.kv_heads) + head) * HEAD_DIM + i;
+}
+
+// The rows of qkv that this block needs to shared memory: queries and, where they are its own, key and value, which go
+// to the cache as well.
+__device__ inline void rotate(const struct place &p, const struct cache &c, const half_word *from,
+                              const struct angles &by) {
+    const int row = threadIdx.x / CHUNK_PAIRS, i = threadIdx.x % CHUNK_PAIRS * 8;
+    if (row < HEADS ? row >= p.heads : row >= ROWS || !p.fresh_here) return;
+    uint4 low = *(const uint4 *)from, high = *(const uint4 *)(from + HEAD_DIM / 2);
+    if (row != HEADS + 1) {
+        rotate_pairs(low.x, high.x, by.cosine, by.sine);
+        rotate_pairs(low.y, high.y, by.cosine + 2, by.sine + 2);
+        rotate_pairs(low.z, high.z, by.cosine + 4, by.sine + 4);
+        rotate_pairs(low.w, high.w, by.cosine + 6, by.sine + 6);
     }
-#pragma unroll
-    for (int j = 0; j < ROWS_A_THREAD; j++) {
-        const int row = first + j * ROWS_AT_ONCE;
-        if (row < HEADS ? row >= p.heads : row >= ROWS || !p.fresh_here) continue;
-        const float x = half_to_float(low[j]), y = half_to_float(high[j]);
-        const bool value = row == HEADS + 1;
-        half_word *to = (row < HEADS ? queries[row] : fresh[row - HEADS]) + i;
-        to[0] = value ? low[j] : half_from_float(x * cosine - y * sine);
-        to[HEAD_DIM / 2] = value ? high[j] : half_from_float(y * cosine + x * sine);
-    }
+    half_word *to = (row < HEADS ? queries[row] : fresh[row - HEADS]) + i;
+    *(uint4 *)to = low;
+    *(uint4 *)(to + HEAD_DIM / 2) = high;
+    if (row < HEADS) return;
+    to = (row == HEADS ? c.keys : c.values) + p.fresh_page * c.pitch + p.cached % PAGE * HEAD_DIM + i;
+    *(uint4 *)to = low;
+    *(uint4 *)(to + HEAD_DIM / 2) = high;
 }
 
 // Zeros for the columns of the matrix unit that have no query head.
@@ -152,15 +183,7 @@ __device__ inline void clear_queries(const struct place &p) {
     for (int i = p.heads * QUERY + threadIdx.x; i < HEADS * QUERY; i += THREADS) queries[0][i] = 0;
 }
 
-// The fresh key and value into the cache.
-__device__ inline void store_fresh(const struct place &p, const struct cache &c) {
-    const int i = threadIdx.x;
-    if (i >= 2 * CHUNKS) return;
-    half_word *to = (i < CHUNKS ? c.keys : c.values) + p.fresh_page * c.pitch + p.cached % PAGE * HEAD_DIM;
-    *(uint4 *)(to + i % CHUNKS * 8) = *(const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * 8];
-}
-
-// The same into the tile that has their position.
+// The fresh key and value into the tile that has their position.
 __device__ inline void place_fresh(const struct place &p, int row, unsigned tile) {
     for (int i = p.lane; i < 2 * CHUNKS; i += 32)
         store_shared4(chunk_at(tile + i / CHUNKS * TILE_BYTES, row, i % CHUNKS),
@@ -174,16 +197,19 @@ struct partial {
     float sums[HEAD_DIM / 16][4];
 };
 
-// Scores (TILE x HEADS) of the keys of a tile, lane l having positions l / 4 and l / 4 + 8.
+// Scores (TILE x HEADS) of the keys of a tile, lane l having positions l / 4 and l / 4 + 8. Two sums, so that a product
+// does not wait for the one before.
 __device__ inline void score_tile(const struct place &p, const unsigned (&query)[HEAD_DIM / 16][2], unsigned tile,
                                   float (&scores)[4]) {
-    scores[0] = scores[1] = scores[2] = scores[3] = 0;
+    float sums[2][4] = {};
 #pragma unroll
     for (int k = 0; k < HEAD_DIM / 16; k++) {
         unsigned keys[4];
         load_matrices(chunk_at(tile, p.lane % 16, 2 * k + p.lane / 16), keys);
-        multiply(scores, keys, query[k][0], query[k][1]);
+        multiply(sums[k % 2], keys, query[k][0], query[k][1]);
     }
+#pragma unroll
+    for (int i = 0; i < 4; i++) scores[i] = sums[0][i] + sums[1][i];
 }
 
 // Scores into weights relative to the new maximum; what was summed up before shrinks to that.
@@ -367,13 +393,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_consta
     const size_t head = (size_t)p.kv_head * PAGE * HEAD_DIM;
     const struct cache c = {a.keys + head, a.values + head, (size_t)a.kv_heads * PAGE * HEAD_DIM};
     const int page = fill_ring(p, c);
-    float cosine, sine;
-    sincosf((float)p.cached * a.frequency[threadIdx.x % (HEAD_DIM / 2)], &sine, &cosine);
     clear_queries(p);
+    const struct angles by = find_angles(a, p);
+    const size_t chunk = computed(find_chunk(a, p));
     programmatic_wait();
-    rotate(a, p, cosine, sine);
+    rotate(p, c, a.qkv + chunk, by);
     __syncthreads();
-    if (p.fresh_here) store_fresh(p, c);
 
     struct partial part = {{-1e30f, -1e30f}, {0, 0}, {}};
     stream(p, c, page, part);

@@ -9,6 +9,12 @@ __device__ __forceinline__ unsigned short half_from_float(float value) {
     return (unsigned short)half2_from_floats(value, 0);
 }
 
+/* The same value, found before what follows that waits. */
+__device__ __forceinline__ size_t computed(size_t value) {
+    asm volatile("" : "+l"(value));
+    return value;
+}
+
 /* load_matrices(), each matrix transposed: lane l receives elements 2 * (l % 4) and the next of column l / 4. */
 __device__ __forceinline__ void load_matrices_transposed(unsigned address, unsigned (&pairs)[4]) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -6,6 +6,10 @@
 
 using std::max;
 
+static inline size_t computed(size_t value) {
+    return value;
+}
+
 /* This lane's pair of a transposed matrix, of which lane l has the pair `words[word]` of row l / 4. */
 static inline unsigned transposed_pair(const struct exchange *lanes, unsigned word) {
     const unsigned column = threadIdx.x % 32 / 4, row = threadIdx.x % 4 * 2;
