@@ -198,16 +198,15 @@ struct partial {
 };
 
 // Scores (TILE x HEADS) of the keys of a tile, lane l having positions l / 4 and l / 4 + 8. Two sums, so that a product
-// does not wait for the one before.
+// does not wait for the one before; all keys first, so that none waits for shared memory.
 __device__ inline void score_tile(const struct place &p, const unsigned (&query)[HEAD_DIM / 16][2], unsigned tile,
                                   float (&scores)[4]) {
+    unsigned keys[HEAD_DIM / 16][4];
     float sums[2][4] = {};
 #pragma unroll
-    for (int k = 0; k < HEAD_DIM / 16; k++) {
-        unsigned keys[4];
-        load_matrices(chunk_at(tile, p.lane % 16, 2 * k + p.lane / 16), keys);
-        multiply(sums[k % 2], keys, query[k][0], query[k][1]);
-    }
+    for (int k = 0; k < HEAD_DIM / 16; k++) load_matrices(chunk_at(tile, p.lane % 16, 2 * k + p.lane / 16), keys[k]);
+#pragma unroll
+    for (int k = 0; k < HEAD_DIM / 16; k++) multiply(sums[k % 2], keys[k], query[k][0], query[k][1]);
 #pragma unroll
     for (int i = 0; i < 4; i++) scores[i] = sums[0][i] + sums[1][i];
 }
@@ -229,18 +228,21 @@ __device__ inline void weigh(struct partial &part, float (&scores)[4]) {
     }
 }
 
-// Adds a tile's values, weighted.
-__device__ inline void add_values(const struct place &p, const float (&weights)[4], unsigned tile,
+// A tile's values, transposed: of tile t of 16 elements, what multiply() takes.
+__device__ inline void load_values(const struct place &p, unsigned tile, unsigned (&values)[HEAD_DIM / 16][4]) {
+    const int row = p.lane % 8 + p.lane / 16 * 8, chunk = p.lane / 8 % 2;
+#pragma unroll
+    for (int t = 0; t < HEAD_DIM / 16; t++)
+        load_matrices_transposed(chunk_at(tile + TILE_BYTES, row, 2 * t + chunk), values[t]);
+}
+
+// Adds them, weighted.
+__device__ inline void add_values(const unsigned (&values)[HEAD_DIM / 16][4], const float (&weights)[4],
                                   struct partial &part) {
     const unsigned low = transpose(half2_from_floats(weights[0], weights[1]));
     const unsigned high = transpose(half2_from_floats(weights[2], weights[3]));
-    const int row = p.lane % 8 + p.lane / 16 * 8, chunk = p.lane / 8 % 2;
 #pragma unroll
-    for (int t = 0; t < HEAD_DIM / 16; t++) {
-        unsigned values[4];
-        load_matrices_transposed(chunk_at(tile + TILE_BYTES, row, 2 * t + chunk), values);
-        multiply(part.sums[t], values, low, high);
-    }
+    for (int t = 0; t < HEAD_DIM / 16; t++) multiply(part.sums[t], values[t], low, high);
 }
 
 // The page that a position lies in; 0 behind the last one.
@@ -273,6 +275,7 @@ __device__ inline void stream(const struct place &p, const struct cache &c, int 
     for (int first = blockIdx.x * PAGE + TILE * p.warp; first <= p.cached; first += p.stride) {
         const int ahead = first + STAGES * p.stride;
         const unsigned tile = p.ring + stage * 2 * TILE_BYTES;
+        unsigned values[HEAD_DIM / 16][4];
         float scores[4];
         copy_async_wait<STAGES - 1>();
         __syncwarp();
@@ -281,9 +284,10 @@ __device__ inline void stream(const struct place &p, const struct cache &c, int 
             __syncwarp();
         }
         score_tile(p, query, tile, scores);
+        load_values(p, tile, values);
         for (int i = 0; i < 4; i++) scores[i] = first + p.lane / 4 + i / 2 * 8 <= p.cached ? scores[i] * scale : -1e30f;
         weigh(part, scores);
-        add_values(p, scores, tile, part);
+        add_values(values, scores, part);
         __syncwarp();
         if (ahead <= p.cached) copy_tile(p, c, ahead, page, tile);
         copy_async_commit();
@@ -386,7 +390,9 @@ __device__ inline void merge_parts(const struct attend_arguments &a, const struc
     store_y(a.y + row * HEAD_DIM + i, sum, 1);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attend(const __grid_constant__ struct attend_arguments a) {
+// One block an SM is all that is asked for: shared memory limits their number before registers do, and with more of
+// those the tiles' fragments are requested well ahead of their products.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attend(const __grid_constant__ struct attend_arguments a) {
     const struct place p = place_of(a);
     programmatic_launch();
     if (blockIdx.x >= p.splits) return;
