@@ -248,8 +248,8 @@ static const char *const others[][2] = {
     {"marlin_gemm/dequantize.cu", "-DGROUP=128 -DZEROS=0 -DTHREADS=256"},
     {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DPAGE=64 -DPICKS=128 -DRING=4"},
     {"decoder/ops.cu", "-DBLOCK=256 -DHELD=3 -DHEAD_DIM=128 -DPAGE=64 -DPICKS=128 -DRING=4"},
-    {"decoder/attend.cu", "-DHEAD_DIM=64 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DSHARED_BYTES=32768"},
-    {"decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DSHARED_BYTES=65536"},
+    {"decoder/attend.cu", "-DHEAD_DIM=64 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DCLUSTER=1 -DSHARED_BYTES=34960"},
+    {"decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DCLUSTER=1 -DSHARED_BYTES=69776"},
     {"decoder/attend_prompt.cu", "-DHEAD_DIM=64 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=49152"},
     {"decoder/attend_prompt.cu", "-DHEAD_DIM=128 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=98304"},
     {"decoder/sample.cu", "-DCOUNT_THREADS=256 -DWARPS=32 -DBINS=65536 -DRING=4"},
@@ -259,6 +259,8 @@ static void add_other_sources(void) {
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
             add_job(others[i][0], others[i][1], devices[d].architecture, true);
+    add_job("decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DCLUSTER=8 -DSHARED_BYTES=69776",
+            "sm_90a", true);
 }
 
 /* So that a new source cannot stay out of this suite. */

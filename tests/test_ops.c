@@ -17,6 +17,7 @@
 static struct ops cpu;
 static struct error error;
 static const struct device h100 = {.backend = BACKEND_CUDA, .compute_capability = 90, .multiprocessors = 132};
+static const struct device a100 = {.backend = BACKEND_CUDA, .compute_capability = 80, .multiprocessors = 108};
 
 static int open_cpu(void **state) {
     (void)state;
@@ -98,12 +99,14 @@ struct step {
     int context;
 };
 
-static struct step make_step(int head_dim, int heads, int kv_heads, const int *positions, int count) {
+static struct step make_step(const struct device *device, int head_dim, int heads, int kv_heads, const int *positions,
+                             int count) {
     int context = 0;
     for (int i = 0; i < count; i++) context = positions[i] >= context ? positions[i] + 1 : context;
     int pitch = (context + OPS_PAGE - 1) / OPS_PAGE;
     size_t dim = (size_t)head_dim, cache = (size_t)((count * pitch + 1) * kv_heads * OPS_PAGE) * dim;
     size_t qkv = (size_t)count * (size_t)(heads + 2 * kv_heads) * dim, y = (size_t)(count * heads) * dim;
+    int splits = ops_attend_splits(device, count, kv_heads, context);
     float *frequency = poisoned(dim / 2 * sizeof *frequency);
     struct ops_sequence *sequences = poisoned((size_t)count * sizeof *sequences);
     for (int i = 0; i < head_dim / 2; i++) frequency[i] = powf(1e4f, -2.0f * (float)i / (float)head_dim);
@@ -122,7 +125,8 @@ static struct step make_step(int head_dim, int heads, int kv_heads, const int *p
                                 .kv_heads = kv_heads,
                                 .pitch = pitch,
                                 .head_dim = head_dim,
-                                .splits = ops_attend_splits(&h100, count, kv_heads, context)};
+                                .splits = splits,
+                                .cluster = ops_attend_cluster(device, splits)};
     return (struct step){attend, cache, qkv, y, context};
 }
 
@@ -133,10 +137,10 @@ static void free_step(struct step *step) {
 }
 
 /* The launch on copies of what the step writes, against what the CPU left in the step. */
-static void check_run(const struct step *before, const struct step *after, emulate_function *emulate,
-                      const struct device_grid *grid, unsigned run, uint16_t *y) {
+static void check_run(const struct device *device, const struct step *before, const struct step *after,
+                      emulate_function *emulate, const struct device_grid *grid, unsigned run, uint16_t *y) {
     struct ops_attend a = before->a;
-    size_t parts = ops_attend_parts(&h100, a.count, a.heads, a.kv_heads, before->context, a.head_dim);
+    size_t parts = ops_attend_parts(device, a.count, a.heads, a.kv_heads, before->context, a.head_dim);
     size_t arrivals = ops_attend_arrivals(a.count, a.heads, a.kv_heads);
     a.keys = copy_of(a.keys, 2 * before->cache);
     a.values = copy_of(a.values, 2 * before->cache);
@@ -153,19 +157,20 @@ static void check_run(const struct step *before, const struct step *after, emula
     for (int i = 0; i < 4; i++) device_free(cpu.device, memory[i]);
 }
 
-static void check_attend(int head_dim, int heads, int kv_heads, const int *positions, int count) {
-    struct step before = make_step(head_dim, heads, kv_heads, positions, count);
-    struct step after = make_step(head_dim, heads, kv_heads, positions, count);
+static void check_attend(const struct device *device, int head_dim, int heads, int kv_heads, const int *positions,
+                         int count) {
+    struct step before = make_step(device, head_dim, heads, kv_heads, positions, count);
+    struct step after = make_step(device, head_dim, heads, kv_heads, positions, count);
     struct device_grid grid;
     size_t shared_bytes;
     char options[160];
     emulate_function *emulate;
     ops_attend_launch(&before.a, &grid, &shared_bytes);
-    ops_attend_options(head_dim, shared_bytes, options, sizeof options);
+    ops_attend_options(device, head_dim, shared_bytes, options, sizeof options);
     void *library = emulation_load("decoder/attend.cu", "attend", "struct attend_arguments", options, &emulate);
     must(cpu.functions->attend(&cpu, &after.a, &error));
     uint16_t *y[2] = {poisoned(2 * before.y), poisoned(2 * before.y)};
-    for (unsigned run = 0; run < 2; run++) check_run(&before, &after, emulate, &grid, run, y[run]);
+    for (unsigned run = 0; run < 2; run++) check_run(device, &before, &after, emulate, &grid, run, y[run]);
     assert_memory_equal(y[0], y[1], 2 * before.y);
     for (int i = 0; i < 2; i++) device_free(cpu.device, y[i]);
     dlclose(library);
@@ -173,35 +178,46 @@ static void check_attend(int head_dim, int heads, int kv_heads, const int *posit
     free_step(&after);
 }
 
-#define CHECK_ATTEND(head_dim, heads, kv_heads, ...)                                                                   \
-    check_attend(head_dim, heads, kv_heads, (const int[]){__VA_ARGS__},                                                \
+#define CHECK_ATTEND(device, head_dim, heads, kv_heads, ...)                                                           \
+    check_attend(device, head_dim, heads, kv_heads, (const int[]){__VA_ARGS__},                                        \
                  (int)(sizeof(const int[]){__VA_ARGS__} / sizeof(int)))
 
 static void attend_one_sequence(void **state) {
     (void)state;
-    CHECK_ATTEND(128, 5, 1, 0);
-    CHECK_ATTEND(128, 5, 1, 1);
-    CHECK_ATTEND(128, 5, 1, 63);
-    CHECK_ATTEND(128, 5, 1, 64);
-    CHECK_ATTEND(128, 10, 2, 126);
-    CHECK_ATTEND(128, 5, 1, 127);
-    CHECK_ATTEND(128, 8, 1, 128);
-    CHECK_ATTEND(128, 5, 1, 510);
-    CHECK_ATTEND(128, 5, 1, 511);
-    CHECK_ATTEND(64, 7, 1, 512);
-    CHECK_ATTEND(128, 1, 1, 1999);
-    CHECK_ATTEND(128, 5, 1, 2047);
-    CHECK_ATTEND(64, 2, 2, 200);
+    CHECK_ATTEND(&h100, 128, 5, 1, 0);
+    CHECK_ATTEND(&h100, 128, 5, 1, 1);
+    CHECK_ATTEND(&h100, 128, 5, 1, 63);
+    CHECK_ATTEND(&h100, 128, 5, 1, 64);
+    CHECK_ATTEND(&h100, 128, 10, 2, 126);
+    CHECK_ATTEND(&h100, 128, 5, 1, 127);
+    CHECK_ATTEND(&h100, 128, 8, 1, 128);
+    CHECK_ATTEND(&h100, 128, 5, 1, 510);
+    CHECK_ATTEND(&h100, 128, 5, 1, 511);
+    CHECK_ATTEND(&h100, 64, 7, 1, 512);
+    CHECK_ATTEND(&h100, 128, 1, 1, 1999);
+    CHECK_ATTEND(&h100, 128, 5, 1, 2047);
+    CHECK_ATTEND(&h100, 64, 2, 2, 200);
 }
 
-/* Sequences of all lengths at once: blocks without positions, sequences with one part and with many. */
+/* Sequences of all lengths at once: blocks without positions, clusters without any, sequences with one part and with
+ * many. */
 static void attend_batches(void **state) {
     (void)state;
-    CHECK_ATTEND(128, 8, 1, 1999, 0, 128);
-    CHECK_ATTEND(64, 14, 2, 5, 700, 63);
-    CHECK_ATTEND(128, 5, 1, 0, 1, 2, 15, 16, 17, 63, 64, 65, 126, 127, 128, 129, 191, 400, 30, 3);
+    CHECK_ATTEND(&h100, 128, 8, 1, 1999, 0, 128);
+    CHECK_ATTEND(&h100, 64, 14, 2, 5, 700, 63);
+    CHECK_ATTEND(&h100, 128, 5, 1, 511, 130, 64, 0);
+    CHECK_ATTEND(&h100, 64, 7, 1, 383, 63, 64, 300);
+    CHECK_ATTEND(&h100, 128, 5, 1, 0, 1, 2, 15, 16, 17, 63, 64, 65, 126, 127, 128, 129, 191, 400, 30, 3);
     /* More query heads a key head than the matrix unit takes at once. */
-    CHECK_ATTEND(64, 11, 1, 70, 3);
+    CHECK_ATTEND(&h100, 64, 11, 1, 70, 3);
+}
+
+/* On cards without clusters. */
+static void attend_alone(void **state) {
+    (void)state;
+    CHECK_ATTEND(&a100, 128, 5, 1, 511);
+    CHECK_ATTEND(&a100, 128, 10, 2, 2047, 64, 0);
+    CHECK_ATTEND(&a100, 64, 11, 1, 700, 3);
 }
 
 static void splits_fit_their_buffers(void **state) {
@@ -210,6 +226,10 @@ static void splits_fit_their_buffers(void **state) {
     assert_int_equal(ops_attend_splits(&h100, 1, 8, 16384), 32);
     assert_int_equal(ops_attend_splits(&h100, 64, 8, 512), 2);
     assert_int_equal(ops_attend_splits(&h100, 256, 8, 512), 1);
+    assert_int_equal(ops_attend_cluster(&h100, 32), 8);
+    assert_int_equal(ops_attend_cluster(&h100, 6), 2);
+    assert_int_equal(ops_attend_cluster(&h100, 7), 1);
+    assert_int_equal(ops_attend_cluster(&a100, 8), 1);
     size_t most = ops_attend_parts(&h100, 70, 40, 8, 4096, 128);
     for (int count = 1; count <= 70; count++) {
         int splits = ops_attend_splits(&h100, count, 8, 4096);
@@ -543,6 +563,7 @@ int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(attend_one_sequence),
         cmocka_unit_test(attend_batches),
+        cmocka_unit_test(attend_alone),
         cmocka_unit_test(splits_fit_their_buffers),
         cmocka_unit_test(attention_of_chunks),
         cmocka_unit_test(attention_of_large_scores),

@@ -1,5 +1,5 @@
 // Attention of one query a sequence; ops.h says what it computes, ops.c how it is launched. HEAD_DIM: 64 or 128; WARPS,
-// STAGES, HEADS: as ops.c has them.
+// STAGES, HEADS: as ops.c has them; CLUSTER: the most blocks that a cluster may have, 1 before sm_90.
 //
 // Blocks: x takes pages of positions, y is a sequence, a key head of it and up to HEADS of the query heads that use
 // that. Of n blocks that have positions, block x takes page x and every n-th from there: where its first page lies is
@@ -11,8 +11,10 @@
 //     scores       keys (TILE x HEAD_DIM) queries (HEAD_DIM x HEADS), on the matrix unit
 //     sums         values^T (HEAD_DIM x TILE) weights (TILE x HEADS), likewise
 //
-// The warps' sums meet in shared memory. Where a sequence has more than one block, the last of them to finish adds up
-// the parts, in their order.
+// The warps' sums meet in shared memory. Where a sequence has more than one block, those of a cluster send each other
+// theirs: block r of it adds up those of query heads r, r + cluster and so on, in their order, which is y where there
+// is but one cluster. Otherwise, for each query head, the last block to finish adds up the parts that all have left in
+// memory, in their order; without clusters, that is one block for all heads.
 //
 // Position, pages and cache were written before the step, or by earlier ones, which have ended when a step begins: the
 // ring is filled before the kernel waits for the one ahead of it.
@@ -34,15 +36,19 @@ struct attend_arguments {
     float *parts;
     unsigned *arrivals;
     half_word *y;
-    int count, heads, kv_heads, pitch, head_dim, splits;
+    int count, heads, kv_heads, pitch, head_dim, splits, cluster;
 };
 
 constexpr int TILE = 16, THREADS = 32 * WARPS, PAGE = TILE * WARPS, CHUNKS = HEAD_DIM / 8;
 constexpr int TILE_BYTES = TILE * HEAD_DIM * 2, RING_BYTES = STAGES * 2 * TILE_BYTES;
-// Floats of a part: sums, their maximum and weight, two unused; halves of a query. Both pitches spread a warp's
-// accesses over the banks.
+// Floats of a part: sums, the largest score, base 2, and the sum of the weights relative to it, two unused; halves of a
+// query. Both pitches spread a warp's accesses over the banks.
 constexpr int PART = HEAD_DIM + 4, QUERY = HEAD_DIM + 8;
-static_assert(SHARED_BYTES >= WARPS * RING_BYTES, "ops.c disagrees");
+// Behind the rings: what the cluster's blocks sent, a part each of each head that this block adds up, and what counts
+// it.
+constexpr int RECEIVED = WARPS * RING_BYTES, TRANSFER = RECEIVED + HEADS * PART * 4;
+static_assert(SHARED_BYTES >= TRANSFER + 16, "ops.c disagrees");
+static_assert(HEADS % CLUSTER == 0, "so that parts of all heads are as many floats in any block of a cluster");
 static_assert(RING_BYTES >= HEADS * PART * 4, "a ring holds a warp's sums in the end");
 static_assert(HEADS % WARPS == 0, "a warp weighs the parts of as many heads as another");
 // Parts of which a thread adds up elements that it requests at once.
@@ -55,9 +61,7 @@ __shared__ __align__(16) half_word queries[HEADS][QUERY];
 __shared__ __align__(16) half_word fresh[2][HEAD_DIM];
 // By which they are rotated.
 __shared__ __align__(16) float cosines[HEAD_DIM / 2], sines[HEAD_DIM / 2];
-// Of each warp and query head: the largest score, base 2, and the sum of the weights relative to it.
-__shared__ float most_of_warp[WARPS][HEADS], sum_of_warp[WARPS][HEADS];
-// Of each query head and block that has positions, what its part counts for in y.
+// Of each head that the block adds up, in their order, and each part, what that counts for in y.
 __shared__ float weight_of_part[HEADS][32];
 
 // Where a block works.
@@ -65,6 +69,10 @@ struct place {
     int sequence, kv_head, head, heads; // first query head and how many
     int cached;                         // positions in the cache
     int splits;                         // blocks that have positions
+    int cluster, rank;                  // blocks of the cluster, a power of two, and which of them this is
+    int senders;                        // blocks of it that have positions
+    int parts, part;                    // clusters that have positions, and which of all clusters this is
+    int own;                            // heads that the block adds up: rank, rank + cluster and so on
     int stride;                         // positions from one of the block's pages to the next
     bool fresh_here;                    // whether the block has this step's position
     const int *pages;                   // the sequence's
@@ -85,6 +93,13 @@ __device__ inline struct place place_of(const struct attend_arguments &a) {
     p.cached = a.sequences[p.sequence].position;
     const int last = p.cached / PAGE, share = last / a.splits + 1;
     p.splits = last / share + 1;
+    p.cluster = CLUSTER > 1 ? a.cluster : 1;
+    const int shift = log2_of(p.cluster);
+    p.part = blockIdx.x >> shift;
+    p.rank = blockIdx.x & (p.cluster - 1);
+    p.senders = min(p.cluster, p.splits - ((int)blockIdx.x - p.rank));
+    p.parts = (p.splits + p.cluster - 1) >> shift;
+    p.own = (p.heads - p.rank + p.cluster - 1) >> shift;
     p.stride = p.splits * PAGE;
     p.fresh_here = last % p.splits == blockIdx.x;
     p.fresh_page = p.pages[last];
@@ -296,20 +311,27 @@ __device__ inline void stream(const struct place &p, const struct cache &c, int 
     }
 }
 
-// A warp's part to shared memory, where its ring was: sums [HEADS][PART].
+// A warp's part to shared memory, where its ring was: [HEADS][PART].
 __device__ inline void store_partial(const struct place &p, struct partial &part) {
     float *sums = (float *)shared_memory + p.warp * (RING_BYTES / 4);
     for (int column = 0; column < 2; column++) {
         const int head = p.lane % 4 * 2 + column;
         for (int step = 4; step < 32; step *= 2) part.sum[column] += other_lane(part.sum[column], step);
-        if (p.lane < 4) most_of_warp[p.warp][head] = part.most[column], sum_of_warp[p.warp][head] = part.sum[column];
 #pragma unroll
         for (int t = 0; t < HEAD_DIM / 16; t++) {
             sums[head * PART + 16 * t + p.lane / 4] = part.sums[t][column];
             sums[head * PART + 16 * t + p.lane / 4 + 8] = part.sums[t][column + 2];
         }
+        if (p.lane < 4) sums[head * PART + HEAD_DIM] = part.most[column];
+        if (p.lane < 4) sums[head * PART + HEAD_DIM + 1] = part.sum[column];
     }
 }
+
+// Four elements of a part.
+struct piece {
+    float4 sum;
+    float most, total;
+};
 
 // sum += weight * value.
 __device__ inline void add_weighted(float4 &sum, float weight, const float4 &value) {
@@ -317,50 +339,130 @@ __device__ inline void add_weighted(float4 &sum, float weight, const float4 &val
     sum.z += weight * value.z, sum.w += weight * value.w;
 }
 
-// Where y has query head `head` of the block's sequence, counted in heads.
+// Elements `i` to `i + 3` of up to MOST parts in shared memory, `pitch` floats apart, added up.
+template <int MOST> __device__ inline struct piece merge(const float *parts, int pitch, int count, int i) {
+    struct piece piece = {make_float4(0, 0, 0, 0), -1e30f, 0};
+    float4 sums[MOST];
+    float most[MOST], totals[MOST];
+#pragma unroll
+    for (int j = 0; j < MOST; j++) {
+        const float *part = parts + j * pitch;
+        sums[j] = make_float4(0, 0, 0, 0), most[j] = -1e30f, totals[j] = 0;
+        if (j < count) sums[j] = *(const float4 *)(part + i), most[j] = part[HEAD_DIM], totals[j] = part[HEAD_DIM + 1];
+    }
+#pragma unroll
+    for (int j = 0; j < MOST; j++) piece.most = fmaxf(piece.most, most[j]);
+#pragma unroll
+    for (int j = 0; j < MOST; j++) {
+        const float weight = exp2f(most[j] - piece.most);
+        piece.total += weight * totals[j];
+        add_weighted(piece.sum, weight, sums[j]);
+    }
+    return piece;
+}
+
+// Which row of heads query head `head` of the block's sequence is.
 __device__ inline size_t row_of(const struct attend_arguments &a, const struct place &p, int head) {
     return (size_t)p.sequence * a.heads + p.head + head;
 }
 
-// Four elements of y, `scale` times `sum`.
-__device__ inline void store_y(half_word *y, const float4 &sum, float scale) {
+// Elements `i` to `i + 3` of y, `scale` times `sum`.
+__device__ inline void store_y(const struct attend_arguments &a, const struct place &p, int head, int i,
+                               const float4 &sum, float scale) {
     const uint2 pairs = {half2_from_floats(sum.x * scale, sum.y * scale),
                          half2_from_floats(sum.z * scale, sum.w * scale)};
-    *(uint2 *)y = pairs;
+    *(uint2 *)(a.y + row_of(a, p, head) * HEAD_DIM + i) = pairs;
 }
 
-// What the block writes of query head `head` and elements `i` to `i + 3`: its part, or y where it has all positions.
-__device__ inline void merge_warps(const struct attend_arguments &a, const struct place &p, int head, int i) {
-    const float *sums = (const float *)shared_memory + head * PART + i;
-    float most = most_of_warp[0][head], total = 0;
-    float4 sum = make_float4(0, 0, 0, 0);
-    for (int w = 1; w < WARPS; w++) most = fmaxf(most, most_of_warp[w][head]);
-    for (int w = 0; w < WARPS; w++) {
-        const float weight = exp2f(most_of_warp[w][head] - most);
-        total += weight * sum_of_warp[w][head];
-        add_weighted(sum, weight, *(const float4 *)(sums + w * (RING_BYTES / 4)));
-    }
-    const size_t row = row_of(a, p, head);
-    if (p.splits == 1) {
-        store_y(a.y + row * HEAD_DIM + i, sum, 1 / total);
+// The first of the parts of a query head in memory.
+__device__ inline float *parts_of(const struct attend_arguments &a, const struct place &p, int head) {
+    return a.parts + row_of(a, p, head) * a.splits * PART;
+}
+
+// Elements `i` to `i + 3` of the block's or its cluster's part, or of y where there is no other.
+__device__ inline void store_piece(const struct attend_arguments &a, const struct place &p, int head, int i,
+                                   const struct piece &piece) {
+    if (p.parts == 1) {
+        store_y(a, p, head, i, piece.sum, 1 / piece.total);
         return;
     }
-    float *part = a.parts + (row * a.splits + blockIdx.x) * PART;
-    *(float4 *)(part + i) = sum;
-    if (i == 0) part[HEAD_DIM] = most, part[HEAD_DIM + 1] = total;
+    float4 *part = (float4 *)parts_of(a, p, head) + p.part * (PART / 4);
+    part[i / 4] = piece.sum;
+    if (i == 0) part[HEAD_DIM / 4] = make_float4(piece.most, piece.total, 0, 0);
 }
 
-// What each part counts for in y: a warp takes a query head at a time, a lane a part. Those of all its heads are
-// requested at once.
+// Where the block that adds up query head `head` has the part of block `sender` of the cluster.
+__device__ inline unsigned received_at(const struct place &p, int head, int sender) {
+    return RECEIVED + ((head & -p.cluster) + sender) * PART * 4;
+}
+
+// Says how much this block will be sent, before any block sends.
+__device__ inline void announce_parts(const struct place &p) {
+    if (threadIdx.x == 0)
+        transfer_open(shared_address(shared_memory) + TRANSFER, p.own * p.senders * (HEAD_DIM + 4) * 4);
+    cluster_arrive();
+}
+
+// Elements `i` to `i + 3` of the block's part, to the block that adds up that query head.
+__device__ inline void send_piece(const struct place &p, int head, int i, const struct piece &piece) {
+    const unsigned memory = shared_address(shared_memory), owner = head & (p.cluster - 1);
+    const unsigned to = cluster_address(memory + received_at(p, head, p.rank), owner);
+    const unsigned transfer = cluster_address(memory + TRANSFER, owner);
+    send_remote4(to + i * 4, piece.sum, transfer);
+    if (i == 0) send_remote4(to + HEAD_DIM * 4, make_float4(piece.most, piece.total, 0, 0), transfer);
+}
+
+// Whether the cluster's blocks send each other their parts.
+__device__ inline bool joined(const struct place &p) {
+    return CLUSTER > 1 && p.cluster > 1 && p.splits > 1;
+}
+
+// The block's positions: its part to where it is added up, or y.
+__device__ inline void attend_pages(const struct attend_arguments &a, const struct place &p) {
+    const size_t head = (size_t)p.kv_head * PAGE * HEAD_DIM;
+    const struct cache c = {a.keys + head, a.values + head, (size_t)a.kv_heads * PAGE * HEAD_DIM};
+    const int page = fill_ring(p, c);
+    if (joined(p)) cluster_wait();
+    clear_queries(p);
+    const struct angles by = find_angles(a, p);
+    const size_t chunk = computed(find_chunk(a, p));
+    programmatic_wait();
+    rotate(p, c, a.qkv + chunk, by);
+    __syncthreads();
+    struct partial part = {{-1e30f, -1e30f}, {0, 0}, {}};
+    stream(p, c, page, part);
+    store_partial(p, part);
+    __syncthreads();
+    for (int item = threadIdx.x; item < p.heads * HEAD_DIM / 4; item += THREADS) {
+        const int head = item / (HEAD_DIM / 4), i = item % (HEAD_DIM / 4) * 4;
+        const struct piece piece = merge<WARPS>((const float *)shared_memory + head * PART, RING_BYTES / 4, WARPS, i);
+        if (joined(p))
+            send_piece(p, head, i, piece);
+        else
+            store_piece(a, p, head, i, piece);
+    }
+}
+
+// The parts of the cluster's blocks added up, of this block's heads.
+__device__ inline void merge_received(const struct attend_arguments &a, const struct place &p) {
+    transfer_wait(shared_address(shared_memory) + TRANSFER);
+    for (int item = threadIdx.x; item < p.own * HEAD_DIM / 4; item += THREADS) {
+        const int head = p.rank + item / (HEAD_DIM / 4) * p.cluster, i = item % (HEAD_DIM / 4) * 4;
+        const float *parts = (const float *)shared_memory + received_at(p, head, 0) / 4;
+        store_piece(a, p, head, i, merge<CLUSTER>(parts, PART, p.senders, i));
+    }
+}
+
+// What each part in memory counts for in y: a warp takes a query head at a time, a lane a part. Those of all its heads
+// are requested at once.
 __device__ inline void weigh_parts(const struct attend_arguments &a, const struct place &p) {
     float4 extremes[HEADS / WARPS];
 #pragma unroll
     for (int j = 0; j < HEADS / WARPS; j++) {
-        const int head = p.warp + j * WARPS;
-        const float4 *parts = (const float4 *)(a.parts + row_of(a, p, head) * a.splits * PART);
+        const int own = p.warp + j * WARPS;
+        const float4 *parts = (const float4 *)parts_of(a, p, p.rank + own * p.cluster);
         extremes[j] = make_float4(-1e30f, 0, 0, 0);
-        if (head < p.heads && p.lane < p.splits)
-            extremes[j] = load_published(parts + p.lane * (PART / 4) + HEAD_DIM / 4);
+        if (own < p.own && p.lane < p.parts) extremes[j] = load_published(parts + p.lane * (PART / 4) + HEAD_DIM / 4);
     }
 #pragma unroll
     for (int j = 0; j < HEADS / WARPS; j++) {
@@ -373,53 +475,51 @@ __device__ inline void weigh_parts(const struct attend_arguments &a, const struc
     }
 }
 
-// Elements `i` to `i + 3` of y of query head `head`, from all blocks' parts in their order.
-__device__ inline void merge_parts(const struct attend_arguments &a, const struct place &p, int head, int i) {
-    const size_t row = row_of(a, p, head);
-    const float4 *part = (const float4 *)(a.parts + row * a.splits * PART + i);
+// Elements `i` to `i + 3` of y, from all parts of the block's head `own` in memory in their order.
+__device__ inline void merge_parts(const struct attend_arguments &a, const struct place &p, int own, int i) {
+    const int head = p.rank + own * p.cluster;
+    const float4 *parts = (const float4 *)(parts_of(a, p, head) + i);
     float4 sum = make_float4(0, 0, 0, 0);
-    for (int first = 0; first < p.splits; first += PARTS_AT_ONCE) {
+    for (int first = 0; first < p.parts; first += PARTS_AT_ONCE) {
         float4 values[PARTS_AT_ONCE];
 #pragma unroll
         for (int j = 0; j < PARTS_AT_ONCE; j++)
-            if (first + j < p.splits) values[j] = load_published(part + (first + j) * (PART / 4));
+            if (first + j < p.parts) values[j] = load_published(parts + (first + j) * (PART / 4));
 #pragma unroll
         for (int j = 0; j < PARTS_AT_ONCE; j++)
-            if (first + j < p.splits) add_weighted(sum, weight_of_part[head][first + j], values[j]);
+            if (first + j < p.parts) add_weighted(sum, weight_of_part[own][first + j], values[j]);
     }
-    store_y(a.y + row * HEAD_DIM + i, sum, 1);
+    store_y(a, p, head, i, sum, 1);
 }
 
-// One block an SM is all that is asked for: shared memory limits their number before registers do, and with more of
-// those the tiles' fragments are requested well ahead of their products.
-extern "C" __global__ void __launch_bounds__(THREADS, 1) attend(const __grid_constant__ struct attend_arguments a) {
-    const struct place p = place_of(a);
-    programmatic_launch();
-    if (blockIdx.x >= p.splits) return;
-    const size_t head = (size_t)p.kv_head * PAGE * HEAD_DIM;
-    const struct cache c = {a.keys + head, a.values + head, (size_t)a.kv_heads * PAGE * HEAD_DIM};
-    const int page = fill_ring(p, c);
-    clear_queries(p);
-    const struct angles by = find_angles(a, p);
-    const size_t chunk = computed(find_chunk(a, p));
-    programmatic_wait();
-    rotate(p, c, a.qkv + chunk, by);
+// Leaves y to the last of the blocks that have the same heads.
+__device__ inline void merge_memory(const struct attend_arguments &a, const struct place &p) {
     __syncthreads();
-
-    struct partial part = {{-1e30f, -1e30f}, {0, 0}, {}};
-    stream(p, c, page, part);
-    store_partial(p, part);
-    __syncthreads();
-    for (int i = 4 * threadIdx.x; i < p.heads * HEAD_DIM; i += 4 * THREADS)
-        merge_warps(a, p, i / HEAD_DIM, i % HEAD_DIM);
-    if (p.splits == 1) return;
-    __syncthreads();
-    unsigned *arrivals = &a.arrivals[blockIdx.y];
-    const bool last = threadIdx.x == 0 && count_arrival(arrivals) == p.splits - 1;
+    unsigned *arrivals = &a.arrivals[blockIdx.y * HEADS + p.rank];
+    const bool last = threadIdx.x == 0 && count_arrival(arrivals) == p.parts - 1;
     if (!__syncthreads_or(last)) return;
     if (threadIdx.x == 0) *arrivals = 0;
     weigh_parts(a, p);
     __syncthreads();
-    for (int i = 4 * threadIdx.x; i < p.heads * HEAD_DIM; i += 4 * THREADS)
-        merge_parts(a, p, i / HEAD_DIM, i % HEAD_DIM);
+    for (int item = threadIdx.x; item < p.own * HEAD_DIM / 4; item += THREADS)
+        merge_parts(a, p, item / (HEAD_DIM / 4), item % (HEAD_DIM / 4) * 4);
+}
+
+// One block an SM is all that is asked for: shared memory limits their number before registers do, and with more of
+// those the tiles' fragments are requested well ahead of their products. A block of a cluster that has positions adds
+// up its heads though it may have no positions itself.
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attend(const __grid_constant__ struct attend_arguments a) {
+    const struct place p = place_of(a);
+    programmatic_launch();
+    if (joined(p) ? p.senders <= 0 : blockIdx.x >= p.splits) return;
+    if (joined(p)) announce_parts(p);
+    if (blockIdx.x < p.splits) {
+        attend_pages(a, p);
+    } else if (joined(p)) {
+        cluster_wait();
+        programmatic_wait();
+    }
+    if (p.splits == 1 || p.own == 0) return;
+    if (joined(p)) merge_received(a, p);
+    if (p.parts > 1) merge_memory(a, p);
 }

@@ -346,6 +346,7 @@ static int attend_step(struct model *model, const struct pass *pass, uint16_t *k
                        struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
+    int splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, model->options.context);
     struct ops_attend attend = {
         .keys = keys,
         .values = values,
@@ -361,7 +362,8 @@ static int attend_step(struct model *model, const struct pass *pass, uint16_t *k
         .kv_heads = c->kv_heads,
         .pitch = pages_pitch(model->pages),
         .head_dim = c->head_dim,
-        .splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, model->options.context),
+        .splits = splits,
+        .cluster = ops_attend_cluster(model->device, splits),
     };
     return model->ops.functions->attend(&model->ops, &attend, error);
 }

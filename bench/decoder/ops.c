@@ -4,6 +4,8 @@
 
 /* attend.cu: its warps stream tiles of positions through stages, a page at a time, for up to so many query heads. */
 enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
+/* The most blocks of a cluster, which add up their parts in each other's shared memory; 1: always in memory. */
+enum { CLUSTER = 8 };
 /* attend_prompt.cu: a block's queries, of which each warp has 32, meet tiles of keys in two stages. */
 enum { PROMPT_WARPS = 4, PROMPT_QUERIES = 32 * PROMPT_WARPS, PROMPT_KEYS = OPS_PAGE };
 /* sample.cu: threads of the blocks that share out a row's logits, and warps of the block that chooses. */
@@ -37,6 +39,16 @@ int ops_attend_splits(const struct device *device, int count, int kv_heads, int 
     return wanted < most ? wanted : most;
 }
 
+static int most_cluster(const struct device *device) {
+    return device->compute_capability >= 90 ? CLUSTER : 1;
+}
+
+int ops_attend_cluster(const struct device *device, int splits) {
+    int cluster = most_cluster(device);
+    while (splits % cluster) cluster /= 2;
+    return cluster;
+}
+
 size_t ops_attend_parts(const struct device *device, int count, int heads, int kv_heads, int context, int head_dim) {
     int most = 0;
     for (int i = 1; i <= count; i++) {
@@ -47,21 +59,23 @@ size_t ops_attend_parts(const struct device *device, int count, int heads, int k
 }
 
 size_t ops_attend_arrivals(int count, int heads, int kv_heads) {
-    return (size_t)count * (size_t)attend_rows(heads, kv_heads) * sizeof(unsigned);
+    return (size_t)count * (size_t)attend_rows(heads, kv_heads) * HEADS * sizeof(unsigned);
 }
 
 void ops_attend_launch(const struct ops_attend *a, struct device_grid *grid, size_t *shared_bytes) {
     *grid = (struct device_grid){
         .blocks = {(unsigned)a->splits, (unsigned)(a->count * attend_rows(a->heads, a->kv_heads)), 1},
         .threads = 32 * WARPS,
+        .cluster = (unsigned)a->cluster,
         .overlaps = true,
     };
-    *shared_bytes = WARPS * STAGES * (size_t)(2 * TILE * a->head_dim) * sizeof(uint16_t);
+    *shared_bytes = WARPS * STAGES * (size_t)(2 * TILE * a->head_dim) * sizeof(uint16_t) +
+                    HEADS * (size_t)(a->head_dim + 4) * sizeof(float) + 16;
 }
 
-void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size) {
-    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DSTAGES=%d -DHEADS=%d -DSHARED_BYTES=%zu", head_dim, WARPS,
-             STAGES, HEADS, shared_bytes);
+void ops_attend_options(const struct device *device, int head_dim, size_t shared_bytes, char *options, size_t size) {
+    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DSTAGES=%d -DHEADS=%d -DCLUSTER=%d -DSHARED_BYTES=%zu", head_dim,
+             WARPS, STAGES, HEADS, most_cluster(device), shared_bytes);
 }
 
 void ops_attention_launch(const struct ops_attention *a, struct device_grid *grid, size_t *shared_bytes) {

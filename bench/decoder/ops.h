@@ -82,7 +82,8 @@ struct ops_attend {
     unsigned *arrivals; /* ops_attend_arrivals(), zero before and after */
     uint16_t *y;        /* (sequences, heads * head_dim) */
     int count, heads, kv_heads, pitch, head_dim;
-    int splits; /* ops_attend_splits(), at most the pitch */
+    int splits;  /* ops_attend_splits(), at most the pitch */
+    int cluster; /* ops_attend_cluster() */
 };
 
 struct ops_pick {
@@ -190,13 +191,15 @@ int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, s
 /* Blocks that share one key head of one sequence: enough to fill the device, but few enough to be summed by one. They
  * depend on the room of the cache and not on what is in it, so that a recorded step stays right as sequences grow. */
 int ops_attend_splits(const struct device *device, int count, int kv_heads, int context);
+/* How many of them at a time add up their parts in each other's shared memory; it divides them. */
+int ops_attend_cluster(const struct device *device, int splits);
 /* Bytes of ops_attend's buffers for up to `count` sequences. */
 size_t ops_attend_parts(const struct device *device, int count, int heads, int kv_heads, int context, int head_dim);
 size_t ops_attend_arrivals(int count, int heads, int kv_heads);
 
 /* How a GPU launches attention and sampling, and NVRTC's options for them. */
 void ops_attend_launch(const struct ops_attend *attend, struct device_grid *grid, size_t *shared_bytes);
-void ops_attend_options(int head_dim, size_t shared_bytes, char *options, size_t size);
+void ops_attend_options(const struct device *device, int head_dim, size_t shared_bytes, char *options, size_t size);
 void ops_attention_launch(const struct ops_attention *attention, struct device_grid *grid, size_t *shared_bytes);
 void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size);
 void ops_sample_launch(const struct ops_sample *sample, struct device_grid *count, struct device_grid *next);

@@ -20,7 +20,7 @@ static int compile_attend(struct ops *ops, struct error *error) {
     size_t shared_bytes;
     char options[128];
     ops_attend_launch(&attend, &grid, &shared_bytes);
-    ops_attend_options(ops->head_dim, shared_bytes, options, sizeof options);
+    ops_attend_options(ops->device, ops->head_dim, shared_bytes, options, sizeof options);
     return device_function(ops->device, "decoder/attend.cu", "attend", options, shared_bytes,
                            &ops->compiled[OPS_ATTEND], error);
 }

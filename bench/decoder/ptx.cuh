@@ -9,6 +9,11 @@ __device__ __forceinline__ unsigned short half_from_float(float value) {
     return (unsigned short)half2_from_floats(value, 0);
 }
 
+/* The logarithm of a power of two. */
+__device__ __forceinline__ int log2_of(int power) {
+    return 31 - __clz(power);
+}
+
 /* The same value, found before what follows that waits. */
 __device__ __forceinline__ size_t computed(size_t value) {
     asm volatile("" : "+l"(value));

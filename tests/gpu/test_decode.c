@@ -184,6 +184,7 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
         struct side *s = &sides[i];
         size_t parts = ops_attend_parts(s->device, count, heads, kv_heads, context, head_dim);
         size_t arrivals = ops_attend_arrivals(count, heads, kv_heads);
+        int splits = ops_attend_splits(s->device, count, kv_heads, context);
         struct ops_sequence *at = side_take(s, sequences * sizeof *at);
         struct ops_attend a = {.keys = side_halves(s, cached, 2, 3),
                                .values = side_halves(s, cached, 2, 4),
@@ -199,7 +200,8 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
                                .kv_heads = kv_heads,
                                .pitch = pitch,
                                .head_dim = head_dim,
-                               .splits = ops_attend_splits(s->device, count, kv_heads, context)};
+                               .splits = splits,
+                               .cluster = ops_attend_cluster(s->device, splits)};
         must(device_write(s->device, at, start, sequences * sizeof *at, &error), &error);
         must(device_fill(s->device, a.arrivals, 0, arrivals, &error), &error);
         /* Again, as the next layer would: the counters must be as before. q is rotated in shared memory on a GPU. */
@@ -217,12 +219,16 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
 static void attend_agrees_everywhere(void **state) {
     (void)state;
     attend_agrees(128, 40, 8, 1, 0);
+    attend_agrees(128, 40, 8, 1, 509);
     attend_agrees(128, 40, 8, 1, 511);
+    attend_agrees(128, 40, 8, 2, 2045);
     attend_agrees(128, 40, 8, 1, 16383);
     attend_agrees(128, 10, 2, 17, 2000);
     attend_agrees(128, 8, 1, 3, 128);
+    attend_agrees(128, 10, 2, 64, 125);
     attend_agrees(128, 2, 2, 64, 127);
     attend_agrees(64, 14, 2, 3, 129);
+    attend_agrees(64, 14, 2, 5, 1021);
     attend_agrees(64, 11, 1, 2, 70);
 }
 

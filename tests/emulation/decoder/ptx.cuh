@@ -6,6 +6,10 @@
 
 using std::max;
 
+static inline int log2_of(int power) {
+    return 31 - __builtin_clz((unsigned)power);
+}
+
 static inline size_t computed(size_t value) {
     return value;
 }
