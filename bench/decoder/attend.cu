@@ -509,8 +509,8 @@ __device__ inline void merge_memory(const struct attend_arguments &a, const stru
 // those the tiles' fragments are requested well ahead of their products. A block of a cluster that has positions adds
 // up its heads though it may have no positions itself.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attend(const __grid_constant__ struct attend_arguments a) {
-    const struct place p = place_of(a);
     programmatic_launch();
+    const struct place p = place_of(a);
     if (joined(p) ? p.senders <= 0 : blockIdx.x >= p.splits) return;
     if (joined(p)) announce_parts(p);
     if (blockIdx.x < p.splits) {
