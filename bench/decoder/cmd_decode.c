@@ -309,7 +309,8 @@ static int run_perplexity(struct session *s, struct error *error) {
 
 static int run_profile(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
-    if (profile_take(s->model, s->prompt, s->prompt_count, o->batch, o->max_tokens, &s->profile, error)) return -1;
+    if (profile_take(s->model, &s->config, s->prompt, s->prompt_count, o->batch, o->max_tokens, &s->profile, error))
+        return -1;
     return append_misses(s, error) || report(s, error) ? -1 : 0;
 }
 

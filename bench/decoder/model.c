@@ -451,7 +451,8 @@ static int enqueue_op(struct model *model, int index, enum model_op op, const st
 
 static int run_op(struct model *model, int index, enum model_op op, const struct pass *pass, struct error *error) {
     nvtx_push(op_names[op]);
-    int status = model->enter ? model->enter(model->enter_context, index, op, error) : 0;
+    const struct model_call call = {index, op, pass->rows, pass->step ? -1 : pass->position};
+    int status = model->enter ? model->enter(model->enter_context, &call, error) : 0;
     if (!status) status = enqueue_op(model, index, op, pass, error);
     nvtx_pop();
     return status;
@@ -786,24 +787,35 @@ void model_trace(struct model *model, model_enter *enter, void *context) {
     model->enter_context = context;
 }
 
-double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions) {
+/* NULL for an op without weights. */
+static const struct linear *op_linear(const struct model *model, int layer, enum model_op op) {
     const struct linear *linear = layer < 0 ? NULL : model->weights.layers[layer].linear;
     switch (op) {
     case MODEL_QKV:
-        return (double)linear_bytes(&linear[LINEAR_QKV]);
+        return &linear[LINEAR_QKV];
     case MODEL_O:
-        return (double)linear_bytes(&linear[LINEAR_O]);
+        return &linear[LINEAR_O];
     case MODEL_GATE_UP:
-        return (double)linear_bytes(&linear[LINEAR_GATE_UP]);
+        return &linear[LINEAR_GATE_UP];
     case MODEL_DOWN:
-        return (double)linear_bytes(&linear[LINEAR_DOWN]);
+        return &linear[LINEAR_DOWN];
     case MODEL_HEAD:
-        return (double)linear_bytes(&model->weights.head);
-    case MODEL_ATTEND:
-        return positions * 2 * 2 * model->config->kv_heads * model->config->head_dim;
+        return &model->weights.head;
     default:
-        return 0;
+        return NULL;
     }
+}
+
+double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions) {
+    const struct linear *linear = op_linear(model, layer, op);
+    if (op == MODEL_ATTEND) return positions * 2 * 2 * model->config->kv_heads * model->config->head_dim;
+    return linear ? (double)linear_bytes(linear) : 0;
+}
+
+double model_op_flops(const struct model *model, int layer, enum model_op op, int rows, double pairs) {
+    const struct linear *linear = op_linear(model, layer, op);
+    if (op == MODEL_ATTEND) return pairs * 2 * 2 * model->config->heads * model->config->head_dim;
+    return linear ? 2.0 * rows * linear->n * linear->k : 0;
 }
 
 double model_bytes_per_step(const struct model *model, double positions) {

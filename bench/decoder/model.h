@@ -104,7 +104,8 @@ int model_take(struct model *model, int *ids, double *seconds, struct error *err
 /* Logits (host, fp32, vocab) of row `row` of model_begin's, of the last step that was enqueued, after waiting for it.
  */
 int model_logits(struct model *model, int row, float *logits, struct error *error);
-/* What a step does, in this order: those from MODEL_INPUT_NORM to MODEL_DOWN in each layer. */
+/* What a step does, and a chunk of a prompt, in this order: those from MODEL_INPUT_NORM to MODEL_DOWN in each layer;
+ * only the last chunk goes on to the head, and none to MODEL_CHOOSE. */
 enum model_op {
     MODEL_EMBED,
     MODEL_INPUT_NORM,
@@ -120,13 +121,22 @@ enum model_op {
 };
 /* "embed", "input_norm", ... */
 const char *model_op_name(enum model_op op);
-/* Called ahead of each op that is enqueued; layer -1 outside of layers. */
-typedef int model_enter(void *context, int layer, enum model_op op, struct error *error);
-/* From now on steps are enqueued op by op, and not as a graph, with that call ahead of each; NULL ends it. */
+/* An op as it is enqueued. */
+struct model_call {
+    int layer; /* -1 outside of layers */
+    enum model_op op;
+    int rows;     /* tokens: of a chunk, or one of each sequence */
+    int position; /* of a chunk's first; -1 in a step, where only the device knows */
+};
+/* Called ahead of each op that is enqueued. */
+typedef int model_enter(void *context, const struct model_call *call, struct error *error);
+/* From now on there is that call ahead of each op, and steps are enqueued op by op, not as a graph; NULL ends it. */
 void model_trace(struct model *model, model_enter *enter, void *context);
-/* Bytes that the op has to read in a step: weights, or keys and values of so many positions of all sequences together.
- */
+/* Bytes that the op has to read: weights, or keys and values of so many positions of all sequences together. */
 double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions);
+/* Operations of its products, an addition counted apart from a multiplication: of `rows` rows with the weights, or of
+ * so many pairs of a query's position and one that it attends to. */
+double model_op_flops(const struct model *model, int layer, enum model_op op, int rows, double pairs);
 /* Makes all ready that steps of `count` sequences need, their graph too; model_expect_steps begins with it. */
 int model_expect_steps(struct model *model, int count, struct error *error);
 int model_prepare_steps(struct model *model, int count, struct error *error);

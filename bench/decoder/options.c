@@ -110,9 +110,9 @@ static const struct argp_option option_list[] = {
      "are foretold. With --report a column of the table, in chunks of 2048",
      0},
     {"profile", OPTION_PROFILE, 0, 0,
-     "Where the time of a token goes, by kernel and by layer, where --bench decodes: the token of the median time, on "
-     "a "
-     "GPU by CUPTI",
+     "Where the time of the prefill of one prompt goes, and of a token behind it, by kernel and by layer, where "
+     "--bench "
+     "decodes: each the run of the median time, on a GPU by CUPTI. The prompt has --ctx less --max-tokens tokens",
      0},
     {"against", OPTION_AGAINST, "FILE|untuned", 0,
      "With --bench and --table: what that table is worth. Decodes with it and with FILE, or the built-in "

@@ -5,154 +5,237 @@
 
 /* Parts that are added up: those of one kernel of an op, or of a layer. */
 struct sum {
-    int layer; /* of the first part */
-    enum model_op op;
-    const char *kernel; /* of the first part */
+    struct model_call call; /* of the first part */
+    const char *kernel;     /* likewise */
     int calls;
     double us, gap_us;
-    double bytes; /* that the op, or the layer, has to read */
+    double bytes, flops; /* that the op, or the layer, has to read, and to do */
 };
 
 static double gbs(double bytes, double us) {
     return us > 0 ? bytes / us / 1e3 : 0;
 }
 
-static double bytes_of(const struct profile *p, const struct model *model, const struct profile_part *part) {
-    return model_op_bytes(model, part->layer, part->op, (double)p->batch * p->positions);
+static double tflops(double flops, double us) {
+    return us > 0 ? flops / us / 1e6 : 0;
 }
 
-static bool opens_op(const struct profile *p, int i) {
-    return !i || p->parts[i].op != p->parts[i - 1].op || p->parts[i].layer != p->parts[i - 1].layer;
+/* A chunk's attention reads what was there before it and the chunk itself. */
+static double bytes_of(const struct profile_run *run, const struct model *model, const struct model_call *call) {
+    double positions = call->position < 0 ? run->positions : call->position + call->rows;
+    return model_op_bytes(model, call->layer, call->op, positions);
+}
+
+/* Each query attends to all positions up to its own. */
+static double flops_of(const struct profile_run *run, const struct model *model, const struct model_call *call) {
+    double pairs = call->position < 0 ? run->positions : call->rows * (call->position + (call->rows + 1) / 2.0);
+    return model_op_flops(model, call->layer, call->op, call->rows, pairs);
+}
+
+static bool opens_op(const struct profile_run *run, int i) {
+    const struct model_call *call = &run->parts[i].call, *before = i ? &run->parts[i - 1].call : NULL;
+    return !i || call->op != before->op || call->layer != before->layer;
+}
+
+/* What is outside of layers comes ahead of them or behind. */
+static bool same_layer(const struct model_call *a, const struct model_call *b) {
+    return a->layer == b->layer && (a->layer >= 0 || (a->op == MODEL_EMBED) == (b->op == MODEL_EMBED));
+}
+
+/* The part's sum, a new one if need be. Kernels stay in the order of their ops, whichever chunk has them first. */
+static struct sum *find(struct sum *sums, int *count, const struct profile_part *part, bool layers) {
+    const struct model_call *call = &part->call;
+    int at = *count;
+    for (int i = 0; i < *count; i++)
+        if (layers ? same_layer(&sums[i].call, call)
+                   : sums[i].call.op == call->op && !strcmp(sums[i].kernel, part->kernel))
+            return &sums[i];
+    while (!layers && at && sums[at - 1].call.op > call->op) at--;
+    memmove(&sums[at + 1], &sums[at], (size_t)(*count - at) * sizeof *sums);
+    (*count)++;
+    sums[at] = (struct sum){.call = *call, .kernel = part->kernel};
+    return &sums[at];
 }
 
 /* By op and kernel in the order of the first layer's, or by layer: the parts before the layers, each layer, those
  * behind. The caller frees. */
-static struct sum *add_up(const struct profile *p, const struct model *model, bool layers, int *count) {
-    struct sum *sums = calloc((size_t)p->count, sizeof *sums);
+static struct sum *add_up(const struct profile_run *run, const struct model *model, bool layers, int *count) {
+    struct sum *sums = calloc((size_t)run->count, sizeof *sums);
     *count = 0;
-    for (int i = 0, at; sums && i < p->count; i++) {
-        const struct profile_part *part = &p->parts[i];
-        for (at = layers && *count ? *count - 1 : 0; at < *count; at++)
-            if (layers ? sums[at].layer == part->layer
-                       : sums[at].op == part->op && !strcmp(sums[at].kernel, part->kernel))
-                break;
-        if (at == *count) sums[(*count)++] = (struct sum){.layer = part->layer, .op = part->op, .kernel = part->kernel};
-        sums[at].calls++;
-        sums[at].us += part->us;
-        sums[at].gap_us += part->gap_us;
-        if (opens_op(p, i)) sums[at].bytes += bytes_of(p, model, part);
+    for (int i = 0; sums && i < run->count; i++) {
+        const struct profile_part *part = &run->parts[i];
+        struct sum *sum = find(sums, count, part, layers);
+        sum->calls++;
+        sum->us += part->us;
+        sum->gap_us += part->gap_us;
+        if (!opens_op(run, i)) continue;
+        sum->bytes += bytes_of(run, model, &part->call);
+        sum->flops += flops_of(run, model, &part->call);
     }
     return sums;
 }
 
-/* Of all kernels of the op. */
-static double op_gbs(const struct sum *sums, int count, enum model_op op) {
-    double bytes = 0, us = 0;
-    for (int i = 0; i < count; i++)
-        if (sums[i].op == op) bytes += sums[i].bytes, us += sums[i].us;
-    return gbs(bytes, us);
+static void join(struct sum *all, const struct sum *sum) {
+    all->us += sum->us;
+    all->gap_us += sum->gap_us;
+    all->bytes += sum->bytes;
+    all->flops += sum->flops;
 }
 
-static void print_gbs(double value, FILE *stream) {
-    if (value > 0)
-        fprintf(stream, " %8.1f", value);
+/* Of all kernels of the op. */
+static struct sum op_sum(const struct sum *sums, int count, enum model_op op) {
+    struct sum all = {.calls = 0};
+    for (int i = 0; i < count; i++)
+        if (sums[i].call.op == op) join(&all, &sums[i]);
+    return all;
+}
+
+/* Nothing where nothing is read, or no product made. */
+static void print_rates(double bytes, double flops, double us, FILE *stream) {
+    if (bytes > 0)
+        fprintf(stream, " %8.1f", gbs(bytes, us));
+    else
+        fprintf(stream, " %8s", "");
+    if (flops > 0)
+        fprintf(stream, " %8.2f", tflops(flops, us));
     else
         fprintf(stream, " %8s", "");
 }
 
-static void print_kernels(const struct profile *p, const struct model *model, FILE *stream) {
+static void print_kernels(const struct profile_run *run, const struct model *model, FILE *stream) {
     int count;
-    struct sum *sums = add_up(p, model, false, &count);
-    double gaps = 0, bytes = 0;
-    fprintf(stream, "\n%-10s %6s %10s %6s %9s %9s %8s  %s\n", "op", "calls", "us", "%", "us each", "gaps us", "GB/s",
-            "kernel");
+    struct sum *sums = add_up(run, model, false, &count), all = {.calls = 0};
+    fprintf(stream, "\n%-10s %6s %10s %6s %9s %9s %8s %8s  %s\n", "op", "calls", "us", "%", "us each", "gaps us",
+            "GB/s", "TFLOP/s", "kernel");
     for (int i = 0; sums && i < count; i++) {
-        const struct sum *s = &sums[i];
-        fprintf(stream, "%-10s %6d %10.2f %6.2f %9.3f %9.2f", model_op_name(s->op), s->calls, s->us,
-                100 * s->us / p->span_us, s->us / s->calls, s->gap_us);
-        print_gbs(op_gbs(sums, count, s->op), stream);
+        const struct sum *s = &sums[i], op = op_sum(sums, count, s->call.op);
+        fprintf(stream, "%-10s %6d %10.2f %6.2f %9.3f %9.2f", model_op_name(s->call.op), s->calls, s->us,
+                100 * s->us / run->span_us, s->us / s->calls, s->gap_us);
+        print_rates(op.bytes, op.flops, op.us, stream);
         fprintf(stream, "  %s\n", s->kernel);
-        gaps += s->gap_us;
-        bytes += s->bytes;
+        join(&all, s);
     }
-    fprintf(stream, "%-10s %6d %10.2f %6.2f %9s %9.2f %8.1f\n", "all", p->count, p->span_us, 100.0, "", gaps,
-            gbs(bytes, p->span_us));
+    fprintf(stream, "%-10s %6s %10.2f %6.2f\n", "gaps", "", all.gap_us, 100 * all.gap_us / run->span_us);
+    fprintf(stream, "%-10s %6d %10.2f %6.2f %9s %9.2f", "all", run->count, run->span_us, 100.0, "", all.gap_us);
+    print_rates(all.bytes, all.flops, run->span_us, stream);
+    fputc('\n', stream);
     free(sums);
 }
 
-static void print_layers(const struct profile *p, const struct model *model, FILE *stream) {
+static void print_layers(const struct profile_run *run, const struct model *model, FILE *stream) {
     int count;
-    struct sum *sums = add_up(p, model, true, &count);
-    fprintf(stream, "\n%-10s %6s %10s %6s %9s %8s\n", "layer", "parts", "us", "%", "gaps us", "GB/s");
+    struct sum *sums = add_up(run, model, true, &count);
+    fprintf(stream, "\n%-10s %6s %10s %6s %9s %8s %8s\n", "layer", "parts", "us", "%", "gaps us", "GB/s", "TFLOP/s");
     for (int i = 0; sums && i < count; i++) {
         const struct sum *s = &sums[i];
         char name[16];
-        snprintf(name, sizeof name, "%d", s->layer);
+        snprintf(name, sizeof name, "%d", s->call.layer);
         double us = s->us + s->gap_us;
         fprintf(stream, "%-10s %6d %10.2f %6.2f %9.2f",
-                s->layer >= 0 ? name
-                : i           ? "behind"
-                              : "before",
-                s->calls, us, 100 * us / p->span_us, s->gap_us);
-        print_gbs(gbs(s->bytes, us), stream);
+                s->call.layer >= 0          ? name
+                : s->call.op == MODEL_EMBED ? "before"
+                                            : "behind",
+                s->calls, us, 100 * us / run->span_us, s->gap_us);
+        print_rates(s->bytes, s->flops, us, stream);
         fputc('\n', stream);
     }
+    fputc('\n', stream);
     free(sums);
+}
+
+static void print_run(const struct profile_run *run, const struct model *model, const char *name, const char *clock,
+                      const char *of, FILE *stream) {
+    fprintf(stream, "%-8s %.2f us, the median of %d (%.2f to %.2f; %s), %s\n", name, run->span_us, run->runs,
+            run->least_us, run->most_us, clock, of);
+    print_kernels(run, model, stream);
+    print_layers(run, model, stream);
+}
+
+static double tokens_per_second(const struct profile *p) {
+    return p->prefill.span_us > 0 ? p->prompt / p->prefill.span_us * 1e6 : 0;
 }
 
 void profile_print(const struct profile *p, const struct model *model, FILE *stream) {
-    fprintf(stream,
-            "token    %.2f us, the median of %d (%.2f to %.2f; %s), %d %s of %d positions\n"
-            "         us: from a kernel's start, or the end of those before it if that is later, to its end; gaps: "
-            "nothing ran\n         GB/s: weights and cache that the op or layer has to read, over its us\n",
-            p->span_us, p->tokens, p->least_us, p->most_us, p->clock, p->batch, p->batch > 1 ? "sequences" : "sequence",
-            p->positions);
-    print_kernels(p, model, stream);
-    print_layers(p, model, stream);
-    fputc('\n', stream);
+    char prefill[96], token[96];
+    snprintf(prefill, sizeof prefill, "one prompt of %d tokens, %.1f tok/s", p->prompt, tokens_per_second(p));
+    snprintf(token, sizeof token, "%d %s of %d positions", p->batch, p->batch > 1 ? "sequences" : "sequence",
+             p->positions);
+    fputs(
+        "profile  us: from a kernel's start, or the end of those before it if that is later, to its end; gaps: nothing "
+        "ran\n         GB/s: weights and cache that the op or layer has to read, over its us; TFLOP/s: its products\n",
+        stream);
+    print_run(&p->prefill, model, "prefill", p->clock, prefill, stream);
+    print_run(&p->token, model, "token", p->clock, token, stream);
 }
 
-static json_t *json_parts(const struct profile *p, const struct model *model) {
+static json_t *json_parts(const struct profile_run *run, const struct model *model) {
     json_t *array = json_array();
-    for (int i = 0; i < p->count; i++) {
-        const struct profile_part *part = &p->parts[i];
-        json_array_append_new(array,
-                              json_pack("{s:i, s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "layer", part->layer, "op",
-                                        model_op_name(part->op), "kernel", part->kernel, "start_us", part->start_us,
-                                        "end_us", part->end_us, "us", part->us, "gap_us", part->gap_us, "op_bytes",
-                                        opens_op(p, i) ? bytes_of(p, model, part) : 0.0));
+    for (int i = 0; i < run->count; i++) {
+        const struct profile_part *part = &run->parts[i];
+        const struct model_call *call = &part->call;
+        bool opens = opens_op(run, i);
+        json_array_append_new(array, json_pack("{s:i, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "layer", call->layer,
+                                               "op", model_op_name(call->op), "kernel", part->kernel, "start_us",
+                                               part->start_us, "end_us", part->end_us, "us", part->us, "gap_us",
+                                               part->gap_us, "op_bytes", opens ? bytes_of(run, model, call) : 0,
+                                               "op_flops", opens ? flops_of(run, model, call) : 0));
     }
     return array;
 }
 
-static json_t *json_kernels(const struct profile *p, const struct model *model) {
+static json_t *json_kernels(const struct profile_run *run, const struct model *model) {
     int count;
-    struct sum *sums = add_up(p, model, false, &count);
-    json_t *array = json_array();
-    for (int i = 0; sums && i < count; i++)
-        json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:f, s:f, s:f}", "op", model_op_name(sums[i].op),
-                                               "kernel", sums[i].kernel, "calls", sums[i].calls, "us", sums[i].us,
-                                               "gap_us", sums[i].gap_us, "op_gb_s", op_gbs(sums, count, sums[i].op)));
-    free(sums);
-    return array;
-}
-
-static json_t *json_layers(const struct profile *p, const struct model *model) {
-    int count;
-    struct sum *sums = add_up(p, model, true, &count);
+    struct sum *sums = add_up(run, model, false, &count);
     json_t *array = json_array();
     for (int i = 0; sums && i < count; i++) {
-        double us = sums[i].us + sums[i].gap_us;
-        json_array_append_new(array, json_pack("{s:i, s:f, s:f, s:f}", "layer", sums[i].layer, "us", us, "gap_us",
-                                               sums[i].gap_us, "gb_s", gbs(sums[i].bytes, us)));
+        const struct sum *s = &sums[i], op = op_sum(sums, count, s->call.op);
+        json_array_append_new(array, json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f}", "op", model_op_name(s->call.op),
+                                               "kernel", s->kernel, "calls", s->calls, "us", s->us, "gap_us", s->gap_us,
+                                               "op_gb_s", gbs(op.bytes, op.us), "op_tflop_s", tflops(op.flops, op.us)));
     }
     free(sums);
     return array;
 }
 
+static json_t *json_layers(const struct profile_run *run, const struct model *model) {
+    int count;
+    struct sum *sums = add_up(run, model, true, &count);
+    json_t *array = json_array();
+    for (int i = 0; sums && i < count; i++) {
+        const struct sum *s = &sums[i];
+        double us = s->us + s->gap_us;
+        json_array_append_new(array, json_pack("{s:i, s:f, s:f, s:f, s:f}", "layer", s->call.layer, "us", us, "gap_us",
+                                               s->gap_us, "gb_s", gbs(s->bytes, us), "tflop_s", tflops(s->flops, us)));
+    }
+    free(sums);
+    return array;
+}
+
+/* Into the object, which says what ran. */
+static json_t *json_run(json_t *object, const struct profile_run *run, const struct model *model) {
+    json_t *figures = json_pack("{s:f, s:f, s:f, s:o, s:o, s:o}", "span_us", run->span_us, "least_us", run->least_us,
+                                "most_us", run->most_us, "kernels", json_kernels(run, model), "layers",
+                                json_layers(run, model), "parts", json_parts(run, model));
+    if (object && json_object_update(object, figures)) {
+        json_decref(object);
+        object = NULL;
+    }
+    json_decref(figures);
+    return object;
+}
+
+/* The token's figures, and the prefill's as an object among them. */
 json_t *profile_json(const struct profile *p, const struct model *model) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:o, s:o, s:o}", "clock", p->clock, "tokens", p->tokens,
-                     "batch", p->batch, "positions", p->positions, "span_us", p->span_us, "least_us", p->least_us,
-                     "most_us", p->most_us, "kernels", json_kernels(p, model), "layers", json_layers(p, model), "parts",
-                     json_parts(p, model));
+    json_t *prefill = json_run(json_pack("{s:i, s:i, s:f}", "runs", p->prefill.runs, "prompt_tokens", p->prompt,
+                                         "tok_s", tokens_per_second(p)),
+                               &p->prefill, model);
+    json_t *token = json_run(json_pack("{s:s, s:i, s:i, s:i}", "clock", p->clock, "tokens", p->token.runs, "batch",
+                                       p->batch, "positions", p->positions),
+                             &p->token, model);
+    if (!token || !prefill || json_object_set(token, "prefill", prefill)) {
+        json_decref(token);
+        token = NULL;
+    }
+    json_decref(prefill);
+    return token;
 }

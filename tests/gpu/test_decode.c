@@ -378,27 +378,32 @@ static void every_method_gives_transformers_tokens(void **state) {
     golden_check("cuda:0", "tiny-qwen2-gptq-desc-act", METHOD_GPTQ_MARLIN, 512, NULL);
 }
 
-/* Every op has a kernel, and all of them with the gaps are the token. */
-static void a_profile_covers_the_token(void **state) {
+/* Each op of `ops` has a kernel, and all of them with the gaps are the run. */
+static void check_run(const struct profile_run *run, unsigned ops) {
+    double sum = 0;
+    for (int i = 0; i < run->count; i++) {
+        ops &= ~(1u << run->parts[i].call.op);
+        sum += run->parts[i].us + run->parts[i].gap_us;
+        assert_true(*run->parts[i].kernel && run->parts[i].gap_us >= 0);
+    }
+    assert_int_equal(ops, 0);
+    assert_float_equal(sum, run->span_us, 1e-3 * run->span_us);
+}
+
+/* The prompt in three chunks. */
+static void a_profile_covers_prefill_and_token(void **state) {
     (void)state;
     struct subject subject;
     struct profile profile;
     struct error error = {""};
     int ids[2 * 40];
-    unsigned ops = 0;
-    double sum = 0;
     if (cupti_open(&error)) skip(); /* a sanitizer holds it */
     for (int i = 0; i < 2 * 40; i++) ids[i] = i * 7919 % GOLDEN_VOCAB;
-    subject_open(&subject, "cuda:0", "tiny-qwen2-awq", METHOD_AWQ, 512, NULL);
-    must(profile_take(subject.model, ids, 40, 2, 12, &profile, &error), &error);
-    for (int i = 0; i < profile.count; i++) {
-        ops |= 1u << profile.parts[i].op;
-        sum += profile.parts[i].us + profile.parts[i].gap_us;
-        assert_true(*profile.parts[i].kernel && profile.parts[i].gap_us >= 0);
-    }
-    assert_int_equal(ops, (2u << MODEL_CHOOSE) - 1);
-    assert_int_equal(profile.tokens, 9);
-    assert_float_equal(sum, profile.span_us, 1e-3 * profile.span_us);
+    subject_open(&subject, "cuda:0", "tiny-qwen2-awq", METHOD_AWQ, 16, NULL);
+    must(profile_take(subject.model, &subject.config, ids, 40, 2, 12, &profile, &error), &error);
+    check_run(&profile.prefill, (2u << MODEL_HEAD) - 1);
+    check_run(&profile.token, (2u << MODEL_CHOOSE) - 1);
+    assert_int_equal(profile.token.runs, 9);
     profile_free(&profile);
     subject_close(&subject);
 }
@@ -500,7 +505,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(embeddings_agree),
         cmocka_unit_test(gather_agrees),
         cmocka_unit_test(every_method_gives_transformers_tokens),
-        cmocka_unit_test(a_profile_covers_the_token),
+        cmocka_unit_test(a_profile_covers_prefill_and_token),
         cmocka_unit_test(scores_are_transformers),
         cmocka_unit_test(steps_give_transformers_tokens),
         cmocka_unit_test(sampling_without_a_temperature_gives_them_too),
