@@ -460,7 +460,8 @@ static inline void golden_check_table(const char *device) {
     unlink(path);
 }
 
-/* A model goes on with another table, or none, in the middle of its life: steps too, whose graphs were recorded. */
+/* A model goes on with another table, or none, in the middle of its life: steps too, whose graphs were recorded. What
+ * was prepared with either stays. */
 static inline void golden_check_tables_by_turns(const char *device) {
     struct tile_table table;
     struct subject subject;
@@ -474,7 +475,8 @@ static inline void golden_check_tables_by_turns(const char *device) {
     for (int turn = 0; turn < 4; turn++) {
         bool tuned = turn == 1 || turn == 2;
         if (turn) must(model_use(subject.model, tuned ? &table : NULL, &error), &error);
-        assert_int_equal(golden_plans(subject.model, "", &all), 0);
+        int kept = golden_plans(subject.model, "", &all);
+        assert_true(turn < 2 ? kept == 0 : kept >= 4);
         golden_check_batch(&subject, entries, 1);
         int these = golden_plans(subject.model, tuned ? " tuned" : " default", &all);
         assert_true(these == all && all >= 4);

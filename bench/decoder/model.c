@@ -43,7 +43,7 @@ struct model {
     struct model_options options;
     struct weights weights;
     struct ops ops;
-    struct plans *plans;
+    struct plans *plans, *others; /* others: of the table that was in use before; NULL at first */
     struct buffers buffers;
     struct steps *steps;
     struct pages *pages;
@@ -236,6 +236,7 @@ void model_destroy(struct model *model) {
                        b->picks,       b->scores,   b->counts,    b->sampling, b->seen,       b->pages};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
+    plans_destroy(model->others);
     pages_destroy(model->pages);
     weights_free(&model->weights);
     free(model->host_logits);
@@ -715,11 +716,16 @@ int model_take(struct model *model, int *ids, double *seconds, struct error *err
 
 int model_use(struct model *model, const struct tile_table *table, struct error *error) {
     if (device_synchronize(model->device, error)) return -1;
-    struct plans *plans = plans_create(model->device, table);
-    if (!plans) return error_set(error, "out of memory");
-    steps_forget(model->steps);
-    plans_destroy(model->plans);
+    struct plans *plans = model->others;
+    if (plans_table(model->plans) == table) return 0;
+    if (!plans || plans_table(plans) != table) {
+        plans = plans_create(model->device, table);
+        if (!plans) return error_set(error, "out of memory");
+        plans_destroy(model->others);
+    }
+    model->others = model->plans;
     model->plans = plans;
+    steps_forget(model->steps);
     return 0;
 }
 

@@ -54,8 +54,8 @@ int model_create(struct device *device, const struct model_config *config, const
                  const struct model_options *options, struct model **model, struct error *error);
 void model_destroy(struct model *model);
 
-/* Configurations come from this table from now on (NULL: the built-in ones), and nothing is prepared any more. No step
- * may be under way. The table must outlive the model. */
+/* Configurations come from this table from now on (NULL: the built-in ones). What was prepared stays so for the last two
+ * tables, so that they can take turns. No step may be under way. The tables must outlive the model. */
 int model_use(struct model *model, const struct tile_table *table, struct error *error);
 
 /* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. model_expect only

@@ -49,6 +49,10 @@ void plans_destroy(struct plans *plans) {
     free(plans);
 }
 
+const struct tile_table *plans_table(const struct plans *plans) {
+    return plans->table;
+}
+
 /* Of many rows the built-in default is that for a few more, four numbers between two powers of two: prompts of all
  * lengths would else have configurations, and compilations, of their own. */
 static struct problem rounded(struct problem problem) {

@@ -14,6 +14,8 @@ struct plans;
 /* The table (NULL for none) must outlive the plans. NULL when out of memory. */
 struct plans *plans_create(struct device *device, const struct tile_table *table);
 void plans_destroy(struct plans *plans);
+/* As they were created with it. */
+const struct tile_table *plans_table(const struct plans *plans);
 /* Says that a problem will be prepared: chooses what computes it, and begins to compile that on another thread. */
 int plans_expect(struct plans *plans, const struct problem *problem, struct error *error);
 /* Makes the plan of a problem ready, its workspace too. */
