@@ -50,7 +50,7 @@ PACK_SOURCES := tuner/pack/tilebook_pack.h tuner/pack/tilebook_pack.c
 SOURCES := $(filter-out tuner/main.c $(if $(CUDA),,kernels/cuda/%.c),$(wildcard kernels/*.c kernels/*/*.c bench/*.c bench/decoder/*.c tuner/*.c plots/*.c))
 OBJECTS := $(SOURCES:%.c=$(OBJ)/%.o) $(OBJ)/bench/cbench.o $(OBJ)/embedded.o
 TESTS := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/test_*.c))
-GPU_TESTS := $(if $(CUDA),$(patsubst tests/gpu/%.c,$(OUT)/tests/gpu/%,$(wildcard tests/gpu/test_*.c)))
+GPU_TESTS := $(if $(CUDA),$(patsubst tests/gpu/%.c,$(OUT)/tests/gpu/%,$(wildcard tests/gpu/*.c)))
 PEERS := $(patsubst tests/peer/%.c,$(OUT)/tests/peer/%.so,$(filter-out %/cublas.c,$(wildcard tests/peer/*.c)))
 FAKES := $(patsubst tests/%.c,$(OUT)/tests/%,$(if $(CUDA),$(wildcard tests/fake/*.c)))
 GPU_PEER := $(if $(CUDA),$(if $(wildcard $(CUDA_HOME)/include/cublas_v2.h),$(OUT)/tests/gpu/cublas.so))
