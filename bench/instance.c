@@ -30,6 +30,13 @@ static int allocate(struct instance *instance, size_t bytes, int count, const vo
     return *memory ? 0 : -1;
 }
 
+static int fill_values(struct instance *instance, const void *to, size_t bytes, float limit, int which,
+                       struct error *error) {
+    int (*fill)(struct device *, void *, size_t, float, float, uint64_t, struct error *) =
+        instance->problem.bf16 ? reference_fill_bf16 : reference_fill_half;
+    return to ? fill(instance->device, (void *)to, bytes / 2, -limit, limit, instance->seed * SEEDS + which, error) : 0;
+}
+
 static int fill_half(struct instance *instance, const void *to, size_t bytes, float low, float high, int which,
                      struct error *error) {
     if (!to) return 0;
@@ -46,7 +53,7 @@ static int fill_weights(struct instance *instance, const struct operand_bytes *b
     const struct operands *all = &instance->copies[0];
     size_t count = (size_t)instance->count, weights = stride(bytes->weights) * count;
     if (instance->problem.op == OP_FP16_GEMM)
-        return fill_half(instance, all->weights, weights, -weight_limit, weight_limit, SEED_WEIGHTS, error);
+        return fill_values(instance, all->weights, weights, weight_limit, SEED_WEIGHTS, error);
     if (fill_bits(instance, all->weights, weights, SEED_WEIGHTS, error)) return -1;
     if (fill_bits(instance, all->zeros, stride(bytes->zeros) * count, SEED_ZEROS, error)) return -1;
     return fill_half(instance, all->scales, stride(bytes->scales) * count, scale_low, scale_high, SEED_SCALES, error);
@@ -103,8 +110,8 @@ static int make_rows(struct instance *instance, const struct operand_bytes *byte
         copy->epsilon = all->epsilon;
     }
     if (fill_gain(instance, (float *)gain, bytes->gain, error)) return -1;
-    if (fill_half(instance, all->x, bytes->x, -1, 1, SEED_X, error)) return -1;
-    return fill_half(instance, all->addend, bytes->addend, -1, 1, SEED_ADDEND, error);
+    if (fill_values(instance, all->x, bytes->x, 1, SEED_X, error)) return -1;
+    return fill_values(instance, all->addend, bytes->addend, 1, SEED_ADDEND, error);
 }
 
 static void release(struct instance *instance, const void *memory) {
@@ -217,6 +224,10 @@ int instance_reference(struct instance *instance, struct error *error) {
     return 0;
 }
 
+double instance_tolerance(const struct problem *problem) {
+    return problem->bf16 ? 8 * INSTANCE_TOLERANCE : INSTANCE_TOLERANCE;
+}
+
 int instance_verify(struct instance *instance, const struct plan *plan, double *relative_error, struct error *error) {
     struct device *device = instance->device;
     struct operands *operands = &instance->copies[0];
@@ -226,14 +237,14 @@ int instance_verify(struct instance *instance, const struct plan *plan, double *
     if (instance_reference(instance, error)) return -1;
     if (device_fill(device, operands->y, 0xff, outputs * 2, error)) return -1;
     if (plan_run(plan, operands, error) || device_synchronize(device, error)) return -1;
-    if (reference_compare(device, operands->y, instance->reference, outputs, &result, error)) return -1;
+    if (reference_compare(device, operands->y, instance->problem.bf16, instance->reference, outputs, &result, error)) return -1;
     if (relative_error) *relative_error = result.relative_error;
     if (result.bad)
         return error_set(error, "wrong: %zu of %zu outputs are NaN, infinite or not written, the first at index %zu",
                          result.bad, outputs, result.first_bad);
-    if (!(result.relative_error <= INSTANCE_TOLERANCE))
+    if (!(result.relative_error <= instance_tolerance(&instance->problem)))
         return error_set(error, "wrong: relative error %.3g, at most %.3g is accepted", result.relative_error,
-                         INSTANCE_TOLERANCE);
+                         instance_tolerance(&instance->problem));
     return 0;
 }
 

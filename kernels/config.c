@@ -85,6 +85,8 @@ static int check_rules(const struct device *device, const struct kernel *kernel,
                          op_name(problem->op));
     if (problem->norm && !kernel->norms)
         return error_set(why, "kernel %s/%s does not normalise x", op_name(kernel->op), kernel->name);
+    if (problem->bf16 && !kernel->bf16)
+        return error_set(why, "kernel %s/%s takes fp16, not bf16", op_name(kernel->op), kernel->name);
     if (kernel->accepts && kernel->accepts(kernel, device, problem, why)) return -1;
     return kernel->legal ? kernel->legal(device, problem, config, why) : 0;
 }

@@ -2,10 +2,13 @@
  * tests read. A kernel is data: its op, its name, its tile parameters with their values, and functions.
  * A new kernel touches its own folder and one line of registry.c.
  *
- * Shapes. y = x W: x (M, K), y (M, N), fp16, row-major; W (K, N) in the layout of the op:
- *   fp16_gemm    weights fp16 (N, K) row-major, as a linear's `weight` lies in a checkpoint ([out, in])
+ * Shapes. y = x W: x (M, K), y (M, N), row-major, fp16 or, where a problem says `bf16`, bf16; W (K, N) in the layout of
+ * the op:
+ *   fp16_gemm    weights (N, K) row-major, of x's type, as a linear's `weight` lies in a checkpoint ([out, in]);
+ *                bf16 has no op of its own: it is the same GEMM of 16-bit numbers
  *   marlin_gemm  weights int32 (K/16, 2N), scales fp16 (K/group, N), zeros int32 (K/group, N/8), all in
- *                Marlin's order; zeros == NULL means zero point 8 everywhere (symmetric)
+ *                Marlin's order; zeros == NULL means zero point 8 everywhere (symmetric). Scales are fp16, whatever
+ *                x is: checkpoints quantised to 4 bits have them so
  *   awq_dequant  weights int32 (K, N/8), scales fp16 (K/group, N), zeros int32 (K/group, N/8), as AWQ
  *                stores them; writes y fp16 (N, K) row-major: the weights that fp16_gemm reads
  * Where a problem says `norm`, each row of x is first divided by the square root of (the mean of its squares + epsilon)
@@ -24,8 +27,8 @@
 enum op { OP_AWQ_DEQUANT, OP_MARLIN_GEMM, OP_FP16_GEMM, OP_COUNT };
 
 /* What a GEMM does with its sums before it writes them. Device code knows them by these numbers: -DEPILOGUE=0 .. 3.
- *   bias      y = x W + addend, addend fp16 (N)
- *   residual  y = x W + addend, addend fp16 (M, N), which may be y itself
+ *   bias      y = x W + addend, addend (N), of y's type
+ *   residual  y = x W + addend, addend (M, N), of y's type, which may be y itself
  *   silu_mul  y (M, N/2): of every 16 columns of W the first 8 are gates and the others what they multiply,
  *             y[m, 8b + r] = silu(s[m, 16b + r]) * s[m, 16b + 8 + r] with s = x W, silu(v) = v / (1 + e^-v) */
 enum epilogue { EPILOGUE_NONE, EPILOGUE_BIAS, EPILOGUE_RESIDUAL, EPILOGUE_SILU_MUL, EPILOGUE_COUNT };
@@ -38,6 +41,7 @@ struct problem {
     bool zeros;             /* zero points stored (AWQ) or 8 everywhere (symmetric GPTQ); false for fp16_gemm */
     enum epilogue epilogue; /* EPILOGUE_NONE for awq_dequant */
     bool norm;              /* of x; false for awq_dequant */
+    bool bf16;              /* x, addend, y and fp16_gemm's weights: bf16, not fp16; false for awq_dequant */
 };
 
 enum { MAX_PARAMETERS = 8, MAX_VALUES = 10, MAX_PARAMETER_NAME = 15, MAX_CONFIG_TEXT = 192 };
@@ -107,6 +111,7 @@ struct kernel {
     const char *summary; /* one line for `tilebook kernels` */
     bool peer;           /* someone else's: the built-in default only where there is no other */
     bool norms;          /* takes problems with a norm */
+    bool bf16;           /* takes problems in bf16 */
     int parameter_count; /* 0 for a kernel with nothing to tune */
     struct parameter parameters[MAX_PARAMETERS];
 
@@ -148,7 +153,8 @@ struct plan {
     void *state;                      /* of kernels without */
 };
 
-/* All NVRTC options of a launch: its own, a GEMM's epilogue, then a macro for each tile parameter. */
+/* All NVRTC options of a launch: its own, a GEMM's epilogue, -DBF16 if it is in bf16, then a macro for each tile
+ * parameter. */
 enum { LAUNCH_OPTIONS = 512 };
 void launch_options(const struct kernel *kernel, const struct problem *problem, const struct config *config,
                     const struct launch *launch, char options[LAUNCH_OPTIONS]);
@@ -208,7 +214,7 @@ struct operand_bytes problem_operand_bytes(const struct problem *problem);
 /* Elements of y: M*N, half as many for silu_mul, N*K for awq_dequant. */
 size_t problem_outputs(const struct problem *problem);
 /* "marlin_gemm m=16 n=5120 k=5120 group=128 zeros=1" into `text` (at least 128 bytes), returned; with an epilogue
- * " epilogue=bias" behind it, with a norm " norm". */
+ * " epilogue=bias" behind it, with a norm " norm", in bf16 " bf16". */
 const char *problem_text(const struct problem *problem, char *text);
 
 /* --- configurations (config.c) --- */

@@ -72,12 +72,13 @@ int problem_check(const struct problem *p, struct error *error) {
     if (p->op == OP_AWQ_DEQUANT && p->epilogue)
         return error_set(error, "awq_dequant has no epilogue; found %s", epilogue_name(p->epilogue));
     if (p->op == OP_AWQ_DEQUANT && p->norm) return error_set(error, "awq_dequant has no x and no norm of it");
+    if (p->op == OP_AWQ_DEQUANT && p->bf16) return error_set(error, "awq_dequant writes fp16, not bf16");
     return check_group(p, error);
 }
 
 bool problem_equal(const struct problem *a, const struct problem *b) {
     return a->op == b->op && a->m == b->m && a->n == b->n && a->k == b->k && a->group == b->group &&
-           a->zeros == b->zeros && a->epilogue == b->epilogue && a->norm == b->norm;
+           a->zeros == b->zeros && a->epilogue == b->epilogue && a->norm == b->norm && a->bf16 == b->bf16;
 }
 
 double problem_flops(const struct problem *p) {
@@ -121,6 +122,7 @@ const char *problem_text(const struct problem *p, char *text) {
     if (p->op != OP_FP16_GEMM)
         used += snprintf(text + used, 128 - (size_t)used, " group=%d zeros=%d", p->group, p->zeros);
     if (p->epilogue) used += snprintf(text + used, 128 - (size_t)used, " epilogue=%s", epilogue_name(p->epilogue));
-    if (p->norm) snprintf(text + used, 128 - (size_t)used, " norm");
+    if (p->norm) used += snprintf(text + used, 128 - (size_t)used, " norm");
+    if (p->bf16) snprintf(text + used, 128 - (size_t)used, " bf16");
     return text;
 }

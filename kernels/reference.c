@@ -41,9 +41,9 @@ static int compare_on_device(struct device *device, struct reference_comparison 
 
 /* --- on the host --- */
 
-static void fill_half(const struct reference_fill *fill) {
+static void fill_values(const struct reference_fill *fill) {
     uint16_t *to = fill->to;
-    for (size_t i = 0; i < fill->count; i++) to[i] = reference_random_half(fill, i);
+    for (size_t i = 0; i < fill->count; i++) to[i] = reference_random_word(fill, i);
 }
 
 static void fill_bits(const struct reference_fill *fill) {
@@ -95,7 +95,7 @@ static int multiply(const struct reference_problem *p, struct error *error) {
 
 static void compare(const struct reference_comparison *c, struct reference_sums *total) {
     for (size_t i = 0; i < c->count; i++) {
-        double y = half_to_float(c->y[i]), reference = c->reference[i];
+        double y = reference_value(c->y[i], c->bf16), reference = c->reference[i];
         if (!isfinite(y)) {
             if (!total->bad++) total->first_bad = i;
             continue;
@@ -107,17 +107,25 @@ static void compare(const struct reference_comparison *c, struct reference_sums 
 
 /* --- both --- */
 
-int reference_fill_half(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
-                        struct error *error) {
-    struct reference_fill fill = {to, count, seed, low, high};
+static int fill(struct device *device, const struct reference_fill *fill, struct error *error) {
     if (device->backend == BACKEND_CUDA)
-        return count ? launch(device, "reference_fill_half", blocks_for(count), &fill, error) : 0;
-    fill_half(&fill);
+        return fill->count ? launch(device, "reference_fill_values", blocks_for(fill->count), fill, error) : 0;
+    fill_values(fill);
     return 0;
 }
 
+int reference_fill_half(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
+                        struct error *error) {
+    return fill(device, &(struct reference_fill){to, count, seed, low, high, false}, error);
+}
+
+int reference_fill_bf16(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
+                        struct error *error) {
+    return fill(device, &(struct reference_fill){to, count, seed, low, high, true}, error);
+}
+
 int reference_fill_bits(struct device *device, void *to, size_t bytes, uint64_t seed, struct error *error) {
-    struct reference_fill fill = {to, bytes, seed, 0, 0};
+    struct reference_fill fill = {to, bytes, seed, 0, 0, false};
     if (device->backend == BACKEND_CUDA)
         return bytes ? launch(device, "reference_fill_bits", blocks_for((bytes + 7) / 8), &fill, error) : 0;
     fill_bits(&fill);
@@ -128,7 +136,7 @@ int reference_run(struct device *device, const struct problem *problem, const st
                   struct error *error) {
     if (problem_check(problem, error)) return -1;
     static const int layouts[OP_COUNT] = {
-        [OP_AWQ_DEQUANT] = REFERENCE_AWQ, [OP_MARLIN_GEMM] = REFERENCE_MARLIN, [OP_FP16_GEMM] = REFERENCE_HALF};
+        [OP_AWQ_DEQUANT] = REFERENCE_AWQ, [OP_MARLIN_GEMM] = REFERENCE_MARLIN, [OP_FP16_GEMM] = REFERENCE_PLAIN};
     static const int epilogues[EPILOGUE_COUNT] = {[EPILOGUE_NONE] = REFERENCE_NONE,
                                                   [EPILOGUE_BIAS] = REFERENCE_BIAS,
                                                   [EPILOGUE_RESIDUAL] = REFERENCE_RESIDUAL,
@@ -148,6 +156,7 @@ int reference_run(struct device *device, const struct problem *problem, const st
         .group = problem->group,
         .gain = problem->norm ? operands->gain : NULL,
         .epsilon = operands->epsilon,
+        .bf16 = problem->bf16,
     };
     bool dequantizes = problem->op == OP_AWQ_DEQUANT;
     if (device->backend == BACKEND_CUDA) {
@@ -160,9 +169,9 @@ int reference_run(struct device *device, const struct problem *problem, const st
     return 0;
 }
 
-int reference_compare(struct device *device, const void *y, const float *reference, size_t count,
+int reference_compare(struct device *device, const void *y, bool bf16, const float *reference, size_t count,
                       struct comparison *comparison, struct error *error) {
-    struct reference_comparison c = {y, reference, count, NULL};
+    struct reference_comparison c = {y, reference, count, NULL, bf16};
     struct reference_sums total = {0, 0, 0, count};
     if (device->backend == BACKEND_CUDA) {
         if (compare_on_device(device, &c, &total, error)) return -1;

@@ -8,8 +8,10 @@
 
 #include "kernels/kernel.h"
 
-/* fp16, uniform in [low, high]; the same numbers on every backend for the same seed. */
+/* fp16 or bf16, uniform in [low, high]; the same numbers on every backend for the same seed. */
 int reference_fill_half(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
+                        struct error *error);
+int reference_fill_bf16(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
                         struct error *error);
 /* Uniform random bits: int4 codes and zero points of any layout. */
 int reference_fill_bits(struct device *device, void *to, size_t bytes, uint64_t seed, struct error *error);
@@ -24,8 +26,8 @@ struct comparison {
     size_t bad;            /* elements of y that are NaN or infinite: unwritten (poisoned) or overflowed */
     size_t first_bad;      /* index of the first */
 };
-/* Compares y (fp16) with the reference (fp32). */
-int reference_compare(struct device *device, const void *y, const float *reference, size_t count,
+/* Compares y (fp16, or bf16) with the reference (fp32). */
+int reference_compare(struct device *device, const void *y, bool bf16, const float *reference, size_t count,
                       struct comparison *comparison, struct error *error);
 
 #endif

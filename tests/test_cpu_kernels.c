@@ -45,8 +45,13 @@ static uint32_t random_bits(void) {
     return (uint32_t)(random_state >> 33);
 }
 
-static uint16_t random_half(float low, float high) {
-    return half_from_float(low + (high - low) * (float)random_bits() / 0x1p31f);
+static uint16_t random_word(float low, float high, bool bf16) {
+    float value = low + (high - low) * (float)random_bits() / 0x1p31f;
+    return bf16 ? bf16_from_float(value) : half_from_float(value);
+}
+
+static float word_value(uint16_t word, bool bf16) {
+    return bf16 ? bf16_to_float(word) : half_to_float(word);
 }
 
 /* A problem with plain data, its operands and what is right. */
@@ -62,7 +67,7 @@ struct task {
 
 static double weight(const struct task *t, int k, int n) {
     const struct problem *p = &t->problem;
-    if (p->op == OP_FP16_GEMM) return half_to_float(t->w[(size_t)n * (size_t)p->k + (size_t)k]);
+    if (p->op == OP_FP16_GEMM) return word_value(t->w[(size_t)n * (size_t)p->k + (size_t)k], p->bf16);
     int at = k / p->group * p->n + n, zero = p->zeros ? t->zeros[at] : 8;
     return half_to_float(t->scales[at]) * (double)(t->codes[k * p->n + n] - zero);
 }
@@ -72,9 +77,9 @@ static double finished(const struct task *t, const double *sums, int m, int n) {
     double gate = sums[n / 8 * 16 + n % 8], up = sums[n / 8 * 16 + n % 8 + 8];
     switch (t->problem.epilogue) {
     case EPILOGUE_BIAS:
-        return sums[n] + half_to_float(t->addend[n]);
+        return sums[n] + word_value(t->addend[n], t->problem.bf16);
     case EPILOGUE_RESIDUAL:
-        return sums[n] + half_to_float(t->addend[m * t->problem.n + n]);
+        return sums[n] + word_value(t->addend[m * t->problem.n + n], t->problem.bf16);
     case EPILOGUE_SILU_MUL:
         return gate / (1 + exp(-gate)) * up;
     default:
@@ -92,7 +97,7 @@ static void fill_right(struct task *t) {
             if (p->op == OP_AWQ_DEQUANT)
                 t->right[n * p->k + k] = w;
             else
-                for (int m = 0; m < p->m; m++) sums[m * p->n + n] += half_to_float(t->x[m * p->k + k]) * w;
+                for (int m = 0; m < p->m; m++) sums[m * p->n + n] += word_value(t->x[m * p->k + k], p->bf16) * w;
         }
     for (int i = 0; p->op != OP_AWQ_DEQUANT && i < p->m * width; i++)
         t->right[i] = finished(t, sums + i / width * p->n, i / width, i % width);
@@ -124,11 +129,11 @@ static struct task task_make(struct problem problem) {
     for (size_t i = 0; i < weights; i++) {
         t.codes[i] = (uint8_t)(random_bits() >> 8 & 15);
         t.zeros[i] = (uint8_t)(random_bits() >> 8 & 15);
-        t.scales[i] = random_half(0.002f, 0.02f);
-        t.w[i] = random_half(-1, 1);
+        t.scales[i] = random_word(0.002f, 0.02f, false);
+        t.w[i] = random_word(-1, 1, problem.bf16);
     }
-    for (int i = 0; i < problem.m * problem.k; i++) t.x[i] = random_half(-1, 1);
-    for (int i = 0; i < problem.m * problem.n; i++) t.addend[i] = random_half(-1, 1);
+    for (int i = 0; i < problem.m * problem.k; i++) t.x[i] = random_word(-1, 1, problem.bf16);
+    for (int i = 0; i < problem.m * problem.n; i++) t.addend[i] = random_word(-1, 1, problem.bf16);
     pack_operands(&t);
     fill_right(&t);
     return t;
@@ -153,10 +158,10 @@ static void run(const struct kernel *kernel, const struct task *t, const struct 
     run_once(kernel, t, config);
 }
 
-static double relative_error(const uint16_t *y, const double *right, size_t count) {
+static double relative_error(const uint16_t *y, bool bf16, const double *right, size_t count) {
     double difference = 0, norm = 0;
     for (size_t i = 0; i < count; i++) {
-        double d = half_to_float(y[i]) - right[i];
+        double d = word_value(y[i], bf16) - right[i];
         difference += d * d;
         norm += right[i] * right[i];
     }
@@ -166,8 +171,8 @@ static double relative_error(const uint16_t *y, const double *right, size_t coun
 static void check(const struct kernel *kernel, const struct task *t, const struct config *config) {
     char name[MAX_CONFIG_TEXT], problem[128];
     run(kernel, t, config);
-    double error = relative_error(t->y, t->right, problem_outputs(&t->problem));
-    if (!(error <= 1e-3))
+    double error = relative_error(t->y, t->problem.bf16, t->right, problem_outputs(&t->problem));
+    if (!(error <= (t->problem.bf16 ? 8e-3 : 1e-3)))
         fail_msg("%s, %s, %s: relative error %g", problem_text(&t->problem, problem), config_text(kernel, config, name),
                  device->architecture, error);
 }
@@ -230,6 +235,15 @@ static void check_space(const struct kernel *kernel, struct problem problem) {
     task_free(&t);
 }
 
+/* Every epilogue in bf16. */
+static void check_bf16(const struct kernel *kernel, struct problem problem) {
+    problem.bf16 = true;
+    for (int e = 0; e < EPILOGUE_COUNT; e++) {
+        problem.epilogue = (enum epilogue)e;
+        check_problem(kernel, problem, 6);
+    }
+}
+
 static const int every_m[] = {1, 2, 3, 5, 8, 16, 17, 33};
 enum { MS = sizeof every_m / sizeof *every_m };
 
@@ -243,6 +257,7 @@ static void fp16_gemm(void **state) {
                           (struct problem){OP_FP16_GEMM, every_m[i], shapes[s][1], shapes[s][0], 0, 0,
                                            (enum epilogue)((i + s) % 4)},
                           6);
+    check_bf16(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 5, 128, 192, 0, 0, EPILOGUE_NONE});
     check_space(&fp16_gemm_cpu, (struct problem){OP_FP16_GEMM, 13, 64, 320, 0, 0, EPILOGUE_SILU_MUL});
 }
 
@@ -259,6 +274,7 @@ static void marlin_gemm(void **state) {
                                                EPILOGUE_NONE},
                               4);
             }
+    check_bf16(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 9, 192, 384, 64, true, EPILOGUE_NONE});
     check_space(&marlin_gemm_cpu, (struct problem){OP_MARLIN_GEMM, 13, 192, 384, 64, true, EPILOGUE_SILU_MUL});
 }
 
@@ -305,7 +321,7 @@ static void marlin_gemm_on_golden_words(void **state) {
                              .y = y};
             struct config config = legal_from(&marlin_gemm_cpu, &t.problem, 0);
             run(&marlin_gemm_cpu, &t, &config);
-            assert_true(relative_error(y, cases[i].y, OUTPUTS) <= 1e-3);
+            assert_true(relative_error(y, false, cases[i].y, OUTPUTS) <= 1e-3);
         }
     }
 }

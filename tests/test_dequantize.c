@@ -114,7 +114,7 @@ static void check_y(const struct problem *p, const struct operands *o) {
     float *reference = malloc(count * sizeof *reference);
     assert_non_null(reference);
     assert_int_equal(reference_run(cpu, p, o, reference, &error), 0);
-    assert_int_equal(reference_compare(cpu, o->y, reference, count, &comparison, &error), 0);
+    assert_int_equal(reference_compare(cpu, o->y, false, reference, count, &comparison, &error), 0);
     free(reference);
     if (comparison.bad || !(comparison.relative_error <= INSTANCE_TOLERANCE))
         fail_msg("relative error %g, %zu bad", comparison.relative_error, comparison.bad);

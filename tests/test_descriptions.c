@@ -86,6 +86,18 @@ static void refuses_with_the_rule(void **state) {
     }
 }
 
+/* What a kernel does not say that it takes. */
+static void refuses_bf16_by_default(void **state) {
+    (void)state;
+    struct kernel kernel = *get(fp16);
+    const struct problem problem = {.op = OP_FP16_GEMM, .m = 1, .n = 64, .k = 128, .bf16 = true};
+    const struct config config = parse(&kernel, "tile_m=8 tile_n=64 tile_k=64 warps_k=2 stages=2 split_k=1");
+    struct error why = {""};
+    kernel.bf16 = false;
+    assert_int_equal(config_legal(&h100, &kernel, &problem, &config, &why), -1);
+    assert_string_equal(why.text, "kernel fp16_gemm/mma takes fp16, not bf16");
+}
+
 static void needs_ampere(void **state) {
     (void)state;
     struct device old = h100;
@@ -315,6 +327,7 @@ static void persistent_defaults_are_sane(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_with_the_rule),
+        cmocka_unit_test(refuses_bf16_by_default),
         cmocka_unit_test(needs_ampere),
         cmocka_unit_test(wgmma_is_of_one_generation),
         cmocka_unit_test(launches_clusters),

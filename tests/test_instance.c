@@ -73,6 +73,18 @@ static void test_changes_into_a_fresh_one(void **state) {
     instance_destroy(instance);
 }
 
+static void test_verifies_bf16(void **state) {
+    (void)state;
+    struct problem problems[] = {{OP_MARLIN_GEMM, 3, 128, 256, 128, true, EPILOGUE_SILU_MUL},
+                                 {OP_FP16_GEMM, 3, 128, 256, 0, false, EPILOGUE_RESIDUAL}};
+    for (int i = 0; i < 2; i++) {
+        problems[i].bf16 = true;
+        struct instance *instance = make(&problems[i]);
+        verify_default(instance);
+        instance_destroy(instance);
+    }
+}
+
 static void test_shares_with_the_same_weights_alone(void **state) {
     (void)state;
     const struct problem first = {OP_MARLIN_GEMM, 3, 128, 256, 128, true, EPILOGUE_NONE};
@@ -87,6 +99,8 @@ static void test_shares_with_the_same_weights_alone(void **state) {
     assert_false(instance_shares(instance, &other));
     other = first, other.group = 64;
     assert_false(instance_shares(instance, &other));
+    other = first, other.bf16 = true;
+    assert_false(instance_shares(instance, &other));
     other = (struct problem){OP_FP16_GEMM, 3, 128, 256, 0, false, EPILOGUE_NONE};
     assert_false(instance_shares(instance, &other));
     other = first, other.m = 0;
@@ -99,6 +113,7 @@ static void test_shares_with_the_same_weights_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_changes_into_a_fresh_one),
+        cmocka_unit_test(test_verifies_bf16),
         cmocka_unit_test(test_shares_with_the_same_weights_alone),
     };
     return cmocka_run_group_tests(tests, open_cpu, close_cpu);

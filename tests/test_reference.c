@@ -178,6 +178,28 @@ static void multiplies_fp16(void **state) {
         for (int n = 0; n < N; n++) assert_true(y[i * N + n] == (float)((i + 1) * (64 * n - 2016)));
 }
 
+/* Numbers that bf16 has and fp16 does not, in every operand that may be bf16; scales are fp16 all the same. */
+static void multiplies_bf16(void **state) {
+    (void)state;
+    enum { M = 2, N = 64, K = 128 };
+    static const float big = 0x1p40f;
+    static uint16_t x[M * K], w[N * K], scales[N], addend[N];
+    static uint32_t words[N * K / 8];
+    static float y[M * N];
+    struct error error = {""};
+    for (int i = 0; i < M * K; i++) x[i] = bf16_from_float(i % K ? 0 : (float)(1 + i / K) * big);
+    for (int i = 0; i < N * K; i++) w[i] = bf16_from_float((float)(i / K) * big);
+    for (int n = 0; n < N; n++) addend[n] = bf16_from_float(big), scales[n] = half_from_float(0.5f);
+    struct problem problem = {.op = OP_FP16_GEMM, .m = M, .n = N, .k = K, .epilogue = EPILOGUE_BIAS, .bf16 = true};
+    struct operands operands = {.x = x, .weights = w, .addend = addend};
+    if (reference_run(device, &problem, &operands, y, &error)) fail_msg("%s", error.text);
+    for (int i = 0; i < M * N; i++) assert_true(y[i] == (float)((double)(1 + i / N) * (i % N) * big * big + big));
+    problem.op = OP_MARLIN_GEMM, problem.group = K;
+    operands.weights = words, operands.scales = scales; /* codes of 0 are -8 */
+    if (reference_run(device, &problem, &operands, y, &error)) fail_msg("%s", error.text);
+    for (int i = 0; i < M * N; i++) assert_true(y[i] == (float)(1 + i / N) * big * -8 * 0.5f + big);
+}
+
 /* From the sums that the reference gives without an epilogue. */
 static void check_epilogue(enum op op, enum epilogue epilogue, const struct operands *operands, const float *sums) {
     enum { M = 3, N = 192, K = 128 };
@@ -246,6 +268,21 @@ static void problems_say_their_epilogue(void **state) {
     assert_non_null(strstr(error.text, "'relu'"));
 }
 
+static void problems_say_their_type(void **state) {
+    (void)state;
+    struct problem half = {OP_FP16_GEMM, 2, 128, 64, 0, false, EPILOGUE_NONE}, bf16 = half;
+    struct problem dequant = {.op = OP_AWQ_DEQUANT, .m = 1, .n = 64, .k = 128, .group = 128, .bf16 = true};
+    struct error error = {""};
+    char text[128];
+    bf16.bf16 = true;
+    assert_string_equal(problem_text(&bf16, text), "fp16_gemm m=2 n=128 k=64 bf16");
+    assert_false(problem_equal(&half, &bf16));
+    assert_true(problem_bytes(&half) == problem_bytes(&bf16));
+    assert_int_equal(problem_check(&bf16, &error), 0);
+    assert_int_equal(problem_check(&dequant, &error), -1);
+    assert_non_null(strstr(error.text, "awq_dequant writes fp16"));
+}
+
 static void refuses_what_no_op_takes(void **state) {
     (void)state;
     struct problem problem = {OP_MARLIN_GEMM, 1, 64, 100, 128, true, EPILOGUE_NONE};
@@ -275,6 +312,18 @@ static void fills_are_uniform_and_repeatable(void **state) {
     assert_memory_not_equal(a, b, 64);
 }
 
+/* The numbers of fp16's, rounded to fewer bits. */
+static void fills_in_bf16(void **state) {
+    (void)state;
+    enum { COUNT = 1000 };
+    static uint16_t half[COUNT], bf16[COUNT];
+    assert_int_equal(reference_fill_half(device, half, COUNT, -1, 1, 1, NULL), 0);
+    assert_int_equal(reference_fill_bf16(device, bf16, COUNT, -1, 1, 1, NULL), 0);
+    for (int i = 0; i < COUNT; i++)
+        assert_true(fabsf(bf16_to_float(bf16[i]) - half_to_float(half[i])) <=
+                    0x1.2p-8f * fabsf(half_to_float(half[i])) + 0x1p-11f);
+}
+
 /* The very bits are a contract: other backends and stored results rely on them. */
 static void fills_keep_their_bits(void **state) {
     (void)state;
@@ -296,23 +345,36 @@ static void comparison_sees_everything(void **state) {
     float reference[4] = {3, 4, 0, 12};
     uint16_t y[4] = {half_from_float(3), half_from_float(4), half_from_float(0), half_from_float(12)};
     struct comparison c;
-    assert_int_equal(reference_compare(device, y, reference, 4, &c, NULL), 0);
+    assert_int_equal(reference_compare(device, y, false, reference, 4, &c, NULL), 0);
     assert_true(c.relative_error == 0 && c.bad == 0);
     y[3] = half_from_float(25); /* ||y - ref|| = 13 = ||ref|| */
-    assert_int_equal(reference_compare(device, y, reference, 4, &c, NULL), 0);
+    assert_int_equal(reference_compare(device, y, false, reference, 4, &c, NULL), 0);
     assert_true(fabs(c.relative_error - 1) < 1e-12);
     y[1] = 0xffff; /* NaN */
     y[2] = 0x7c00; /* infinite */
-    assert_int_equal(reference_compare(device, y, reference, 4, &c, NULL), 0);
+    assert_int_equal(reference_compare(device, y, false, reference, 4, &c, NULL), 0);
     assert_int_equal(c.bad, 2);
     assert_int_equal(c.first_bad, 1);
     assert_true(fabs(c.relative_error - sqrt(169.0 / 153.0)) < 1e-12);
     float nothing[1] = {0};
-    assert_int_equal(reference_compare(device, y, nothing, 1, &c, NULL), 0);
+    assert_int_equal(reference_compare(device, y, false, nothing, 1, &c, NULL), 0);
     assert_true(isinf(c.relative_error));
     reference[0] = NAN; /* nothing is near a reference that is no number */
-    assert_int_equal(reference_compare(device, y, reference, 4, &c, NULL), 0);
+    assert_int_equal(reference_compare(device, y, false, reference, 4, &c, NULL), 0);
     assert_true(isnan(c.relative_error));
+}
+
+static void comparison_reads_bf16(void **state) {
+    (void)state;
+    float reference[3] = {0x1p40f, 2, 3};
+    uint16_t y[3] = {bf16_from_float(0x1p40f), bf16_from_float(2), bf16_from_float(3)};
+    struct comparison c;
+    assert_int_equal(reference_compare(device, y, true, reference, 3, &c, NULL), 0);
+    assert_true(c.relative_error == 0 && c.bad == 0);
+    y[1] = 0x7f80; /* infinite */
+    y[2] = 0xffff; /* NaN */
+    assert_int_equal(reference_compare(device, y, true, reference, 3, &c, NULL), 0);
+    assert_true(c.bad == 2 && c.first_bad == 1);
 }
 
 int main(void) {
@@ -320,12 +382,16 @@ int main(void) {
         cmocka_unit_test(dequantizes_awq),
         cmocka_unit_test(multiplies_marlin),
         cmocka_unit_test(multiplies_fp16),
+        cmocka_unit_test(multiplies_bf16),
         cmocka_unit_test(applies_epilogues),
         cmocka_unit_test(problems_say_their_epilogue),
+        cmocka_unit_test(problems_say_their_type),
         cmocka_unit_test(refuses_what_no_op_takes),
         cmocka_unit_test(fills_are_uniform_and_repeatable),
+        cmocka_unit_test(fills_in_bf16),
         cmocka_unit_test(fills_keep_their_bits),
         cmocka_unit_test(comparison_sees_everything),
+        cmocka_unit_test(comparison_reads_bf16),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

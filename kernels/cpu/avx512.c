@@ -24,6 +24,6 @@ INLINE void store_half(vec v, uint16_t *to) {
 #include "kernels/cpu/vector.h"
 
 const struct cpu_vectors cpu_vectors_avx512f = {
-    "avx512f", LANES, 32, to_float, to_half, fp16_tile, marlin_expand, marlin_columns, marlin_tile, awq_column,
+    "avx512f", LANES, 32, to_float, to_words, fp16_tile, marlin_expand, marlin_columns, marlin_tile, awq_column,
 };
 #endif

@@ -54,7 +54,8 @@ struct fp16_tile {
     size_t x_stride;
     const uint16_t *w;
     size_t w_stride;
-    int k; /* a multiple of 16 */
+    int k;     /* a multiple of 16 */
+    bool bf16; /* w; else fp16 */
     float *sums;
     size_t sum_stride;
 };
@@ -79,14 +80,14 @@ struct cpu_vectors {
     const char *architecture;
     int lanes;     /* of fp32 */
     int registers; /* vectors that the instruction set names */
-    /* count: a multiple of 16 */
-    void (*to_float)(const uint16_t *from, float *to, int count);
-    void (*to_half)(const float *from, uint16_t *to, int count);
+    /* Between fp32 and bf16, or fp16; count: a multiple of 16 */
+    void (*to_float)(const uint16_t *from, bool bf16, float *to, int count);
+    void (*to_words)(const float *from, uint16_t *to, bool bf16, int count);
     /* rows, columns: powers of two, rows * columns <= FP16_TILE_MOST, columns <= 4 */
     void (*fp16_tile)(const struct fp16_tile *tile, int rows, int columns);
-    /* x (k), k a multiple of 16, to (k/16, 64): every value four times, scaled by a power of 16 that undoes
-     * where the nibble lies in its word. Returns the sum of x. */
-    float (*marlin_expand)(const uint16_t *x, int k, float *to);
+    /* x (k), bf16 or fp16, k a multiple of 16, to (k/16, 64): every value four times, scaled by a power of 16 that
+     * undoes where the nibble lies in its word. Returns the sum of x. */
+    float (*marlin_expand)(const uint16_t *x, bool bf16, int k, float *to);
     /* The scales and zero points of one group and 64 columns in Marlin's order to fp32 by slot; zeros may be
      * NULL (8 everywhere). */
     void (*marlin_columns)(const uint16_t *scales, const uint32_t *zeros, bool one_group, float *slot_scales,

@@ -36,6 +36,7 @@ static void add_block(const struct call *c, int rows, int column, int k0, int k,
                 .w = weights + (size_t)(column + n) * depth + k0,
                 .w_stride = depth,
                 .k = k,
+                .bf16 = c->problem->bf16,
                 .sums = sums + row * c->tile_n + n,
                 .sum_stride = (size_t)c->tile_n,
             };
@@ -55,7 +56,7 @@ static void task(const void *context, int index, void *scratch) {
         int depth = least(c->tile_k, k - k0);
         for (int row = 0; row < rows; row++)
             c->vectors->to_float((const uint16_t *)c->operands->x + (size_t)(first + row) * (size_t)k + k0,
-                                 x + (size_t)row * (size_t)c->tile_k, depth);
+                                 c->problem->bf16, x + (size_t)row * (size_t)c->tile_k, depth);
         add_block(c, rows, column, k0, depth, x, sums);
     }
     for (int row = 0; row < rows; row++)
@@ -119,6 +120,7 @@ const struct kernel fp16_gemm_cpu = {
     .backend = BACKEND_CPU,
     .name = "cpu",
     .summary = "blocked dot products in fp32 vectors",
+    .bf16 = true,
     .parameter_count = 5,
     .parameters =
         {

@@ -31,5 +31,5 @@ INLINE void store_half(vec v, uint16_t *to) {
 #include "kernels/cpu/vector.h"
 
 const struct cpu_vectors cpu_vectors_generic = {
-    "generic", LANES, 16, to_float, to_half, fp16_tile, marlin_expand, marlin_columns, marlin_tile, awq_column,
+    "generic", LANES, 16, to_float, to_words, fp16_tile, marlin_expand, marlin_columns, marlin_tile, awq_column,
 };

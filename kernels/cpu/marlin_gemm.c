@@ -49,8 +49,8 @@ static void spread_x(const struct call *c, const struct scratch *s, int first, i
         float *to = s->x + (size_t)row * (size_t)c->tile_k * SPREAD;
         float *sums = s->x_sums + row * (c->tile_k / c->stretch);
         for (int k = 0; k < depth; k += c->stretch)
-            sums[k / c->stretch] =
-                c->vectors->marlin_expand(from + k, least(c->stretch, depth - k), to + (size_t)k * SPREAD);
+            sums[k / c->stretch] = c->vectors->marlin_expand(from + k, c->problem->bf16, least(c->stretch, depth - k),
+                                                             to + (size_t)k * SPREAD);
     }
 }
 
@@ -177,6 +177,7 @@ const struct kernel marlin_gemm_cpu = {
     .backend = BACKEND_CPU,
     .name = "cpu",
     .summary = "int4 words decoded in registers, fp32 vectors, scaled once a group",
+    .bf16 = true,
     .parameter_count = 5,
     .parameters =
         {

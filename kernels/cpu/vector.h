@@ -47,27 +47,51 @@ INLINE vec masked(word_vec words, uint32_t mask) {
     return __builtin_convertvector((int_vec)(words & mask), vec);
 }
 
-TARGET static void to_float(const uint16_t *from, float *to, int count) {
+/* bf16 is the upper half of fp32. */
+INLINE vec load_bf16(const uint16_t *from) {
+    uint16_t words __attribute__((vector_size(2 * LANES)));
+    memcpy(&words, from, sizeof words);
+    return (vec)(__builtin_convertvector(words, word_vec) << 16);
+}
+
+/* Rounds to nearest, ties to even; NaN stays one. */
+INLINE void store_bf16(vec v, uint16_t *to) {
+    word_vec bits = (word_vec)v, nan = (word_vec)(v != v);
+    word_vec rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    word_vec words = (nan & (bits >> 16 | 0x40)) | (~nan & rounded);
+    uint16_t narrow __attribute__((vector_size(2 * LANES))) = __builtin_convertvector(words, __typeof__(narrow));
+    memcpy(to, &narrow, sizeof narrow);
+}
+
+INLINE vec load_word(const uint16_t *from, const bool bf16) {
+    return bf16 ? load_bf16(from) : load_half(from);
+}
+
+TARGET static void to_float(const uint16_t *from, bool bf16, float *to, int count) {
     for (int i = 0; i < count; i += LANES) {
-        vec v = load_half(from + i);
+        vec v = load_word(from + i, bf16);
         memcpy(to + i, &v, sizeof v);
     }
 }
 
-TARGET static void to_half(const float *from, uint16_t *to, int count) {
-    for (int i = 0; i < count; i += LANES) store_half(load(from + i), to + i);
+TARGET static void to_words(const float *from, uint16_t *to, bool bf16, int count) {
+    for (int i = 0; i < count; i += LANES)
+        if (bf16)
+            store_bf16(load(from + i), to + i);
+        else
+            store_half(load(from + i), to + i);
 }
 
 /* --- fp16_gemm: lanes run along k --- */
 
-INLINE void fp16_inner(const struct fp16_tile *t, const int rows, const int columns) {
+INLINE void fp16_inner(const struct fp16_tile *t, const int rows, const int columns, const bool bf16) {
     vec sum[FP16_TILE_MOST];
     UNROLLED
     for (int i = 0; i < rows * columns; i++) sum[i] = (vec){0};
     for (int k = 0; k < t->k; k += LANES) {
         vec w[4];
         UNROLLED
-        for (int c = 0; c < columns; c++) w[c] = load_half(t->w + (size_t)c * t->w_stride + k);
+        for (int c = 0; c < columns; c++) w[c] = load_word(t->w + (size_t)c * t->w_stride + k, bf16);
         UNROLLED
         for (int r = 0; r < rows; r++) {
             vec x = load(t->x + (size_t)r * t->x_stride + k);
@@ -82,42 +106,49 @@ INLINE void fp16_inner(const struct fp16_tile *t, const int rows, const int colu
     }
 }
 
-TARGET static void fp16_tile(const struct fp16_tile *tile, int rows, int columns) {
+INLINE void fp16_tile_of(const struct fp16_tile *tile, int rows, int columns, const bool bf16) {
     switch (rows << 4 | columns) {
     case 0x11:
-        fp16_inner(tile, 1, 1);
+        fp16_inner(tile, 1, 1, bf16);
         break;
     case 0x12:
-        fp16_inner(tile, 1, 2);
+        fp16_inner(tile, 1, 2, bf16);
         break;
     case 0x14:
-        fp16_inner(tile, 1, 4);
+        fp16_inner(tile, 1, 4, bf16);
         break;
     case 0x21:
-        fp16_inner(tile, 2, 1);
+        fp16_inner(tile, 2, 1, bf16);
         break;
     case 0x22:
-        fp16_inner(tile, 2, 2);
+        fp16_inner(tile, 2, 2, bf16);
         break;
     case 0x24:
-        fp16_inner(tile, 2, 4);
+        fp16_inner(tile, 2, 4, bf16);
         break;
     case 0x41:
-        fp16_inner(tile, 4, 1);
+        fp16_inner(tile, 4, 1, bf16);
         break;
     case 0x42:
-        fp16_inner(tile, 4, 2);
+        fp16_inner(tile, 4, 2, bf16);
         break;
     case 0x44:
-        fp16_inner(tile, 4, 4);
+        fp16_inner(tile, 4, 4, bf16);
         break;
     case 0x81:
-        fp16_inner(tile, 8, 1);
+        fp16_inner(tile, 8, 1, bf16);
         break;
     case 0x82:
-        fp16_inner(tile, 8, 2);
+        fp16_inner(tile, 8, 2, bf16);
         break;
     }
+}
+
+TARGET static void fp16_tile(const struct fp16_tile *tile, int rows, int columns) {
+    if (tile->bf16)
+        fp16_tile_of(tile, rows, columns, true);
+    else
+        fp16_tile_of(tile, rows, columns, false);
 }
 
 /* --- marlin_gemm ---
@@ -129,12 +160,12 @@ TARGET static void fp16_tile(const struct fp16_tile *tile, int rows, int columns
 
 static const uint32_t nibble_mask[4] = {0xf, 0xf0, 0xf0000, 0xf00000};
 
-TARGET static float marlin_expand(const uint16_t *x, int k, float *to) {
+TARGET static float marlin_expand(const uint16_t *x, bool bf16, int k, float *to) {
     static const float scale[4] = {1, 0x1p-4f, 0x1p-16f, 0x1p-20f};
     vec total = {0};
     for (int k0 = 0; k0 < k; k0 += 16, to += 64) {
         float value[16];
-        to_float(x + k0, value, 16);
+        to_float(x + k0, bf16, value, 16);
         UNROLLED
         for (int part = 0; part < PARTS; part++) total += load(value + part * LANES);
         UNROLLED
@@ -152,7 +183,7 @@ TARGET static float marlin_expand(const uint16_t *x, int k, float *to) {
 TARGET static void marlin_columns(const uint16_t *scales, const uint32_t *zeros, bool one_group, float *slot_scales,
                                   float *slot_zeros) {
     float scale[SLOTS];
-    to_float(scales, scale, SLOTS);
+    to_float(scales, false, scale, SLOTS);
     for (int slot = 0; slot < SLOTS; slot += 4) {
         int a = slot / 8, h = slot / 4 % 2;
         const float *s = one_group ? scale + a / 2 * 8 + a % 2 + h * 2 : scale + a * 8 + h;

@@ -6,9 +6,9 @@
 enum { TILE = 64, CHUNK = 64, SIDE = 16, PER_THREAD = TILE / SIDE, THREADS = SIDE * SIDE };
 
 // One thread a value.
-extern "C" __global__ void reference_fill_half(struct reference_fill fill) {
+extern "C" __global__ void reference_fill_values(struct reference_fill fill) {
     unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < fill.count) ((unsigned short *)fill.to)[i] = reference_random_half(&fill, i);
+    if (i < fill.count) ((unsigned short *)fill.to)[i] = reference_random_word(&fill, i);
 }
 
 // One thread for 8 bytes; the bytes of a random word in their order of significance.
@@ -89,11 +89,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) reference_compare(struct r
     struct reference_sums mine = {0, 0, 0, c.count};
     for (unsigned long long i = (unsigned long long)blockIdx.x * THREADS + threadIdx.x; i < c.count;
          i += (unsigned long long)gridDim.x * THREADS) {
-        if ((c.y[i] & 0x7c00) == 0x7c00) {
+        const unsigned exponent = c.bf16 ? 0x7f80 : 0x7c00;
+        if ((c.y[i] & exponent) == exponent) {
             merge(mine, {0, 0, 1, i});
             continue;
         }
-        double reference = c.reference[i], difference = reference_half_value(c.y[i]) - reference;
+        double reference = c.reference[i], difference = reference_value(c.y[i], c.bf16) - reference;
         merge(mine, {difference * difference, reference * reference, 0, c.count});
     }
     shared[threadIdx.x] = mine;

@@ -13,7 +13,7 @@
 #define REFERENCE static inline
 #endif
 
-enum reference_layout { REFERENCE_HALF, REFERENCE_AWQ, REFERENCE_MARLIN };
+enum reference_layout { REFERENCE_PLAIN, REFERENCE_AWQ, REFERENCE_MARLIN };
 enum reference_epilogue { REFERENCE_NONE, REFERENCE_BIAS, REFERENCE_RESIDUAL, REFERENCE_SILU_MUL };
 
 /* What an entry of reference.cu takes; pointers and numbers as kernel.h defines them for the op. */
@@ -27,13 +27,15 @@ struct reference_problem {
     int layout, epilogue, m, n, k, group;
     const float *gain; /* NULL: x as it is */
     float epsilon;
+    int bf16; /* x, addend, and weights that are no codes */
 };
 
 struct reference_fill {
     void *to;
-    unsigned long long count; /* of elements: fp16 values, or bytes */
+    unsigned long long count; /* of elements: 16-bit values, or bytes */
     unsigned long long seed;
     float low, high;
+    int bf16; /* values: else fp16 */
 };
 
 /* What one block, or one processor, saw of a comparison. */
@@ -47,6 +49,7 @@ struct reference_comparison {
     const float *reference;
     unsigned long long count;
     struct reference_sums *sums; /* one a block */
+    int bf16;                    /* y; else fp16 */
 };
 
 #ifdef __CUDACC__
@@ -64,6 +67,16 @@ REFERENCE unsigned short reference_half_word(float value) {
     return half;
 }
 
+/* The same for bf16. */
+REFERENCE float reference_bf16_value(unsigned short word) {
+    return __uint_as_float((unsigned)word << 16);
+}
+REFERENCE unsigned short reference_bf16_word(float value) {
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %1;" : "=r"(pair) : "f"(value));
+    return (unsigned short)pair;
+}
+
 /* low + span * unit with two roundings: fusing them would give other numbers than the host. */
 REFERENCE float reference_scale(float low, float span, float unit) {
     return __fadd_rn(low, __fmul_rn(span, unit));
@@ -77,11 +90,24 @@ REFERENCE unsigned short reference_half_word(float value) {
     return half_from_float(value);
 }
 
+REFERENCE float reference_bf16_value(unsigned short word) {
+    return bf16_to_float(word);
+}
+
+REFERENCE unsigned short reference_bf16_word(float value) {
+    return bf16_from_float(value);
+}
+
 REFERENCE float reference_scale(float low, float span, float unit) {
     float product = span * unit;
     return low + product;
 }
 #endif
+
+/* The value of a word of either type. */
+REFERENCE float reference_value(unsigned short word, int bf16) {
+    return bf16 ? reference_bf16_value(word) : reference_half_value(word);
+}
 
 /* 64 random bits for a seed and an index: a Weyl sequence through splitmix64's finalizer, twice, so that
  * neighbouring seeds share nothing. */
@@ -96,10 +122,11 @@ REFERENCE unsigned long long reference_random(unsigned long long seed, unsigned 
     return bits;
 }
 
-/* Element `index` of a uniform fp16 fill: 24 random bits, which an fp32 holds exactly. */
-REFERENCE unsigned short reference_random_half(const struct reference_fill *fill, unsigned long long index) {
+/* Element `index` of a uniform fill: 24 random bits, which an fp32 holds exactly. */
+REFERENCE unsigned short reference_random_word(const struct reference_fill *fill, unsigned long long index) {
     float unit = (float)(reference_random(fill->seed, index) >> 40) * 0x1p-24f;
-    return reference_half_word(reference_scale(fill->low, fill->high - fill->low, unit));
+    float value = reference_scale(fill->low, fill->high - fill->low, unit);
+    return fill->bf16 ? reference_bf16_word(value) : reference_half_word(value);
 }
 
 /* AWQ keeps column 8c + j in nibble j/2 for even j and 4 + j/2 for odd j. */
@@ -136,8 +163,8 @@ REFERENCE int reference_marlin_scale(int n, int single) {
 
 /* W[k, n]: exact in fp32 (a code of 5 bits with sign times a scale of 11). */
 REFERENCE float reference_weight(const struct reference_problem *p, int k, int n) {
-    if (p->layout == REFERENCE_HALF)
-        return reference_half_value(((const unsigned short *)p->weights)[(long long)n * p->k + k]);
+    if (p->layout == REFERENCE_PLAIN)
+        return reference_value(((const unsigned short *)p->weights)[(long long)n * p->k + k], p->bf16);
     const unsigned *words = (const unsigned *)p->weights;
     int group = k / p->group;
     unsigned code, zero = 8;
@@ -156,14 +183,14 @@ REFERENCE float reference_weight(const struct reference_problem *p, int k, int n
 
 /* x[m, k] with the gain, and the number that makes the row's sums those of a normalised x; without a norm x and 1. */
 REFERENCE float reference_x(const struct reference_problem *p, int m, int k) {
-    float x = reference_half_value(p->x[(long long)m * p->k + k]);
+    float x = reference_value(p->x[(long long)m * p->k + k], p->bf16);
     return p->gain ? x * p->gain[k] : x;
 }
 REFERENCE double reference_factor(const struct reference_problem *p, int m) {
     double squares = 0;
     if (!p->gain) return 1;
     for (int k = 0; k < p->k; k++) {
-        double x = reference_half_value(p->x[(long long)m * p->k + k]);
+        double x = reference_value(p->x[(long long)m * p->k + k], p->bf16);
         squares += x * x;
     }
     return 1 / sqrt(squares / p->k + p->epsilon);
@@ -177,8 +204,8 @@ REFERENCE void reference_store(const struct reference_problem *p, int m, int n, 
         return;
     }
     if (p->epilogue != REFERENCE_NONE) {
-        first += reference_half_value(p->addend[addend]);
-        second += reference_half_value(p->addend[addend + 8]);
+        first += reference_value(p->addend[addend], p->bf16);
+        second += reference_value(p->addend[addend + 8], p->bf16);
     }
     p->y[at] = (float)first;
     p->y[at + 8] = (float)second;

@@ -58,7 +58,7 @@ static void says_what_was_free(void **state) {
 
 static void keeps_functions(void **state) {
     (void)state;
-    const char *source = "cuda/reference.cu", *entry = "reference_fill_half";
+    const char *source = "cuda/reference.cu", *entry = "reference_fill_values";
     struct device_function *first, *again, *shared, *none;
     done(device_function(gpu, source, entry, "", 0, &first, &error));
     done(device_function(gpu, source, entry, "", 0, &again, &error));
@@ -94,7 +94,7 @@ static void bad_launches_are_errors(void **state) {
     (void)state;
     struct device_function *function;
     char arguments[256] = {0};
-    done(device_function(gpu, "cuda/reference.cu", "reference_fill_half", "", 0, &function, &error));
+    done(device_function(gpu, "cuda/reference.cu", "reference_fill_values", "", 0, &function, &error));
     assert_int_equal(
         device_launch(gpu, function, &(struct device_grid){.blocks = {1, 1, 1}, .threads = 2048}, arguments, &error),
         -1);
@@ -234,8 +234,8 @@ static void comparisons_agree(void **state) {
     for (int bad = 0; bad < 2; bad++) {
         if (bad) y[COUNT - 1] = 0x7e00, y[123456] = 0xfc00;
         done(device_write(gpu, gpu_y, y, sizeof y, &error));
-        done(reference_compare(cpu, y, reference, COUNT, &here, &error));
-        done(reference_compare(gpu, gpu_y, gpu_reference, COUNT, &there, &error));
+        done(reference_compare(cpu, y, false, reference, COUNT, &here, &error));
+        done(reference_compare(gpu, gpu_y, false, gpu_reference, COUNT, &there, &error));
         assert_true(fabs(here.relative_error - there.relative_error) <= 1e-9 * here.relative_error);
         assert_int_equal(here.bad, 2 * bad);
         assert_int_equal(there.bad, 2 * bad);
@@ -263,7 +263,7 @@ static void cublaslt_is_right(void **state) {
         done(device_fill(gpu, operands.workspace, 0, plan->workspace_bytes, &error));
         done(plan_run(plan, &operands, &error));
         done(reference_run(gpu, &problem, &operands, reference, &error));
-        done(reference_compare(gpu, operands.y, reference, problem_outputs(&problem), &c, &error));
+        done(reference_compare(gpu, operands.y, false, reference, problem_outputs(&problem), &c, &error));
         assert_int_equal(c.bad, 0);
         assert_true(c.relative_error <= 1e-3);
         plan_destroy(plan);

@@ -128,7 +128,7 @@ static void check(const struct problem *p) {
         done(device_fill(gpu, o->y, 0xff, 2 * problem_outputs(p), &error) || device_synchronize(gpu, &error));
         assert_int_equal(launch_pack(pack, &problem, &operands, overlaps, NULL), CUDA_SUCCESS);
         assert_int_equal(wait_for_all(), CUDA_SUCCESS);
-        done(reference_compare(gpu, o->y, instance->reference, problem_outputs(p), &comparison, &error));
+        done(reference_compare(gpu, o->y, false, instance->reference, problem_outputs(p), &comparison, &error));
         if (comparison.bad || !(comparison.relative_error <= INSTANCE_TOLERANCE))
             fail_msg("%s, %s: %zu not finite, error %g", problem_text(p, text), find(&problem)->kernel, comparison.bad,
                      comparison.relative_error);
