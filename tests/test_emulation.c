@@ -297,6 +297,22 @@ static void epilogues(void **state) {
     check("marlin_gemm/mma", few, (struct problem){OP_MARLIN_GEMM, 9, 192, 256, 256, false, EPILOGUE_SILU_MUL});
 }
 
+/* One source, another type: every way into the matrix unit and every way out of the sums. */
+static void fp16_gemm_in_bf16(void **state) {
+    (void)state;
+    static const char mma[] = "tile_m=8 tile_n=128 tile_k=64 warps_k=2 stages=2 split_k=2";
+    static const char wgmma[] = "tile_m=64 tile_n=64 warpgroups=1 stages=3 cluster_m=1 cluster_n=2 split_k=2 order=1";
+    struct problem problem = {.op = OP_FP16_GEMM, .m = 9, .n = 192, .k = 384, .bf16 = true};
+    for (int e = 0; e < EPILOGUE_COUNT; e++) {
+        problem.epilogue = (enum epilogue)e;
+        check("fp16_gemm/mma", mma, problem);
+        check_with(6, NULL, "fp16_gemm/wgmma", wgmma, problem);
+    }
+    check("fp16_gemm/skinny", "tile_m=8 tile_n=128 warps_k=2 stages=2 split_k=1", problem);
+    problem.epilogue = EPILOGUE_RESIDUAL;
+    check("fp16_gemm/skinny", "tile_m=1 tile_n=64 warps_k=1 stages=3 split_k=2", problem);
+}
+
 static void awq_dequant(void **state) {
     (void)state;
     check("awq_dequant/tiled", "tile_k=64 tile_n=128 threads=128",
@@ -380,6 +396,7 @@ int main(void) {
         cmocka_unit_test(gemv_hides_no_infinity),
         cmocka_unit_test(skinny),
         cmocka_unit_test(epilogues),
+        cmocka_unit_test(fp16_gemm_in_bf16),
         cmocka_unit_test(awq_dequant),
         cmocka_unit_test(read_floor),
     };

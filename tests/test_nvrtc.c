@@ -108,6 +108,11 @@ static const struct problem problems[] = {
     {OP_MARLIN_GEMM, 4096, 7168, 5120, 64, true, EPILOGUE_SILU_MUL},
     {OP_FP16_GEMM, 1, 7168, 5120, 0, false, EPILOGUE_RESIDUAL},
     {OP_FP16_GEMM, 4096, 7168, 5120, 0, false, EPILOGUE_SILU_MUL},
+    {OP_FP16_GEMM, 1, 7168, 5120, 0, false, EPILOGUE_SILU_MUL, false, true},
+    {OP_FP16_GEMM, 4096, 7168, 5120, 0, false, EPILOGUE_RESIDUAL, false, true},
+    {OP_MARLIN_GEMM, 1, 7168, 5120, 128, true, EPILOGUE_SILU_MUL, false, true},
+    {OP_MARLIN_GEMM, 64, 7168, 5120, 5120, true, EPILOGUE_BIAS, false, true},
+    {OP_MARLIN_GEMM, 4096, 7168, 5120, 128, true, EPILOGUE_RESIDUAL, false, true},
 };
 
 #ifdef __SANITIZE_ADDRESS__
@@ -243,6 +248,7 @@ static const char *const others[][2] = {
     {"floor.cu", "-DGRID=264 -DBITS=4 -DGROUP=128 -DBLOCKS=2 -DTHREADS=1024 -DIN_FLIGHT=4"},
     {"floor.cu", "-DGRID=132 -DBITS=16 -DGROUP=0 -DBLOCKS=1 -DTHREADS=512 -DIN_FLIGHT=16"},
     {"fp16_gemm/silu_mul.cu", "-DEPILOGUE=3"},
+    {"fp16_gemm/silu_mul.cu", "-DEPILOGUE=3 -DBF16"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=0 -DZEROS=1 -DTHREADS=256"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=32 -DZEROS=1 -DTHREADS=256"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=128 -DZEROS=0 -DTHREADS=256"},
@@ -280,7 +286,8 @@ static void corners_compile(void **state) {
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++)
             for (size_t p = 0; p < sizeof problems / sizeof *problems; p++)
-                if ((*kernel)->launch && (*kernel)->op == problems[p].op && (!problems[p].norm || (*kernel)->norms))
+                if ((*kernel)->launch && (*kernel)->op == problems[p].op && (!problems[p].norm || (*kernel)->norms) &&
+                    (!problems[p].bf16 || (*kernel)->bf16))
                     add_corners(&devices[d], *kernel, &problems[p]);
     add_other_sources();
     every_source_has_a_job();

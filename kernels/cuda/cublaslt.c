@@ -30,7 +30,7 @@ static struct {
     struct error error; /* why it is not open; empty when it is */
 } lt;
 
-/* What a plan keeps. silu_mul, which the library lacks, is a second kernel: the sums of the first, rounded to fp16,
+/* What a plan keeps. silu_mul, which the library lacks, is a second kernel: the sums of the first, rounded as y is,
  * lie in the workspace behind its counters, ahead of what the library asks for. */
 struct gemm {
     enum epilogue epilogue;
@@ -89,15 +89,16 @@ static int describe_epilogue(struct gemm *gemm, const struct problem *p, struct 
 static int describe(struct gemm *gemm, const struct problem *p, struct error *error) {
     uint64_t m = (uint64_t)p->m, n = (uint64_t)p->n, k = (uint64_t)p->k;
     cublasOperation_t transpose = CUBLAS_OP_T;
+    cudaDataType_t type = p->bf16 ? CUDA_R_16BF : CUDA_R_16F;
     if (check(lt.cublasLtCreate(&gemm->handle), "creating a handle", error)) return -1;
     if (check(lt.cublasLtMatmulDescCreate(&gemm->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing", error) ||
         check(lt.cublasLtMatmulDescSetAttribute(gemm->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
                                                 sizeof transpose),
               "describing", error))
         return -1;
-    if (check(lt.cublasLtMatrixLayoutCreate(&gemm->w, CUDA_R_16F, k, n, (int64_t)k), "layout of W", error) ||
-        check(lt.cublasLtMatrixLayoutCreate(&gemm->x, CUDA_R_16F, k, m, (int64_t)k), "layout of x", error) ||
-        check(lt.cublasLtMatrixLayoutCreate(&gemm->y, CUDA_R_16F, n, m, (int64_t)n), "layout of y", error))
+    if (check(lt.cublasLtMatrixLayoutCreate(&gemm->w, type, k, n, (int64_t)k), "layout of W", error) ||
+        check(lt.cublasLtMatrixLayoutCreate(&gemm->x, type, k, m, (int64_t)k), "layout of x", error) ||
+        check(lt.cublasLtMatrixLayoutCreate(&gemm->y, type, n, m, (int64_t)n), "layout of y", error))
         return -1;
     return describe_epilogue(gemm, p, error);
 }
@@ -167,6 +168,8 @@ static int make_scratch(struct device *device, const struct problem *p, const st
     size_t x = aligned(bytes.x), addend = aligned(bytes.addend), copies = 1 + 2 * device->cache_bytes / bytes.weights;
     scratch->copies = copies < MAX_COPIES ? (int)copies : MAX_COPIES;
     size_t weights = (size_t)scratch->copies * bytes.weights;
+    int (*fill)(struct device *, void *, size_t, float, float, uint64_t, struct error *) =
+        p->bf16 ? reference_fill_bf16 : reference_fill_half;
     char *memory = scratch->memory = device_alloc(device, workspace + y + x + addend + weights, error);
     if (!memory) return -1;
     for (int i = 0; i < scratch->copies; i++)
@@ -176,7 +179,7 @@ static int make_scratch(struct device *device, const struct problem *p, const st
                               .x = memory + workspace + y,
                               .addend = memory + workspace + y + x,
                               .weights = memory + workspace + y + x + addend + (size_t)i * bytes.weights};
-    return reference_fill_half(device, memory + workspace + y, (x + addend + weights) / 2, -1, 1, 1, error);
+    return fill(device, memory + workspace + y, (x + addend + weights) / 2, -1, 1, 1, error);
 }
 
 /* Enough work ahead of the first event that the calls are queued before the GPU comes to them: short kernels
@@ -249,7 +252,7 @@ static void release(struct plan *plan) {
 
 /* On failure plan_destroy calls release. */
 static int prepare(struct plan *plan, struct error *error) {
-    static const char options[] = "-DEPILOGUE=3"; /* EPILOGUE_SILU_MUL */
+    const char *options = plan->problem.bf16 ? "-DEPILOGUE=3 -DBF16" : "-DEPILOGUE=3"; /* EPILOGUE_SILU_MUL */
     if (open_library(error) || cuda_enter(plan->device, error)) return -1;
     struct gemm *gemm = plan->state = calloc(1, sizeof *gemm);
     if (!gemm) return error_set(error, "out of memory");
@@ -281,6 +284,7 @@ const struct kernel fp16_gemm_cublaslt = {
     .name = "cublaslt",
     .summary = "NVIDIA's library, the fastest of its heuristics' candidates: the baseline",
     .peer = true,
+    .bf16 = true,
     .estimate = estimate,
     .prepare = prepare,
     .run = run,

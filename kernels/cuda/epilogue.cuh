@@ -24,23 +24,23 @@ __device__ __forceinline__ int output_column(int c) {
 /* Of one row: columns c, c + 1, .. of W, and those eight further. */
 template <int COUNT> struct pairs { float first[COUNT], second[COUNT]; };
 
-/* COUNT fp16 values as one word of memory. */
-template <int COUNT> struct alignas(2 * COUNT) halves { unsigned short at[COUNT]; };
+/* COUNT values as one word of memory. */
+template <int COUNT> struct alignas(2 * COUNT) neighbours { unsigned short at[COUNT]; };
 
-/* Floats rounded to fp16. */
-template <int COUNT> __device__ __forceinline__ struct halves<COUNT> halves_from_floats(const float (&values)[COUNT]) {
-    struct halves<COUNT> word;
+/* Floats, rounded. */
+template <int COUNT> __device__ __forceinline__ struct neighbours<COUNT> round_values(const float (&values)[COUNT]) {
+    struct neighbours<COUNT> word;
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) word.at[i] = (unsigned short)half2_from_floats(values[i], 0);
+    for (int i = 0; i < COUNT; i++) word.at[i] = (unsigned short)values_from_floats(values[i], 0);
     return word;
 }
 
-/* COUNT fp16 values of memory as floats. */
+/* COUNT values of memory as floats. */
 template <int COUNT>
-__device__ __forceinline__ void load_halves(const unsigned short *from, float (&values)[COUNT]) {
-    const struct halves<COUNT> word = *(const struct halves<COUNT> *)from;
+__device__ __forceinline__ void load_values(const unsigned short *from, float (&values)[COUNT]) {
+    const struct neighbours<COUNT> word = *(const struct neighbours<COUNT> *)from;
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) values[i] = half_to_float(word.at[i]);
+    for (int i = 0; i < COUNT; i++) values[i] = value_to_float(word.at[i]);
 }
 
 /* What is added to row m of y at COUNT neighbouring columns, of n in all; nothing is read where nothing is added. */
@@ -50,7 +50,7 @@ __device__ __forceinline__ void load_addends(const struct operands &operands, in
     if (!HAS_ADDEND) return;
     const unsigned short *from = (const unsigned short *)operands.addend + c;
     if (EPILOGUE == EPILOGUE_RESIDUAL) from += (size_t)m * n;
-    load_halves<COUNT>(from, addends);
+    load_values<COUNT>(from, addends);
 }
 
 /* The same at pairs of columns. */
@@ -77,8 +77,8 @@ __device__ __forceinline__ void store_outputs(const struct operands &operands, i
     y += output_column(c);
 #pragma unroll
     for (int i = 0; i < COUNT; i++) finish(sums.first[i], sums.second[i], addend.first[i], addend.second[i]);
-    *(struct halves<COUNT> *)y = halves_from_floats<COUNT>(sums.first);
-    if (EPILOGUE != EPILOGUE_SILU_MUL) *(struct halves<COUNT> *)(y + 8) = halves_from_floats<COUNT>(sums.second);
+    *(struct neighbours<COUNT> *)y = round_values<COUNT>(sums.first);
+    if (EPILOGUE != EPILOGUE_SILU_MUL) *(struct neighbours<COUNT> *)(y + 8) = round_values<COUNT>(sums.second);
 }
 
 /* Four words of each of four lanes, DISTANCE apart: afterwards lane q of them has word q of all four, in the order of
@@ -101,8 +101,8 @@ __device__ __forceinline__ void finish_pairs(struct pairs<2> sums, const struct 
                                              unsigned &second) {
 #pragma unroll
     for (int t = 0; t < 2; t++) finish(sums.first[t], sums.second[t], addend.first[t], addend.second[t]);
-    first = half2_from_floats(sums.first[0], sums.first[1]);
-    second = half2_from_floats(sums.second[0], sums.second[1]);
+    first = values_from_floats(sums.first[0], sums.first[1]);
+    second = values_from_floats(sums.second[0], sums.second[1]);
 }
 
 /* What is added to columns c.. c + 7 of row m of y, a row of its own (EPILOGUE_RESIDUAL). */

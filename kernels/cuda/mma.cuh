@@ -70,7 +70,7 @@ __device__ __forceinline__ struct place find_place(int m, int n, int k) {
     return p;
 }
 
-/* --- a tile of rows, TILE_K fp16 wide --- */
+/* --- a tile of rows, TILE_K values wide --- */
 
 /* Offset in bytes of 8 neighbours (a chunk) of a row. Chunks of 8 successive rows swap places by the row's
  * number, so that neither copies of rows nor load_matrices meet in a bank. */
@@ -78,7 +78,7 @@ __device__ __forceinline__ unsigned chunk_offset(int row, int chunk) {
     return (unsigned)(row * (TILE_K / 8) + (chunk ^ (row & 7))) * 16;
 }
 
-/* Requests rows first..first+ROWS-1, columns k0..k0+TILE_K-1 of the matrix `from`, fp16 (rows, k); rows
+/* Requests rows first..first+ROWS-1, columns k0..k0+TILE_K-1 of the matrix `from` (rows, k); rows
  * behind its end become zero. A thread keeps its chunk and strides over rows: one address is all it holds. */
 template <int ROWS>
 __device__ __forceinline__ void request_rows(unsigned to, const void *from, int first, int rows, int k, int k0) {
@@ -215,14 +215,14 @@ __device__ __forceinline__ void for_tile(const struct place &p, const void *matr
 /* One pair of sums to their places in the staged tile, where a residual lies already. */
 __device__ __forceinline__ void stage_pair(unsigned short *at, float first, float second, const struct pairs<1> &bias) {
     const bool residual = EPILOGUE == EPILOGUE_RESIDUAL;
-    finish(first, second, residual ? half_to_float(at[0]) : bias.first[0],
-           residual ? half_to_float(at[8]) : bias.second[0]);
-    const unsigned word = half2_from_floats(first, second);
+    finish(first, second, residual ? value_to_float(at[0]) : bias.first[0],
+           residual ? value_to_float(at[8]) : bias.second[0]);
+    const unsigned word = values_from_floats(first, second);
     at[0] = (unsigned short)word;
     if (COLUMNS_OF_Y == 1) at[8] = (unsigned short)(word >> 16);
 }
 
-/* Writes what becomes of the sums as fp16 rows of y, through shared memory, 16 bytes a thread. A residual comes in
+/* Writes what becomes of the sums as rows of y, through shared memory, 16 bytes a thread. A residual comes in
  * the same way, whole, before any of y is written: they may be the same matrix. */
 __device__ __forceinline__ void store_sums(const struct sums &sums, const struct place &p, const struct arguments &a) {
     if (EPILOGUE == EPILOGUE_RESIDUAL) {

@@ -2,7 +2,7 @@
  * stays and goes through items: a tile of TILE_M rows and TILE_N columns of y, all of k or a part of it. One warp
  * requests stages of 64 of k, box by box and beyond the end of an item, while WARPGROUPS warpgroups multiply:
  *
- *      a stage   x    TILE_M rows of 64 fp16, swizzled for the matrix unit
+ *      a stage   x    TILE_M rows of 64, swizzled for the matrix unit
  *                W    64 rows of k, TILE_N columns, as the kernel has them
  *
  * STAGE_BYTES apart, of which requests bring BOX_BYTES.

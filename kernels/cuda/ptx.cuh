@@ -1,6 +1,6 @@
 /* The instructions and the half-precision arithmetic that the kernels use, wrapped once, without CUDA's
- * headers: NVRTC then needs nothing but the program itself. fp16 pairs travel as 32-bit words, the lower
- * index in the lower half; single fp16 values as 16-bit words. Shared-memory addresses are 32-bit. */
+ * headers: NVRTC then needs nothing but the program itself. Pairs of fp16 or bf16 travel as 32-bit words, the lower
+ * index in the lower half; single ones as 16-bit words. Shared-memory addresses are 32-bit. */
 #ifndef TILEBOOK_PTX_CUH
 #define TILEBOOK_PTX_CUH
 
@@ -47,6 +47,45 @@ __device__ __forceinline__ float half_to_float(unsigned short half) {
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
     return value;
 }
+
+/* --- values: x, addend, y and what the matrix unit multiplies; fp16, or bf16 with -DBF16 (kernels/kernel.h) --- */
+
+#ifdef BF16
+#define VALUE "bf16"
+constexpr bool VALUES_ARE_BF16 = true;
+#else
+#define VALUE "f16"
+constexpr bool VALUES_ARE_BF16 = false;
+#endif
+
+/* Two floats, rounded to nearest, as a pair. */
+__device__ __forceinline__ unsigned values_from_floats(float low, float high) {
+    unsigned pair;
+    asm("cvt.rn." VALUE "x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+/* The two values of a pair. bf16 is the upper half of a float. */
+__device__ __forceinline__ void values_to_floats(unsigned pair, float &low, float &high) {
+    if (VALUES_ARE_BF16)
+        low = __uint_as_float(pair << 16), high = __uint_as_float(pair & 0xffff0000);
+    else
+        half2_to_floats(pair, low, high);
+}
+
+/* One value. */
+__device__ __forceinline__ float value_to_float(unsigned short value) {
+    return VALUES_ARE_BF16 ? __uint_as_float((unsigned)value << 16) : half_to_float(value);
+}
+
+/* a * b + c rounded once, both halves, of bf16. */
+__device__ __forceinline__ unsigned bf16x2_fma(unsigned a, unsigned b, unsigned c) {
+    unsigned pair;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+    return pair;
+}
+
+/* --- arithmetic --- */
 
 /* value / (1 + e^-value), to a few units of fp32's last place; 0 where e^-value overflows. */
 __device__ __forceinline__ float silu(float value) {
@@ -151,7 +190,7 @@ __device__ __forceinline__ void store_shared4(unsigned address, uint4 words) {
                  : "memory");
 }
 
-/* Four 8x8 fp16 matrices: lane l gives the address of row l % 8 of matrix l / 8 (16 bytes) and receives, of
+/* Four 8x8 matrices of values: lane l gives the address of row l % 8 of matrix l / 8 (16 bytes) and receives, of
  * every matrix, elements 2 * (l % 4) and the next of row l / 4. */
 __device__ __forceinline__ void load_matrices(unsigned address, unsigned (&pairs)[4]) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -162,12 +201,12 @@ __device__ __forceinline__ void load_matrices(unsigned address, unsigned (&pairs
 
 /* --- matrix unit --- */
 
-/* c (16 x 8, fp32) += a (16 x 16) b (16 x 8), fp16. Lane l holds, with r = l / 4 and q = 2 * (l % 4):
+/* c (16 x 8, fp32) += a (16 x 16) b (16 x 8), of values. Lane l holds, with r = l / 4 and q = 2 * (l % 4):
  * a[0..3] rows r, r + 8, r, r + 8, columns q, q, q + 8, q + 8 and the next; b[0..1] rows q, q + 8 and the
  * next, column r; c[0..1] row r, c[2..3] row r + 8, columns q and q + 1. */
 __device__ __forceinline__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." VALUE "." VALUE ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -184,7 +223,7 @@ __device__ __forceinline__ void multiply_bytes(int (&c)[4], const unsigned (&a)[
 
 /* --- matrix unit of a warpgroup, four warps from a multiple of four on (sm_90a) --- */
 
-/* What multiply_group() takes as b: rows of 64 fp16 (128 bytes) in shared memory from a multiple of 1024 bytes
+/* What multiply_group() takes as b: rows of 64 values (128 bytes) in shared memory from a multiple of 1024 bytes
  * on, of which chunk c (16 bytes) of row r lies at c ^ (r & 7). Adding 2 to it means 16 columns further on. */
 __device__ __forceinline__ unsigned long long swizzled_matrix(unsigned address) {
     return 1ull << 62 | 64ull << 32 | 1ull << 16 | address >> 4; /* swizzle 128; 1024 bytes every 8 rows */
@@ -214,14 +253,14 @@ __device__ __forceinline__ unsigned long long swizzled_matrix(unsigned address) 
 /* Both products for so many tokens, with half as many sums; the other numbers go on from there. */
 #define PRODUCTS(TOKENS, N, A0, A1, A2, A3, B)                                                                     \
     __device__ __forceinline__ void multiply_group(float (&sums)[N], const unsigned (&a)[4], unsigned long long b) {   \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32.f16.f16 {" NAMES_##N "}, {%" #A0 ", %" #A1   \
-                     ", %" #A2 ", %" #A3 "}, %" #B ", 1, 1, 1, 0;"                                                     \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32." VALUE "." VALUE " {" NAMES_##N "}, {%" #A0 \
+                     ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", 1, 1, 1, 0;"                                           \
                      : SUMS_##N(sums, 0)                                                                               \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                            \
     }                                                                                                                  \
     __device__ __forceinline__ void multiply_tiles(float (&sums)[N], unsigned long long a, unsigned long long b) {     \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32.f16.f16 {" NAMES_##N "}, %" #A0 ", %" #A1    \
-                     ", 1, 1, 1, 0, 0;"                                                                                \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32." VALUE "." VALUE " {" NAMES_##N "}, %" #A0  \
+                     ", %" #A1 ", 1, 1, 1, 0, 0;"                                                                      \
                      : SUMS_##N(sums, 0)                                                                               \
                      : "l"(a), "l"(b));                                                                                \
     }

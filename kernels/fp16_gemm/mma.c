@@ -32,6 +32,7 @@ const struct kernel fp16_gemm_mma = {
     .backend = BACKEND_CUDA,
     .name = "mma",
     .summary = "fp16 GEMM on mma.sync and cp.async, tokens on the narrow side (sm_80 on)",
+    .bf16 = true,
     .parameter_count = MMA_PARAMETERS,
     .parameters =
         {

@@ -36,6 +36,7 @@ const struct kernel fp16_gemm_skinny = {
     .backend = BACKEND_CUDA,
     .name = "skinny",
     .summary = "fp16 GEMM for few tokens, a ring of weights for each warp (sm_80 on)",
+    .bf16 = true,
     .parameter_count = SKINNY_PARAMETERS,
     .parameters =
         {

@@ -1,4 +1,4 @@
-/* y (M, N) = x (M, K) W for few tokens with x, y fp16 row-major and W fp16 (N, K) row-major, fp32 sums (sm_80 on;
+/* y (M, N) = x (M, K) W for few tokens with x, y and W (N, K) row-major, fp16 or bf16, fp32 sums (sm_80 on;
  * SPLIT_K > 1 from sm_90 on). The partition is drawn in cuda/skinny.cuh. Needs K % 128 == 0 and N % 64 == 0; any M.
  *
  * A warp's slot of a chunk is 64 columns of W, 128 of k each, in pieces of 8 of k (16 bytes) as piece_offset places

@@ -54,6 +54,7 @@ const struct kernel fp16_gemm_wgmma = {
     .backend = BACKEND_CUDA,
     .name = "wgmma",
     .summary = "fp16 GEMM on wgmma, a warp requests boxes for warpgroups that multiply, persistent (sm_90a)",
+    .bf16 = true,
     .parameter_count = PARAMETERS,
     .parameters =
         {

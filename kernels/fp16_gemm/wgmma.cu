@@ -1,6 +1,6 @@
-/* y (M, N) = x (M, K) W with x, y fp16 row-major and W fp16 (N, K) row-major, fp32 sums, on Hopper's wgmma with both
+/* y (M, N) = x (M, K) W with x, y and W (N, K) row-major, fp16 or bf16, fp32 sums, on Hopper's wgmma with both
  * operands in shared memory (sm_90a). Needs K % 64 == 0 and N % 64 == 0; any M. Blocks, items and stages are those of
- * cuda/persistent.cuh; W's part of a stage is TILE_N rows of 64 fp16, swizzled as x, and each warpgroup has
+ * cuda/persistent.cuh; W's part of a stage is TILE_N rows of 64, swizzled as x, and each warpgroup has
  * TILE_M / WARPGROUPS rows of the tile. */
 #include "cuda/persistent.cuh"
 
@@ -62,8 +62,8 @@ __device__ __forceinline__ void store_unit(const float *sums, const struct argum
         struct pairs<2> addend = {};
         if (EPILOGUE == EPILOGUE_BIAS && inside) addend = load_addend<2>(a.operands, m, a.n, c + j * 16 + quad * 2);
         if (EPILOGUE == EPILOGUE_RESIDUAL) {
-            half2_to_floats(added[j * 2 % 4], addend.first[0], addend.first[1]);
-            half2_to_floats(added[(j * 2 + 1) % 4], addend.second[0], addend.second[1]);
+            values_to_floats(added[j * 2 % 4], addend.first[0], addend.first[1]);
+            values_to_floats(added[(j * 2 + 1) % 4], addend.second[0], addend.second[1]);
         }
         finish_pairs({{s[0], s[1]}, {s[4], s[5]}}, addend, words[j * 2 / COLUMNS_OF_Y],
                      COLUMNS_OF_Y == 1 ? words[j * 2 + 1] : none);

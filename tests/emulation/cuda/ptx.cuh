@@ -155,6 +155,31 @@ static inline unsigned half2_from_floats(float low, float high) {
 static inline void half2_to_floats(unsigned pair, float &low, float &high) {
     low = half_to_float((uint16_t)pair), high = half_to_float((uint16_t)(pair >> 16));
 }
+
+/* --- values: fp16, or bf16 with -DBF16 --- */
+
+#ifdef BF16
+constexpr bool VALUES_ARE_BF16 = true;
+#else
+constexpr bool VALUES_ARE_BF16 = false;
+#endif
+static inline float value_to_float(uint16_t value) {
+    return VALUES_ARE_BF16 ? bf16_to_float(value) : half_to_float(value);
+}
+static inline unsigned values_from_floats(float low, float high) {
+    if (VALUES_ARE_BF16) return bf16_from_float(low) | (unsigned)bf16_from_float(high) << 16;
+    return half2_from_floats(low, high);
+}
+static inline void values_to_floats(unsigned pair, float &low, float &high) {
+    low = value_to_float((uint16_t)pair), high = value_to_float((uint16_t)(pair >> 16));
+}
+static inline uint16_t bf16_fma(unsigned a, unsigned b, unsigned c) {
+    return bf16_from_float(bf16_to_float((uint16_t)a) * bf16_to_float((uint16_t)b) + bf16_to_float((uint16_t)c));
+}
+static inline unsigned bf16x2_fma(unsigned a, unsigned b, unsigned c) {
+    return bf16_fma(a, b, c) | (unsigned)bf16_fma(a >> 16, b >> 16, c >> 16) << 16;
+}
+
 static inline float silu(float value) {
     return value / (1 + expf(-value));
 }
@@ -264,7 +289,7 @@ static inline void load_matrices(unsigned address, unsigned (&pairs)[4]) {
 
 /* The half of `pair` that `odd` says. */
 static inline float pick(unsigned pair, unsigned odd) {
-    return half_to_float((uint16_t)(odd ? pair >> 16 : pair));
+    return value_to_float((uint16_t)(odd ? pair >> 16 : pair));
 }
 
 static inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
@@ -330,14 +355,14 @@ static inline unsigned other_lane(unsigned value, int mask) {
 
 /* --- the matrix unit of a warpgroup: each warp does its 16 rows --- */
 
-/* fp16 at (token, k) of a matrix: bits 7 to 9 of its address are added to bits 4 to 6. */
+/* The value at (token, k) of a matrix: bits 7 to 9 of its address are added to bits 4 to 6. */
 static inline float swizzled(unsigned long long matrix, unsigned token, unsigned k) {
     const unsigned pitch = (unsigned)(matrix >> 32 & 0x3fff) * 16;
     const unsigned at = (unsigned)(matrix & 0x3fff) * 16 + token / 8 * pitch + token % 8 * 128 + 2 * k;
-    uint16_t half;
+    uint16_t value;
     if (matrix >> 62 != 1 || pitch % 1024) broken("a matrix that is not swizzled by 128 bytes");
-    memcpy(&half, shared_at(at ^ (at >> 7 & 7) << 4, 2), 2);
-    return half_to_float(half);
+    memcpy(&value, shared_at(at ^ (at >> 7 & 7) << 4, 2), 2);
+    return value_to_float(value);
 }
 static inline void perform(const struct product &product) {
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, none[4] = {},
