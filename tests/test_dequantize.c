@@ -93,7 +93,8 @@ static uint16_t weight(const struct problem *p, const struct operands *o, int k,
     const int z = p->zeros ? (int)layout_code(o->zeros, layout_marlin_zero(group, n, p->n)) : 8;
     const uint16_t *scales = o->scales;
     float scale = half_to_float(scales[layout_marlin_scale(group, n, p->n, p->k / p->group)]);
-    return half_from_float((float)(q - z) * scale);
+    const uint16_t half = half_from_float((float)(q - z) * scale);
+    return p->bf16 ? bf16_from_float(half_to_float(half)) : half;
 }
 
 static void check_weights(const struct problem *p, const struct operands *o) {
@@ -114,9 +115,9 @@ static void check_y(const struct problem *p, const struct operands *o) {
     float *reference = malloc(count * sizeof *reference);
     assert_non_null(reference);
     assert_int_equal(reference_run(cpu, p, o, reference, &error), 0);
-    assert_int_equal(reference_compare(cpu, o->y, false, reference, count, &comparison, &error), 0);
+    assert_int_equal(reference_compare(cpu, o->y, p->bf16, reference, count, &comparison, &error), 0);
     free(reference);
-    if (comparison.bad || !(comparison.relative_error <= INSTANCE_TOLERANCE))
+    if (comparison.bad || !(comparison.relative_error <= instance_tolerance(p)))
         fail_msg("relative error %g, %zu bad", comparison.relative_error, comparison.bad);
 }
 
@@ -182,6 +183,13 @@ static void multiplies_what_it_wrote(void **state) {
     (void)state;
     multiplies = true;
     check(a100(), (struct problem){OP_MARLIN_GEMM, 5, 192, 640, 128, true, EPILOGUE_RESIDUAL});
+}
+
+static void writes_bf16(void **state) {
+    (void)state;
+    struct problem p = {OP_MARLIN_GEMM, 5, 128, 256, 64, true, EPILOGUE_BIAS, false, true};
+    multiplies = true;
+    check(a100(), p);
 }
 
 /* Two SMs of an H100, whose GEMM requests boxes of the workspace. */
@@ -259,8 +267,11 @@ static int close_cpu(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(writes_weights),          cmocka_unit_test(multiplies_what_it_wrote),
-        cmocka_unit_test(multiplies_by_boxes),     cmocka_unit_test(is_legal_where_fp16_gemm_is),
+        cmocka_unit_test(writes_weights),
+        cmocka_unit_test(multiplies_what_it_wrote),
+        cmocka_unit_test(writes_bf16),
+        cmocka_unit_test(multiplies_by_boxes),
+        cmocka_unit_test(is_legal_where_fp16_gemm_is),
         cmocka_unit_test(estimates_both_launches),
     };
     return cmocka_run_group_tests(tests, open_cpu, close_cpu);

@@ -190,12 +190,13 @@ static void fp16_gemm(void **state) {
  * smallest numbers. */
 static void make_outliers(struct instance *instance) {
     uint16_t *x = (uint16_t *)instance->copies->x;
+    const bool bf16 = instance->problem.bf16;
     for (int i = 0; i < instance->problem.k; i++) {
-        float value = half_to_float(x[i]) / 64;
+        float value = (bf16 ? bf16_to_float(x[i]) : half_to_float(x[i])) / 64;
         if (i % 97 == 5) value = i % 2 ? -3000.f : 5000.f;
         if (i / 128 == 1) value = 0;
         if (i / 128 == 2) value = (float)(i % 7 - 3) / (1 << 24);
-        x[i] = half_from_float(value);
+        x[i] = bf16 ? bf16_from_float(value) : half_from_float(value);
     }
 }
 
@@ -313,6 +314,37 @@ static void fp16_gemm_in_bf16(void **state) {
     check("fp16_gemm/skinny", "tile_m=1 tile_n=64 warps_k=1 stages=3 split_k=2", problem);
 }
 
+/* With weights that are scaled, and with sums that are: of a run, or of all of K. */
+static void marlin_gemm_in_bf16(void **state) {
+    (void)state;
+    static const char few[] = "tile_m=8 tile_n=128 tile_k=64 warps_k=2 stages=2 split_k=2";
+    static const char many[] = "tile_m=32 tile_n=64 tile_k=128 warps_k=2 stages=2 split_k=1";
+    static const char warpgroups[] = "tile_m=16 tile_k=64 warpgroups_n=2 warpgroups_k=1 stages=3 split_k=3";
+    static const char persistent[] = "tile_m=64 tile_n=64 warpgroups=1 stages=4 cluster_n=2 split_k=3 order=1";
+    struct problem problem = {OP_MARLIN_GEMM, 17, 192, 256, 128, true, EPILOGUE_RESIDUAL, false, true};
+    for (int one_group = 0; one_group < 2; one_group++) {
+        problem.group = one_group ? problem.k : 32;
+        problem.epilogue = one_group ? EPILOGUE_BIAS : EPILOGUE_RESIDUAL;
+        check("marlin_gemm/mma", few, problem);
+        check("marlin_gemm/mma", many, problem);
+        check("marlin_gemm/skinny", "tile_m=8 tile_n=128 warps_k=2 stages=2 split_k=1", problem);
+        check("marlin_gemm/wgmma", warpgroups, problem);
+        check_with(4, NULL, "marlin_gemm/persistent", persistent, problem);
+    }
+    problem.epilogue = EPILOGUE_SILU_MUL;
+    check_with(4, NULL, "marlin_gemm/persistent", persistent, problem);
+}
+
+static void gemv_in_bf16(void **state) {
+    (void)state;
+    static const char configuration[] = "tile_m=1 tile_n=64 warps_k=4 stages=2 split_k=1";
+    struct problem problem = {OP_MARLIN_GEMM, 1, 192, 640, 128, true, EPILOGUE_RESIDUAL, false, true};
+    check("marlin_gemm/gemv", configuration, problem);
+    check_with(132, make_outliers, "marlin_gemm/gemv", configuration, problem);
+    problem.norm = true;
+    check("marlin_gemm/gemv", configuration, problem);
+}
+
 static void awq_dequant(void **state) {
     (void)state;
     check("awq_dequant/tiled", "tile_k=64 tile_n=128 threads=128",
@@ -397,6 +429,8 @@ int main(void) {
         cmocka_unit_test(skinny),
         cmocka_unit_test(epilogues),
         cmocka_unit_test(fp16_gemm_in_bf16),
+        cmocka_unit_test(marlin_gemm_in_bf16),
+        cmocka_unit_test(gemv_in_bf16),
         cmocka_unit_test(awq_dequant),
         cmocka_unit_test(read_floor),
     };

@@ -251,6 +251,7 @@ static const char *const others[][2] = {
     {"fp16_gemm/silu_mul.cu", "-DEPILOGUE=3 -DBF16"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=0 -DZEROS=1 -DTHREADS=256"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=32 -DZEROS=1 -DTHREADS=256"},
+    {"marlin_gemm/dequantize.cu", "-DGROUP=32 -DZEROS=1 -DTHREADS=256 -DBF16"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=128 -DZEROS=0 -DTHREADS=256"},
     {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DPAGE=64 -DPICKS=128 -DRING=4"},
     {"decoder/ops.cu", "-DBLOCK=256 -DHELD=3 -DHEAD_DIM=128 -DPAGE=64 -DPICKS=128 -DRING=4"},

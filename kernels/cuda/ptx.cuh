@@ -73,6 +73,13 @@ __device__ __forceinline__ void values_to_floats(unsigned pair, float &low, floa
         half2_to_floats(pair, low, high);
 }
 
+/* A pair of fp16, rounded. */
+__device__ __forceinline__ unsigned values_from_half2(unsigned pair) {
+    float low, high;
+    half2_to_floats(pair, low, high);
+    return values_from_floats(low, high);
+}
+
 /* One value. */
 __device__ __forceinline__ float value_to_float(unsigned short value) {
     return VALUES_ARE_BF16 ? __uint_as_float((unsigned)value << 16) : half_to_float(value);

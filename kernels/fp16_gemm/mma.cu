@@ -1,6 +1,6 @@
 /* y (M, N) = x (M, K) W^T with W (N, K), all row-major, fp16 or bf16, fp32 sums, on mma.sync and cp.async (sm_80 on).
- * The partition is drawn in cuda/mma.cuh. A stage holds TILE_M rows of x, then TILE_N rows of W, each
- * TILE_K wide. Needs K % TILE_K == 0 and N % 64 == 0; any M. */
+ * The partition is drawn in cuda/mma.cuh. A stage holds TILE_M rows of x, then TILE_N rows of W, each TILE_K wide.
+ * Needs K % TILE_K == 0 and N % 64 == 0; any M. */
 #include "cuda/mma.cuh"
 
 constexpr int STAGE_BYTES = X_BYTES + TILE_N * TILE_K * 2;

@@ -1,5 +1,5 @@
-/* y (M, N) = x (M, K) W with x, y and W (N, K) row-major, fp16 or bf16, fp32 sums, on Hopper's wgmma with both
- * operands in shared memory (sm_90a). Needs K % 64 == 0 and N % 64 == 0; any M. Blocks, items and stages are those of
+/* y (M, N) = x (M, K) W with x, y and W (N, K) row-major, fp16 or bf16, fp32 sums, on Hopper's wgmma with both operands
+ * in shared memory (sm_90a). Needs K % 64 == 0 and N % 64 == 0; any M. Blocks, items and stages are those of
  * cuda/persistent.cuh; W's part of a stage is TILE_N rows of 64, swizzled as x, and each warpgroup has
  * TILE_M / WARPGROUPS rows of the tile. */
 #include "cuda/persistent.cuh"

@@ -1,4 +1,4 @@
-/* Two launches as one kernel: the weights in fp16 into the workspace, then what multiplies fp16 by default. */
+/* Two launches as one kernel: the weights, of x's type, into the workspace, then what multiplies them by default. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +23,8 @@ static struct launch first_launch(const struct problem *p) {
                             .grid = {.blocks = {(unsigned)((warps + of_a_block - 1) / of_a_block), 1, 1},
                                      .threads = THREADS,
                                      .overlaps = true}};
-    snprintf(launch.options, sizeof launch.options, "-DGROUP=%d -DZEROS=%d -DTHREADS=%d",
-             p->group < p->k ? p->group : 0, p->zeros, THREADS);
+    snprintf(launch.options, sizeof launch.options, "-DGROUP=%d -DZEROS=%d -DTHREADS=%d%s",
+             p->group < p->k ? p->group : 0, p->zeros, THREADS, p->bf16 ? " -DBF16" : "");
     return launch;
 }
 
@@ -133,7 +133,8 @@ const struct kernel marlin_gemm_dequantize = {
     .op = OP_MARLIN_GEMM,
     .backend = BACKEND_CUDA,
     .name = "dequantize",
-    .summary = "Marlin's codes to fp16 in the workspace, then fp16_gemm's built-in default (sm_80 on)",
+    .summary = "Marlin's codes to weights in the workspace, then fp16_gemm's built-in default (sm_80 on)",
+    .bf16 = true,
     .legal = legal,
     .estimate = estimate,
     .compile = compile,

@@ -1,4 +1,5 @@
-/* Marlin's codes (K/16, 2N) to fp16 weights (N, K) row-major: y[n,k] = (q - z) * scale, rounded once (sm_80 on).
+/* Marlin's codes (K/16, 2N) to weights (N, K) row-major: y[n,k] = (q - z) * scale, rounded to fp16, and with -DBF16
+ * from there to bf16 (sm_80 on).
  *
  * A warp owns 64 x 64 weights, four of Marlin's 16 (k) x 64 (n) tiles one below the other. Lane 4 r + c reads 16 bytes
  * of each tile: word j has the codes of columns 16 j + r and 8 further, of k = 2 c, 2 c + 1, and 8 further.

@@ -38,6 +38,7 @@ const struct kernel marlin_gemm_gemv = {
     .norms = true,
     .summary =
         "fp16 x int4 in Marlin's layout for one token, x as three int8 digits, with a norm of it or not (sm_80 on)",
+    .bf16 = true,
     .parameter_count = SKINNY_PARAMETERS,
     .parameters =
         {

@@ -1,6 +1,6 @@
-/* y (M, N) = x (M, K) W for one token (rows of more are tiles of their own) with x, y fp16 row-major and W 4-bit codes
- * in Marlin's layout, fp32 sums (sm_80 on; SPLIT_K > 1 from sm_90 on). The partition is drawn in cuda/skinny.cuh. Needs
- * K % 128 == 0 and N % 64 == 0; any M.
+/* y (M, N) = x (M, K) W for one token (rows of more are tiles of their own) with x, y row-major, fp16 or bf16, and W
+ * 4-bit codes in Marlin's layout, fp32 sums (sm_80 on; SPLIT_K > 1 from sm_90 on). The partition is drawn in
+ * cuda/skinny.cuh. Needs K % 128 == 0 and N % 64 == 0; any M.
  *
  * At one token making fp16 of codes takes most of the instructions. Here codes stay integers, for the matrix unit of
  * bytes, and x becomes 23-bit integers over one power of two a chunk, as three signed digits: x = unit * (d0 + 256 d1 +
@@ -48,8 +48,8 @@ struct alignas(8) float_pair {
 __device__ __forceinline__ struct four load_x(const struct place &p, unsigned slice) {
     const unsigned pairs = slice + p.lane / 4 * 32 + p.lane % 4 * 4;
     struct four x;
-    half2_to_floats(load_shared(pairs), x.at[0], x.at[1]);
-    half2_to_floats(load_shared(pairs + 16), x.at[2], x.at[3]);
+    values_to_floats(load_shared(pairs), x.at[0], x.at[1]);
+    values_to_floats(load_shared(pairs + 16), x.at[2], x.at[3]);
     return x;
 }
 

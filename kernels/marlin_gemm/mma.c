@@ -47,6 +47,7 @@ const struct kernel marlin_gemm_mma = {
     .backend = BACKEND_CUDA,
     .name = "mma",
     .summary = "fp16 x int4 in Marlin's layout on mma.sync and cp.async, tokens on the narrow side (sm_80 on)",
+    .bf16 = true,
     .parameter_count = MMA_PARAMETERS,
     .parameters =
         {

@@ -1,9 +1,9 @@
-/* y (M, N) = x (M, K) W with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums, on mma.sync
- * and cp.async (sm_80 on). The partition is drawn in cuda/mma.cuh. Marlin's 16 (k) x 64 (n) tile is 512
- * bytes in which lane l's 16 bytes are its A fragments for four times 16 columns: nothing is shuffled, one
- * load feeds four multiply() steps. Needs K % TILE_K == 0 and N % 64 == 0; any M.
+/* y (M, N) = x (M, K) W with x, y row-major, fp16 or bf16, and W 4-bit codes in Marlin's layout, fp32 sums, on mma.sync
+ * and cp.async (sm_80 on). The partition is drawn in cuda/mma.cuh. Marlin's 16 (k) x 64 (n) tile is 512 bytes in which
+ * lane l's 16 bytes are its A fragments for four times 16 columns: nothing is shuffled, one load feeds four multiply()
+ * steps. Needs K % TILE_K == 0 and N % 64 == 0; any M.
  *
- * A stage holds   x       TILE_M rows of TILE_K fp16
+ * A stage holds   x       TILE_M rows of TILE_K
  *                 codes   TILE_K / 16 x TILE_N / 64 Marlin tiles, 512 bytes each
  *                 scales  GROUPS x TILE_N / 64 times 128 bytes   } only where several groups share K
  *                 zeros   GROUPS x TILE_N / 64 times 32 bytes    } and the latter only with ZEROS

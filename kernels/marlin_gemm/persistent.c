@@ -75,6 +75,7 @@ const struct kernel marlin_gemm_persistent = {
     .backend = BACKEND_CUDA,
     .name = "persistent",
     .summary = "fp16 x int4 in Marlin's layout on wgmma for many tokens, weights its register operand (sm_90a)",
+    .bf16 = true,
     .parameter_count = PARAMETERS,
     .parameters =
         {

@@ -1,6 +1,6 @@
-/* y (M, N) = x (M, K) W with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums, on Hopper's wgmma with
- * the weights as its register operand (sm_90a), for many tokens. Needs K % 64 == 0, N % 64 == 0, and groups of a
- * multiple of 16 that divide 64 or are a multiple of it; any M.
+/* y (M, N) = x (M, K) W with x, y row-major, fp16 or bf16, and W 4-bit codes in Marlin's layout, fp32 sums, on Hopper's
+ * wgmma with the weights as its register operand (sm_90a), for many tokens. Needs K % 64 == 0, N % 64 == 0, and groups
+ * of a multiple of 16 that divide 64 or are a multiple of it; any M.
  *
  * Blocks, items and stages are those of cuda/persistent.cuh. y^T = W^T x^T: the 64 rows of a product are 64 columns of
  * y, its columns all TILE_M tokens. A warpgroup has PANELS times 64 columns. Marlin's 16 (k) x 64 (n) tile is 512 bytes
@@ -183,8 +183,8 @@ __device__ __forceinline__ void store_unit(const float *sums, const struct argum
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         if (EPILOGUE == EPILOGUE_RESIDUAL) {
-            half2_to_floats(added.at[0][j], addend.first[0], addend.first[1]);
-            half2_to_floats(added.at[1][j], addend.second[0], addend.second[1]);
+            values_to_floats(added.at[0][j], addend.first[0], addend.first[1]);
+            values_to_floats(added.at[1][j], addend.second[0], addend.second[1]);
         }
         finish_pairs(pair_columns(sums + j * 4), addend, words[0][j], words[1][j]);
     }

@@ -35,6 +35,7 @@ const struct kernel marlin_gemm_skinny = {
     .backend = BACKEND_CUDA,
     .name = "skinny",
     .summary = "fp16 x int4 in Marlin's layout for few tokens, a ring of weights for each warp (sm_80 on)",
+    .bf16 = true,
     .parameter_count = SKINNY_PARAMETERS,
     .parameters =
         {

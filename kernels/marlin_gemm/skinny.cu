@@ -1,11 +1,12 @@
-/* y (M, N) = x (M, K) W for few tokens with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums
- * (sm_80 on; SPLIT_K > 1 from sm_90 on). The partition is drawn in cuda/skinny.cuh. Needs K % 128 == 0 and
+/* y (M, N) = x (M, K) W for few tokens with x, y row-major, fp16 or bf16, and W 4-bit codes in Marlin's layout, fp32
+ * sums (sm_80 on; SPLIT_K > 1 from sm_90 on). The partition is drawn in cuda/skinny.cuh. Needs K % 128 == 0 and
  * N % 64 == 0; any M.
  *
- * Codes become fp16 weights with two instructions a pair: the low 4 bits in the pattern of 1024 are 1024 + q, four
- * bits higher in the pattern of 64 they are 64 + q. What that is too much, and the zero point, is taken off the sums
- * of a run of k with one scale: sum over k of x (q - z) = sum of x (offset + q) - sum of x offset - z * sum of x. The
- * matrix unit makes the two sums over x alone from one more fragment, whose upper rows are offsets and lower are ones.
+ * Codes become weights with at most two instructions a pair: in fp16 the low 4 bits in the pattern of 1024 are
+ * 1024 + q, four bits higher in the pattern of 64 they are 64 + q; in bf16 the low 4 bits in the pattern of 128 are
+ * 128 + q. What that is too much, and the zero point, is taken off the sums of a run of k with one scale: sum over k of
+ * x (q - z) = sum of x (offset + q) - sum of x offset - z * sum of x. The matrix unit makes the two sums over x alone
+ * from one more fragment, whose upper rows are offsets and lower are ones.
  */
 constexpr int EXTRA_BYTES = 0;
 
@@ -19,8 +20,8 @@ struct offsets {
 /* Adds 32 of k to the sums; `step` counts 32s of the chunk. */
 __device__ __forceinline__ void add_step(struct sums &part, struct offsets &offsets, const struct place &p,
                                          unsigned slot, unsigned slice, int step) {
-    const unsigned minus[4] = {0xe400e400, 0xbc00bc00, 0xd400d400, 0xbc00bc00}; /* -1024, -1, -64, -1 */
-    unsigned w[2][4][4];
+    unsigned minus[4], w[2][4][4];
+    load_minus_offsets(minus);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const uint4 words = load_shared4(slot + (2 * step + h) * 512 + p.lane * 16);

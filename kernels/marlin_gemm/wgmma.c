@@ -217,6 +217,7 @@ const struct kernel marlin_gemm_wgmma = {
     .backend = BACKEND_CUDA,
     .name = "wgmma",
     .summary = "fp16 x int4 in Marlin's layout on wgmma, weights its register operand, K over a cluster (sm_90a)",
+    .bf16 = true,
     .parameter_count = PARAMETERS,
     .parameters =
         {

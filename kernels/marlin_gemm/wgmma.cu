@@ -1,4 +1,4 @@
-/* y (M, N) = x (M, K) W with x, y fp16 row-major and W 4-bit codes in Marlin's layout, fp32 sums, on Hopper's
+/* y (M, N) = x (M, K) W with x, y row-major, fp16 or bf16, and W 4-bit codes in Marlin's layout, fp32 sums, on Hopper's
  * wgmma with the weights as its register operand (sm_90a). Needs K % TILE_K == 0 and N % 64 == 0; any M.
  *
  *      n: TILE_N columns                   y^T = W^T x^T: the 64 rows of a product are columns of y. Marlin's
@@ -13,7 +13,7 @@
  * nothing on requests and wait for nobody but it. Their sums meet in shared memory: fragment f of the tile (16 columns
  * of each warp, 8 tokens) is added up by block f % SPLIT_K of the cluster, in the order of k.
  *
- * A stage of a group   x        TILE_K / 64 times TILE_M rows of 64 fp16, swizzled for the matrix unit
+ * A stage of a group   x        TILE_K / 64 times TILE_M rows of 64, swizzled for the matrix unit
  *                      codes    TILE_K / 16 rows of 4 Marlin tiles, one a warp
  *                      scales   GROUPS rows of 4 times 128 bytes   } only where several scales share K
  *                      zeros    GROUPS rows of 4 times 32 bytes    } and the latter only with ZEROS

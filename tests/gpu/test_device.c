@@ -141,10 +141,11 @@ static void fills_are_the_same_bits(void **state) {
     static uint16_t here[COUNT + 8], there[COUNT + 8];
     static const float ranges[][2] = {{-1, 1}, {0.001f, 0.02f}, {-1e-5f, 1e-5f}, {-70000, 70000}};
     uint16_t *memory = get(gpu, sizeof there);
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+    for (size_t i = 0; i < 2 * (sizeof ranges / sizeof *ranges); i++) {
+        const float low = ranges[i / 2][0], high = ranges[i / 2][1];
         done(device_fill(gpu, memory, 0, sizeof there, &error));
-        done(reference_fill_half(cpu, here, COUNT, ranges[i][0], ranges[i][1], i, &error));
-        done(reference_fill_half(gpu, memory, COUNT, ranges[i][0], ranges[i][1], i, &error));
+        done((i % 2 ? reference_fill_bf16 : reference_fill_half)(cpu, here, COUNT, low, high, i, &error));
+        done((i % 2 ? reference_fill_bf16 : reference_fill_half)(gpu, memory, COUNT, low, high, i, &error));
         done(device_read(gpu, there, memory, sizeof there, &error));
         assert_memory_equal(here, there, sizeof here);
     }
@@ -220,22 +221,22 @@ static void references_agree(void **state) {
     }
 }
 
-static void comparisons_agree(void **state) {
-    (void)state;
+static void check_comparison(bool bf16) {
     enum { COUNT = 300001 };
     static uint16_t y[COUNT];
     static float reference[COUNT];
     struct comparison here, there;
-    done(reference_fill_half(cpu, y, COUNT, -1, 1, 5, &error));
-    for (int i = 0; i < COUNT; i++) reference[i] = half_to_float(y[i]) + 0.001f * (float)(i % 5);
+    done((bf16 ? reference_fill_bf16 : reference_fill_half)(cpu, y, COUNT, -1, 1, 5, &error));
+    for (int i = 0; i < COUNT; i++)
+        reference[i] = (bf16 ? bf16_to_float(y[i]) : half_to_float(y[i])) + 0.001f * (float)(i % 5);
     uint16_t *gpu_y = get(gpu, sizeof y);
     float *gpu_reference = get(gpu, sizeof reference);
     done(device_write(gpu, gpu_reference, reference, sizeof reference, &error));
     for (int bad = 0; bad < 2; bad++) {
-        if (bad) y[COUNT - 1] = 0x7e00, y[123456] = 0xfc00;
+        if (bad) y[COUNT - 1] = bf16 ? 0x7fc0 : 0x7e00, y[123456] = bf16 ? 0xff80 : 0xfc00;
         done(device_write(gpu, gpu_y, y, sizeof y, &error));
-        done(reference_compare(cpu, y, false, reference, COUNT, &here, &error));
-        done(reference_compare(gpu, gpu_y, false, gpu_reference, COUNT, &there, &error));
+        done(reference_compare(cpu, y, bf16, reference, COUNT, &here, &error));
+        done(reference_compare(gpu, gpu_y, bf16, gpu_reference, COUNT, &there, &error));
         assert_true(fabs(here.relative_error - there.relative_error) <= 1e-9 * here.relative_error);
         assert_int_equal(here.bad, 2 * bad);
         assert_int_equal(there.bad, 2 * bad);
@@ -244,6 +245,12 @@ static void comparisons_agree(void **state) {
     }
     device_free(gpu, gpu_y);
     device_free(gpu, gpu_reference);
+}
+
+static void comparisons_agree(void **state) {
+    (void)state;
+    check_comparison(false);
+    check_comparison(true);
 }
 
 static void cublaslt_is_right(void **state) {

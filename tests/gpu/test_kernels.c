@@ -1,4 +1,4 @@
-/* Every CUDA kernel on small problems at the edges of its tiles: right to INSTANCE_TOLERANCE on poisoned
+/* Every CUDA kernel on small problems at the edges of its tiles: right to instance_tolerance() on poisoned
  * output, the same bits again, and counters left at zero.
  * Arguments: none, or "small" (few configurations, for a sanitizer), or KERNEL [CONFIGURATIONS]. */
 #include <setjmp.h>
@@ -86,6 +86,9 @@ static void sweep(const struct kernel *kernel) {
             problems += check(kernel, &problem, &config);
             problem.norm = kernel->norms;
             if (problem.norm) problems += check(kernel, &problem, &config);
+            /* Another compilation: of every fifth configuration, so that epilogues and groups take turns. */
+            problem.norm = false, problem.bf16 = kernel->bf16 && configurations % 5 == 0;
+            if (problem.bf16) problems += check(kernel, &problem, &config);
         }
         configurations += problems > 0;
     }
@@ -128,6 +131,8 @@ static void defaults_are_right(void **state) {
             if (gemm) problem.epilogue = (enum epilogue)(i % EPILOGUE_COUNT);
             if (config_default(gpu, *kernel, &problem, &config, &error)) fail_msg("%s", error.text);
             assert_int_equal(check(*kernel, &problem, &config), 1);
+            problem.bf16 = (*kernel)->bf16;
+            if (problem.bf16) assert_int_equal(check(*kernel, &problem, &config), 1);
         }
     }
 }

@@ -173,6 +173,11 @@ static inline unsigned values_from_floats(float low, float high) {
 static inline void values_to_floats(unsigned pair, float &low, float &high) {
     low = value_to_float((uint16_t)pair), high = value_to_float((uint16_t)(pair >> 16));
 }
+static inline unsigned values_from_half2(unsigned pair) {
+    float low, high;
+    half2_to_floats(pair, low, high);
+    return values_from_floats(low, high);
+}
 static inline uint16_t bf16_fma(unsigned a, unsigned b, unsigned c) {
     return bf16_from_float(bf16_to_float((uint16_t)a) * bf16_to_float((uint16_t)b) + bf16_to_float((uint16_t)c));
 }
