@@ -103,6 +103,14 @@ static void check_chain(const struct options *options, struct argp_state *state)
                    "--report and --markdown do not go with it");
 }
 
+/* Files whose rows have no column for it. */
+static void check_type(const struct options *options, struct argp_state *state) {
+    const struct sweep_options *sweep = &options->selection.sweep;
+    if (sweep->bf16 && (sweep->chain || options->csv || options->report || options->misses))
+        argp_error(state, "--type bf16 goes neither with --chain nor with --csv, --report and --misses, whose rows "
+                          "do not say the type; --benchmark_out and --markdown do");
+}
+
 static void check_resume(const struct options *options, struct argp_state *state) {
     if (options->resume && (options->selection.sweep.chain || options->csv))
         argp_error(state,
@@ -151,6 +159,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         if (options->misses && !options->selection.table)
             argp_error(state, "--misses needs a tile table: --table FILE");
         check_chain(options, state);
+        check_type(options, state);
         check_resume(options, state);
         break;
     default:

@@ -22,7 +22,7 @@ void markdown_begin(FILE *file, const struct context *context, bool beside) {
             beside ? " over the read floor | speed-up over cuBLASLt |" : "", beside ? " ---: | ---: |" : "");
 }
 
-/* "qkv 5120x7168, group 128, zeros, bias" */
+/* "qkv 5120x7168, group 128, zeros, bias, bf16" */
 static void put_weights(FILE *file, const struct row *row) {
     const struct problem *p = row->problem;
     char size[32], fused[FUSED_TEXT];
@@ -30,7 +30,8 @@ static void put_weights(FILE *file, const struct row *row) {
     snprintf(size, sizeof size, "%dx%d", p->k, p->n);
     fprintf(file, "| %s%s%s", strcmp(size, row->layer) ? row->layer : "", strcmp(size, row->layer) ? " " : "", size);
     if (p->group) fprintf(file, ", group %d", p->group);
-    fprintf(file, "%s%s%s ", p->zeros ? ", zeros" : "", fuses ? ", " : "", fuses ? problem_fused(p, fused) : "");
+    fprintf(file, "%s%s%s%s ", p->zeros ? ", zeros" : "", fuses ? ", " : "", fuses ? problem_fused(p, fused) : "",
+            p->bf16 ? ", bf16" : "");
 }
 
 /* A ratio, or nothing where there is none. */

@@ -4,7 +4,7 @@
 
 #include "bench/commands.h"
 
-enum { KEY_GROUP = 256, KEY_ZEROS, KEY_EPILOGUE, KEY_NORM, KEY_TABLE, KEY_CACHE, KEY_REGIME, KEY_SEED };
+enum { KEY_GROUP = 256, KEY_ZEROS, KEY_EPILOGUE, KEY_NORM, KEY_TYPE, KEY_TABLE, KEY_CACHE, KEY_REGIME, KEY_SEED };
 
 const struct selection selection_default = {
     .sweep = {.ops = "all", .group = -1, .zeros = true, .cold = true, .seed = 1}, .device = "auto"};
@@ -28,6 +28,8 @@ static const struct argp_option option_list[] = {
      "the decoder gives each layer, none to KxN and lm_head",
      0},
     {"norm", KEY_NORM, NULL, 0, "The GEMM also RMS-normalises x on its way in: only kernels that can", 0},
+    {"type", KEY_TYPE, "fp16|bf16", 0,
+     "Of the GEMMs' x, addend and y and of fp16_gemm's weights: fp16 (the default) or bf16", 0},
     {"config", 'c', "CONFIG", 0,
      "name=value,...; `all` for every legal one; `table` for those kernels alone that --table names; `default` for the "
      "built-in one (the default). May be repeated",
@@ -101,6 +103,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         break;
     case KEY_NORM:
         sweep->norm = true;
+        break;
+    case KEY_TYPE:
+        sweep->bf16 = parse_choice("--type", argument, "bf16", "fp16", state);
         break;
     case KEY_TABLE:
         selection->table = argument;

@@ -64,9 +64,9 @@ static void name_point(struct sweep_point *point) {
     if (p->epilogue || p->norm) snprintf(fused, sizeof fused, "e:%s/", problem_fused(p, text));
     for (char *c = config; *c; c++)
         if (*c == ' ') *c = ',';
-    snprintf(point->name, sizeof point->name, "%s/%s/k:%d/n:%d/g:%d/z:%d/m:%d/%s%s",
+    snprintf(point->name, sizeof point->name, "%s/%s/k:%d/n:%d/g:%d/z:%d/m:%d/%s%s%s",
              kernel_full_name(point->kernel, kernel), point->layer, p->k, p->n, p->group, p->zeros, p->m, fused,
-             config);
+             p->bf16 ? "t:bf16/" : "", config);
 }
 
 static int add_point(struct sweep *sweep, const struct kernel *kernel, const char *layer, const struct problem *problem,
@@ -200,6 +200,7 @@ static int add_shape(struct sweep *sweep, const struct shape *shape, int group, 
             struct problem problem =
                 shape_problem(shape, op, shape->m ? shape->m : m[i], group, options->zeros, epilogue);
             problem.norm = options->norm && op != OP_AWQ_DEQUANT;
+            problem.bf16 = options->bf16 && op != OP_AWQ_DEQUANT;
             if (add_problem(sweep, shape->layer, &problem, error)) return -1;
         }
     }
@@ -418,6 +419,7 @@ static void set_counters(struct cbench_state *state, const struct sweep_point *p
     if (p->norm) cbench_set_counter(state, "norm", 1);
     if (beside->floor_us > 0) cbench_set_counter(state, "floor_us", beside->floor_us);
     if (beside->cublas_us > 0) cbench_set_counter(state, "cublas_us", beside->cublas_us);
+    if (p->bf16) cbench_set_counter(state, "bf16", 1);
     if (nvml_impairment(m->throttle)) cbench_set_counter(state, "throttled", 1);
 }
 

@@ -22,6 +22,7 @@ struct sweep_options {
     enum epilogue epilogue;             /* of all GEMMs, unless: */
     bool model_epilogues;               /* each shape's own */
     bool norm;                          /* of x, by the GEMM: kernels that can alone */
+    bool bf16;                          /* all GEMMs */
     bool zeros, cold;
     int chain; /* layers of the chain that is measured in the points' place; 0: the points */
     uint64_t seed;
@@ -36,7 +37,7 @@ struct sweep_point {
     const char *refused; /* why it must not run; NULL: it may */
     bool measured;       /* by an earlier sweep that this one goes on with: it does not run again */
     char layer[24];
-    char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE|norm|norm+EPILOGUE]/CONFIG */
+    char name[SWEEP_NAME]; /* OP/KERNEL/LAYER/k:K/n:N/g:G/z:0|1/m:M[/e:EPILOGUE|norm|norm+EPILOGUE][/t:bf16]/CONFIG */
 };
 
 /* How far CUPTI and events are apart, by rows that take long enough for events. */

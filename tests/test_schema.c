@@ -29,6 +29,7 @@ static void test_output(void **state) {
     static const char *const sweeps[] = {
         "",
         "--op marlin_gemm --group all --zeros 0 --epilogue bias --cache cold --seed 0 --pace 0.5",
+        "--op marlin_gemm,fp16_gemm --type bf16",
         "--op fp16_gemm --benchmark_repetitions=2",
         "--op fp16_gemm --benchmark_repetitions=2 --m 3 --resume",
     };

@@ -209,6 +209,27 @@ static void epilogues_are_measured(void **state) {
     check_fails(QUICK "--epilogue relu", 2, "'relu'; there are none, bias, residual, silu_mul, model");
 }
 
+static void types_are_measured(void **state) {
+    (void)state;
+    char command[256];
+    snprintf(command, sizeof command,
+             QUICK "--op marlin_gemm,fp16_gemm --shapes 128x128 --m 3 --epilogue bias --type bf16 --markdown %s/bf16.md", directory);
+    struct output output = run(command);
+    assert_int_equal(output.code, 0);
+    char *text = read_text("bf16.md");
+    assert_non_null(strstr(text, "| marlin_gemm/cpu | 128x128, group 128, zeros, bias, bf16 | 3 |"));
+    assert_non_null(strstr(text, "| fp16_gemm/cpu | 128x128, bias, bf16 | 3 |"));
+    assert_null(strstr(text, "failed"));
+    free(text);
+    release(&output);
+    output = run("sweep --device cpu --shapes 128x128 --m 1 --type bf16 --benchmark_list_tests");
+    assert_non_null(strstr(output.out, "fp16_gemm/cpu/128x128/k:128/n:128/g:0/z:0/m:1/t:bf16/tile_m"));
+    assert_non_null(strstr(output.out, "awq_dequant/cpu/128x128/k:128/n:128/g:128/z:1/m:1/tile_n"));
+    release(&output);
+    check_fails(QUICK "--type fp8", 2, "--type fp8: accepted are bf16 and fp16");
+    check_fails(QUICK "--type bf16 --csv /dev/null", 2, "do not say the type");
+}
+
 static void all_configurations(void **state) {
     (void)state;
     struct output output = run("sweep --device cpu --op awq_dequant --group 32 --shapes 256x128 --config all "
@@ -687,6 +708,7 @@ int main(void) {
         cmocka_unit_test(epilogues_are_listed),
         cmocka_unit_test(epilogues_are_measured),
         cmocka_unit_test(a_norm_takes_kernels_that_can),
+        cmocka_unit_test(types_are_measured),
         cmocka_unit_test(all_configurations),
         cmocka_unit_test(a_budget_ends_the_sampling),
         cmocka_unit_test(paced_rows_say_so),
