@@ -237,7 +237,8 @@ int instance_verify(struct instance *instance, const struct plan *plan, double *
     if (instance_reference(instance, error)) return -1;
     if (device_fill(device, operands->y, 0xff, outputs * 2, error)) return -1;
     if (plan_run(plan, operands, error) || device_synchronize(device, error)) return -1;
-    if (reference_compare(device, operands->y, instance->problem.bf16, instance->reference, outputs, &result, error)) return -1;
+    if (reference_compare(device, operands->y, instance->problem.bf16, instance->reference, outputs, &result, error))
+        return -1;
     if (relative_error) *relative_error = result.relative_error;
     if (result.bad)
         return error_set(error, "wrong: %zu of %zu outputs are NaN, infinite or not written, the first at index %zu",

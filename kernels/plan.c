@@ -22,8 +22,8 @@ void launch_options(const struct kernel *kernel, const struct problem *problem, 
                     const struct launch *launch, char options[LAUNCH_OPTIONS]) {
     int used = snprintf(options, LAUNCH_OPTIONS, "%s", launch->options);
     if (kernel->op != OP_AWQ_DEQUANT)
-        snprintf(options + used, LAUNCH_OPTIONS - (size_t)used, "%s-DEPILOGUE=%d%s", used ? " " : "",
-                 problem->epilogue, problem->bf16 ? " -DBF16" : "");
+        snprintf(options + used, LAUNCH_OPTIONS - (size_t)used, "%s-DEPILOGUE=%d%s", used ? " " : "", problem->epilogue,
+                 problem->bf16 ? " -DBF16" : "");
     append_macros(kernel, config, options, LAUNCH_OPTIONS);
 }
 

@@ -51,7 +51,8 @@ static void check_output(const struct instance *instance, const char *what) {
     float *reference = malloc(count * sizeof *reference);
     assert_non_null(reference);
     assert_int_equal(reference_run(cpu, &instance->problem, instance->copies, reference, &error), 0);
-    assert_int_equal(reference_compare(cpu, instance->copies->y, instance->problem.bf16, reference, count, &comparison, &error), 0);
+    assert_int_equal(
+        reference_compare(cpu, instance->copies->y, instance->problem.bf16, reference, count, &comparison, &error), 0);
     free(reference);
     if (comparison.bad || !(comparison.relative_error <= instance_tolerance(&instance->problem)))
         fail_msg("%s: relative error %g, %zu bad from %zu on", what, comparison.relative_error, comparison.bad,

@@ -213,7 +213,9 @@ static void types_are_measured(void **state) {
     (void)state;
     char command[256];
     snprintf(command, sizeof command,
-             QUICK "--op marlin_gemm,fp16_gemm --shapes 128x128 --m 3 --epilogue bias --type bf16 --markdown %s/bf16.md", directory);
+             QUICK "--op marlin_gemm,fp16_gemm --shapes 128x128 --m 3 --epilogue bias --type bf16 "
+                   "--markdown %s/bf16.md",
+             directory);
     struct output output = run(command);
     assert_int_equal(output.code, 0);
     char *text = read_text("bf16.md");
