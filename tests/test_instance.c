@@ -34,7 +34,7 @@ static struct instance *make(const struct problem *problem) {
 
 static void verify_default(struct instance *instance) {
     struct choice choice;
-    struct plan *plan;
+    struct plan *plan = NULL;
     struct error error;
     if (choice_default(cpu, kernel_list(), &instance->problem, &choice, &error) ||
         plan_create(cpu, choice.kernel, &instance->problem, &choice.config, &plan, &error))
