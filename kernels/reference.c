@@ -107,7 +107,7 @@ static void compare(const struct reference_comparison *c, struct reference_sums 
 
 /* --- both --- */
 
-static int fill(struct device *device, const struct reference_fill *fill, struct error *error) {
+static int fill_random(struct device *device, const struct reference_fill *fill, struct error *error) {
     if (device->backend == BACKEND_CUDA)
         return fill->count ? launch(device, "reference_fill_values", blocks_for(fill->count), fill, error) : 0;
     fill_values(fill);
@@ -116,12 +116,12 @@ static int fill(struct device *device, const struct reference_fill *fill, struct
 
 int reference_fill_half(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
                         struct error *error) {
-    return fill(device, &(struct reference_fill){to, count, seed, low, high, false}, error);
+    return fill_random(device, &(struct reference_fill){to, count, seed, low, high, false}, error);
 }
 
 int reference_fill_bf16(struct device *device, void *to, size_t count, float low, float high, uint64_t seed,
                         struct error *error) {
-    return fill(device, &(struct reference_fill){to, count, seed, low, high, true}, error);
+    return fill_random(device, &(struct reference_fill){to, count, seed, low, high, true}, error);
 }
 
 int reference_fill_bits(struct device *device, void *to, size_t bytes, uint64_t seed, struct error *error) {
