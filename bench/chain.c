@@ -222,9 +222,9 @@ int chain_measure(struct chain *chain, enum regime regime, const struct measure_
     struct device *device = chain->device;
     struct device_graph *graph;
     *measurement = (struct measurement){.samples = 0};
-    device_overlap(device, regime == REGIME_PDL);
+    device_overlap(device, regime == REGIME_PDL ? OVERLAP_WEIGHTS : OVERLAP_NOTHING);
     int result = device_graph_record(device, enqueue, chain, &graph, error);
-    device_overlap(device, false);
+    device_overlap(device, OVERLAP_NOTHING);
     if (result) return -1;
     result = check(chain, graph, error);
     if (!result) result = measure_graph(device, graph, regime, options, measurement, error);

@@ -442,9 +442,9 @@ static int measure_recorded(struct timer *timer, const struct measure_options *o
     struct device_graph *graph;
     timer->calls = measure_graph_calls(timer->instance->count);
     timer->by_span = options->regime == REGIME_PDL;
-    device_overlap(device, options->regime == REGIME_PDL);
+    device_overlap(device, options->regime == REGIME_PDL ? OVERLAP_WEIGHTS : OVERLAP_NOTHING);
     int result = device_graph_record(device, enqueue_calls, timer, &graph, error);
-    device_overlap(device, false);
+    device_overlap(device, OVERLAP_NOTHING);
     if (result) return error_prefix(error, "a graph of %d calls", timer->calls);
     timer->graph = graph;
     result = measure_timer(timer, options->regime, options, measurement, error);

@@ -149,8 +149,8 @@ int device_tensor_map(struct device *device, const struct device_tensor *tensor,
     return device->functions->tensor_map(device, tensor, memory, map, error);
 }
 
-void device_overlap(struct device *device, bool allowed) {
-    device->overlap = allowed;
+void device_overlap(struct device *device, enum device_overlap overlap) {
+    device->overlap = overlap;
 }
 
 int device_mark(struct device *device, int which, struct error *error) {

@@ -10,24 +10,31 @@
 
 enum backend { BACKEND_CPU, BACKEND_CUDA };
 
+/* What a kernel that waits by itself (struct device_grid) may do while the one ahead of it still runs. */
+enum device_overlap {
+    OVERLAP_NOTHING, /* it starts afterwards */
+    OVERLAP_START,   /* start, but read nothing: the one ahead of it writes even its weights */
+    OVERLAP_WEIGHTS, /* start and read its weights */
+};
+
 struct device {
     enum backend backend;
-    int index;                 /* of the GPU; 0 for the CPU */
-    char id[16];               /* "cpu", "cuda:0" */
-    char name[96];             /* "NVIDIA H100 80GB HBM3", "AMD EPYC 9354 ..." */
-    char uuid[48];             /* "GPU-..." or "" */
-    char architecture[16];     /* "sm_90a"; "avx512f", "avx2" or "generic" */
-    char software[96];         /* "driver 580.159, cuda 13.0, nvrtc 13.0"; compiler of the CPU backend */
-    char kernels[16];          /* hash of this backend's kernel sources, 8 hex digits */
-    int compute_capability;    /* 90 for sm_90; 0 for the CPU */
-    int multiprocessors;       /* SMs; usable cores for the CPU */
-    size_t cache_bytes;        /* L2 of the GPU, last-level cache of the CPU */
-    size_t memory_bytes;       /* installed */
-    size_t shared_block_bytes; /* most dynamic shared memory of one block (opt-in) */
-    size_t shared_sm_bytes;    /* shared memory of one SM */
-    double memory_gbs;         /* theoretical bandwidth, GB/s, for estimates only; never quoted */
-    double matrix_tflops;      /* theoretical fp16 matrix rate, for estimates only */
-    bool overlap;              /* as device_overlap set it */
+    int index;                   /* of the GPU; 0 for the CPU */
+    char id[16];                 /* "cpu", "cuda:0" */
+    char name[96];               /* "NVIDIA H100 80GB HBM3", "AMD EPYC 9354 ..." */
+    char uuid[48];               /* "GPU-..." or "" */
+    char architecture[16];       /* "sm_90a"; "avx512f", "avx2" or "generic" */
+    char software[96];           /* "driver 580.159, cuda 13.0, nvrtc 13.0"; compiler of the CPU backend */
+    char kernels[16];            /* hash of this backend's kernel sources, 8 hex digits */
+    int compute_capability;      /* 90 for sm_90; 0 for the CPU */
+    int multiprocessors;         /* SMs; usable cores for the CPU */
+    size_t cache_bytes;          /* L2 of the GPU, last-level cache of the CPU */
+    size_t memory_bytes;         /* installed */
+    size_t shared_block_bytes;   /* most dynamic shared memory of one block (opt-in) */
+    size_t shared_sm_bytes;      /* shared memory of one SM */
+    double memory_gbs;           /* theoretical bandwidth, GB/s, for estimates only; never quoted */
+    double matrix_tflops;        /* theoretical fp16 matrix rate, for estimates only */
+    enum device_overlap overlap; /* as device_overlap set it */
     const struct device_functions *functions;
     void *state; /* the backend's own */
 };
@@ -135,9 +142,9 @@ int device_launch(struct device *device, const struct device_function *function,
 /* Describes the matrix at `memory`. */
 int device_tensor_map(struct device *device, const struct device_tensor *tensor, const void *memory,
                       struct device_tensor_map *map, struct error *error);
-/* Whether kernels that can may start before the one ahead of them has ended (programmatic dependent launch,
- * from compute capability 9.0 on); at first they may not, so that each is timed alone. */
-void device_overlap(struct device *device, bool allowed);
+/* How far launches from here on may overlap the ones ahead of them (programmatic dependent launch, from compute
+ * capability 9.0 on); at first they may not, so that each is timed alone. */
+void device_overlap(struct device *device, enum device_overlap overlap);
 /* Event 0 .. DEVICE_MARKS - 1 into the queue; then, after waiting for both, the time between two of them. */
 enum { DEVICE_MARKS = 8 };
 int device_mark(struct device *device, int which, struct error *error);

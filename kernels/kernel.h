@@ -81,7 +81,7 @@ enum { WORKSPACE_COUNTER_BYTES = 65536 };
 struct arguments {
     struct operands operands;
     int m, n, k, group;
-    int overlaps; /* whether this launch may have started before the one ahead of it ended */
+    int overlaps; /* whether weights may be read before the launch ahead has ended */
 };
 
 /* Which of the operands is such a matrix, by its place in struct operands. */

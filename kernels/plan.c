@@ -70,7 +70,7 @@ int plan_compile(const struct device *device, const struct kernel *kernel, const
 int plan_run(const struct plan *plan, const struct operands *operands, struct error *error) {
     if (!plan->kernel->launch) return plan->kernel->run(plan, operands, error);
     const struct problem *p = &plan->problem;
-    bool overlaps = plan->launch.grid.overlaps && plan->device->overlap;
+    bool overlaps = plan->launch.grid.overlaps && plan->device->overlap == OVERLAP_WEIGHTS;
     struct {
         struct arguments arguments;
         struct device_tensor_map maps[MAX_TENSORS];

@@ -37,7 +37,7 @@ enum { MOST_FUNCTIONS = 2 };
 static struct device_function functions[MOST_FUNCTIONS];
 static int function_count, launches;
 static bool multiplies;         /* else only the first launch is run: the other is a compilation too */
-static bool overlap[2];         /* of each launch, that it may start early */
+static enum device_overlap overlap[2];
 static const void *from, *into; /* the weights that the second launch reads, and those that the first wrote */
 
 static int function(struct device *device, const char *source, const char *entry, const char *options,
@@ -65,8 +65,9 @@ static int launch(struct device *device, const struct device_function *f, const 
     const struct arguments *a = arguments;
     (void)why;
     assert_int_equal(f->first, launches == 0);
-    overlap[launches++] = grid->overlaps && device->overlap;
-    assert_true(a->overlaps == (grid->overlaps && device->overlap));
+    assert_true(grid->overlaps);
+    assert_int_equal(a->overlaps, device->overlap == OVERLAP_WEIGHTS);
+    overlap[launches++] = device->overlap;
     if (f->first)
         into = a->operands.y;
     else
@@ -139,7 +140,7 @@ static void check(struct device card, struct problem p) {
     struct plan *plan = NULL;
     function_count = launches = 0;
     card.functions = &emulated;
-    card.overlap = true;
+    card.overlap = OVERLAP_WEIGHTS;
     if (instance_create(cpu, &p, 1, false, &instance, &error) || plan_create(&card, kernel, &p, &config, &plan, &error))
         fail_msg("%s", error.text);
     struct operands operands = instance->copies[0];
@@ -151,8 +152,9 @@ static void check(struct device card, struct problem p) {
     operands.workspace = workspace;
     assert_int_equal(plan_run(plan, &operands, &error), 0);
     assert_int_equal(launches, 2);
-    /* Started early, the second would request weights before they are written. */
-    assert_true(overlap[0] && !overlap[1]);
+    assert_int_equal(overlap[0], OVERLAP_WEIGHTS);
+    assert_int_equal(overlap[1], OVERLAP_START);
+    assert_int_equal(card.overlap, OVERLAP_WEIGHTS);
     check_weights(&p, &operands);
     if (multiplies) check_y(&p, &operands);
     check_workspace(&p, plan, workspace);

@@ -253,11 +253,11 @@ static struct problem dense_problem(const struct linear *linear, int m) {
     return (struct problem){.op = OP_FP16_GEMM, .m = m, .n = linear->n, .k = linear->k, .epilogue = linear->epilogue};
 }
 
-/* A GEMM whose weights the kernel ahead of it writes: starting early, it would fetch some before they are there. */
-static int run_alone(struct model *model, const struct problem *problem, struct operands operands,
+/* A GEMM whose weights the kernel ahead of it writes. */
+static int run_behind(struct model *model, const struct problem *problem, struct operands operands,
                      struct error *error) {
-    bool overlap = model->device->overlap;
-    device_overlap(model->device, false);
+    const enum device_overlap overlap = model->device->overlap;
+    device_overlap(model->device, overlap < OVERLAP_START ? overlap : OVERLAP_START);
     int status = plans_run(model->plans, problem, operands, error);
     device_overlap(model->device, overlap);
     return status;
@@ -294,7 +294,7 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
     dequant.y = b->dequantized;
     if (plans_run(model->plans, &problem, dequant, error)) return -1;
     problem = dense_problem(linear, m);
-    return run_alone(model, &problem, gemm, error);
+    return run_behind(model, &problem, gemm, error);
 }
 
 /* What runs through the layers at once: `rows` tokens of one sequence from a position on, or, as a step, one token each

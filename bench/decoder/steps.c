@@ -83,9 +83,9 @@ int steps_record(struct steps *steps, int count, device_enqueue *enqueue, void *
     struct device_graph **graph = &steps->graphs[count - 1];
     if (device->backend == BACKEND_CPU || (*graph && steps->workspaces[count - 1] == workspace)) return 0;
     device_graph_destroy(device, *graph);
-    device_overlap(device, true);
+    device_overlap(device, OVERLAP_WEIGHTS);
     int status = device_graph_record(device, enqueue, context, graph, error);
-    device_overlap(device, false);
+    device_overlap(device, OVERLAP_NOTHING);
     steps->workspaces[count - 1] = workspace;
     return status;
 }

@@ -356,7 +356,7 @@ static int cuda_launch(struct device *device, const struct device_function *func
     if (grid->cluster > 1)
         attributes[config.numAttrs++] =
             (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, .value.clusterDim = {grid->cluster, 1, 1}};
-    if (grid->overlaps && device->overlap && device->compute_capability >= 90)
+    if (grid->overlaps && device->overlap != OVERLAP_NOTHING && device->compute_capability >= 90)
         attributes[config.numAttrs++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                                             .value.programmaticStreamSerializationAllowed = 1};
     CUresult result = driver.launch(&config, function->handle, parameters, NULL);

@@ -15,8 +15,8 @@
  * of which finishes a share of the tile; always in the same order, so that the same input gives the same bits.
  *
  * Weights do not depend on the launch ahead. A launch that may overlap it requests its first STAGES chunks before
- * they can be multiplied; another one only the first, since what an SM requests arrives in order, and x would come
- * behind all the rest.
+ * they can be multiplied; another one none, since what an SM requests arrives in order, and x would come
+ * behind them.
  *
  * The including file defines SLOT_BYTES, a warp's weights of a chunk. TILE_M, TILE_N, WARPS_K, STAGES
  * and SPLIT_K are the tile parameters; kernels/skinny.c is the host's side of the same arithmetic, SHARED_BYTES its
@@ -114,7 +114,7 @@ __device__ __forceinline__ void meet_group(const struct place &p) {
 template <class Request, class Compute>
 __device__ __forceinline__ void run_chunks(const struct place &p, const struct arguments &a, Request request,
                                            Compute compute) {
-    const int early = a.overlaps ? STAGES : 1; /* chunks that do not wait for the launch ahead */
+    const int early = a.overlaps ? STAGES : 0; /* chunks that do not wait for the launch ahead */
 #pragma unroll
     for (int i = 0; i < STAGES; i++)
         if (i < early && i < p.count) request(p.ring + i * SLOT_BYTES, p.first + i);

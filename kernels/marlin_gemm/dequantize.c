@@ -95,7 +95,6 @@ static int prepare(struct plan *plan, struct error *error) {
     if (!parts) return error_set(error, "out of memory");
     if (choice_default(plan->device, kernel_list(), &second, &choice, error)) return -1;
     if (plan_create(plan->device, choice.kernel, &second, &choice.config, &parts->gemm, error)) return -1;
-    parts->gemm->launch.grid.overlaps = false;
     parts->weights = WORKSPACE_COUNTER_BYTES;
     if (parts->gemm->workspace_bytes) parts->weights = (parts->gemm->workspace_bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
     plan->workspace_bytes = parts->weights + problem_operand_bytes(&second).weights;
@@ -107,6 +106,7 @@ static int prepare(struct plan *plan, struct error *error) {
 static int run(const struct plan *plan, const struct operands *operands, struct error *error) {
     const struct parts *parts = plan->state;
     const struct problem *p = &plan->problem;
+    const enum device_overlap overlap = plan->device->overlap;
     struct operands second = *operands;
     struct arguments first = {{.weights = operands->weights,
                                .scales = operands->scales,
@@ -115,11 +115,14 @@ static int run(const struct plan *plan, const struct operands *operands, struct 
                               .n = p->n,
                               .k = p->k,
                               .group = p->group,
-                              .overlaps = plan->device->overlap};
+                              .overlaps = overlap == OVERLAP_WEIGHTS};
     if (device_launch(plan->device, parts->function, &parts->launch.grid, &first, error)) return -1;
     second.weights = first.operands.y;
     second.scales = second.zeros = NULL;
-    return plan_run(parts->gemm, &second, error);
+    device_overlap(plan->device, overlap < OVERLAP_START ? overlap : OVERLAP_START);
+    int status = plan_run(parts->gemm, &second, error);
+    device_overlap(plan->device, overlap);
+    return status;
 }
 
 static void release(struct plan *plan) {

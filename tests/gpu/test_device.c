@@ -328,9 +328,9 @@ static void graphs_repeat_calls(void **state) {
     assert_memory_not_equal(expected, start, sizeof start);
     for (int overlap = 0; overlap < 2; overlap++) {
         struct device_graph *graph;
-        device_overlap(gpu, overlap);
+        device_overlap(gpu, overlap ? OVERLAP_WEIGHTS : OVERLAP_NOTHING);
         done(device_graph_record(gpu, enqueue_chain, &chain, &graph, &error));
-        device_overlap(gpu, false);
+        device_overlap(gpu, OVERLAP_NOTHING);
         for (int launch = 0; launch < 2; launch++) {
             run_chain(&chain, graph, result, sizeof result);
             assert_memory_equal(result, expected, sizeof result);
