@@ -15,7 +15,8 @@ extern "C" __global__ void __launch_bounds__(1024) ceiling_read(read_arguments a
     for (unsigned long long at = blockIdx.x * run; at < a.count; at += gridDim.x * run) {
         uint4 v[IN_FLIGHT];
 #pragma unroll
-        for (int i = 0; i < IN_FLIGHT; i++) v[i] = __ldcs(a.from + at + (unsigned long long)i * blockDim.x + threadIdx.x);
+        for (int i = 0; i < IN_FLIGHT; i++)
+            v[i] = __ldcs(a.from + at + (unsigned long long)i * blockDim.x + threadIdx.x);
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; i++) seen ^= v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
     }

@@ -14,9 +14,9 @@ static const struct argp_option option_list[] = {
     {"op", 'o', "LIST", 0, "awq_dequant, marlin_gemm, fp16_gemm, separated by commas, or all (default)", 0},
     {"kernel", 'k', "LIST", 0, "Only these kernels, as `tilebook kernels` names them", 0},
     {"shapes", 's', "LIST", 0,
-     "qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b or a model directory, :tpN behind it for the part of one of N devices; "
-     "or [NAME=]KxN[@M],..., or a file of those: @M is for this M alone, others are for all of --m (default: qwen2.5-14b on "
-     "a GPU, 1024x1024 on the CPU)",
+     "qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b or a model directory, :tpN behind it for the part of one of N "
+     "devices; or [NAME=]KxN[@M],..., or a file of those: @M is for this M alone, others are for all of --m "
+     "(default: qwen2.5-14b on a GPU, 1024x1024 on the CPU)",
      0},
     {"m", 'm', "LIST", 0, "Rows of x: 1,16,256 or 1:8192:x2 or 1:64:+8 (default: 1,16,256 on a GPU, 1,16 on the CPU)",
      0},

@@ -74,7 +74,7 @@ struct sweep {
     int failures;          /* runs that failed */
     bool report_failed;    /* a row could not be written */
     struct yardsticks yardsticks;
-    struct nvml_watch watch;   /* of the others */
+    struct nvml_watch watch; /* of the others */
     struct sweep_clocks clocks;
     struct instance *instance; /* of the last point: neighbours share it */
 };

@@ -1,6 +1,6 @@
 /* Compiles ahead of those who search or load: while one configuration is measured or made ready, others come into the
- * cubin cache. What was announced for the problem at hand goes before what is planned for those to come; what has the same
- * source and options is compiled once. Kernels without device code are passed over. */
+ * cubin cache. What was announced for the problem at hand goes before what is planned for those to come; what has the
+ * same source and options is compiled once. Kernels without device code are passed over. */
 #ifndef TILEBOOK_AHEAD_H
 #define TILEBOOK_AHEAD_H
 

@@ -36,7 +36,7 @@ struct map {
 enum { MOST_FUNCTIONS = 2 };
 static struct device_function functions[MOST_FUNCTIONS];
 static int function_count, launches;
-static bool multiplies;         /* else only the first launch is run: the other is a compilation too */
+static bool multiplies; /* else only the first launch is run: the other is a compilation too */
 static enum device_overlap overlap[2];
 static const void *from, *into; /* the weights that the second launch reads, and those that the first wrote */
 

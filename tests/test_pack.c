@@ -17,7 +17,8 @@ static const char head[] = "# tilebook table 1\n"
                            "device    NVIDIA H100 80GB HBM3, sm_90a, 132 SMs\n"
                            "software  cuda 13.0, kernels %s\n"
                            "regime    cold, stream\n";
-/* Blocks in steps, workspaces, clusters, boxes, persistent grids; no cubin; two launches; some that cannot run every m. */
+/* Blocks in steps, workspaces, clusters, boxes, persistent grids; no cubin; two launches; some that cannot run every m.
+ */
 static const struct {
     const char *kernel, *with; /* one of its parameters */
     int k, n, group, m_low, m_high;

@@ -47,9 +47,9 @@ struct pack {
 typedef void pack_note(void *context, const char *line);
 
 /* The rows of a table made with these kernels' sources for a GPU. A GEMM's are there for each epilogue of the set (1 <<
- * EPILOGUE_..), all but fp16_gemm's with zero points and without. Where a row's kernel is no launch of a cubin (cuBLASLt)
- * or cannot run, the built-in default of those that are one is taken, chosen anew at each power of two; a note says so.
- * Errors: a table of a CPU, of an unknown architecture, of other sources; nothing to pack. */
+ * EPILOGUE_..), all but fp16_gemm's with zero points and without. Where a row's kernel is no launch of a cubin
+ * (cuBLASLt) or cannot run, the built-in default of those that are one is taken, chosen anew at each power of two; a
+ * note says so. Errors: a table of a CPU, of an unknown architecture, of other sources; nothing to pack. */
 int pack_make(const struct tile_table *table, unsigned epilogues, pack_note *note, void *context, struct pack *pack,
               struct error *error);
 void pack_free(struct pack *pack);

@@ -148,7 +148,8 @@ static int silu_mul(const struct plan *plan, const struct operands *o, struct er
     const struct problem *p = &plan->problem;
     const struct device_grid grid = {.blocks = {(unsigned)p->m, (unsigned)((p->n + COLUMNS - 1) / COLUMNS), 1},
                                      .threads = THREADS};
-    struct arguments arguments = {{.x = (char *)o->workspace + WORKSPACE_COUNTER_BYTES, .y = o->y}, p->m, p->n, 0, 0, 0};
+    struct arguments arguments = {
+        {.x = (char *)o->workspace + WORKSPACE_COUNTER_BYTES, .y = o->y}, p->m, p->n, 0, 0, 0};
     return device_launch(plan->device, gemm->silu_mul, &grid, &arguments, error);
 }
 

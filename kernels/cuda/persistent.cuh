@@ -186,15 +186,14 @@ __device__ __forceinline__ void request_items(const struct mapped_arguments &a) 
 
 /* Of a split tile the sums of part p, four of each thread at a time: [split tile][part][four sums][thread], fp32, in
  * the workspace behind the counters. */
-template <int FLOATS>
-__device__ __forceinline__ float4 *find_part(const struct item &item, int part, void *workspace) {
+template <int FLOATS> __device__ __forceinline__ float4 *find_part(const struct item &item, int part, void *workspace) {
     constexpr int PART = FLOATS / 4 * THREADS;
     float4 *parts = (float4 *)((char *)workspace + WORKSPACE_COUNTER_BYTES);
     return parts + ((size_t)item.split * SPLIT_K + part) * PART + threadIdx.x;
 }
 
-/* Leaves this part's sums for the blocks that have the others, and waits until those have left theirs. All blocks run at
- * a time, and parts that follow each other are in different ones. */
+/* Leaves this part's sums for the blocks that have the others, and waits until those have left theirs. All blocks run
+ * at a time, and parts that follow each other are in different ones. */
 template <int FLOATS>
 __device__ __forceinline__ void exchange_parts(const float *sums, const struct item &item, void *workspace) {
     unsigned *counter = (unsigned *)workspace + item.split;

@@ -244,10 +244,12 @@ __device__ __forceinline__ unsigned long long swizzled_matrix(unsigned address) 
 #define NAMES_64 NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define NAMES_80 NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define NAMES_96 NAMES_80 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define NAMES_112 NAMES_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
-#define NAMES_128 NAMES_112 ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define SUMS_8(s, i) \
-    "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3]), "+f"(s[i + 4]), "+f"(s[i + 5]), "+f"(s[i + 6]), \
+#define NAMES_112                                                                                                      \
+    NAMES_96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define NAMES_128                                                                                                      \
+    NAMES_112 ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define SUMS_8(s, i)                                                                                                   \
+    "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3]), "+f"(s[i + 4]), "+f"(s[i + 5]), "+f"(s[i + 6]),        \
         "+f"(s[i + 7])
 #define SUMS_16(s, i) SUMS_8(s, i), SUMS_8(s, i + 8)
 #define SUMS_32(s, i) SUMS_16(s, i), SUMS_16(s, i + 16)
@@ -258,16 +260,16 @@ __device__ __forceinline__ unsigned long long swizzled_matrix(unsigned address) 
 #define SUMS_112(s, i) SUMS_96(s, i), SUMS_16(s, i + 96)
 #define SUMS_128(s, i) SUMS_64(s, i), SUMS_64(s, i + 64)
 /* Both products for so many tokens, with half as many sums; the other numbers go on from there. */
-#define PRODUCTS(TOKENS, N, A0, A1, A2, A3, B)                                                                     \
-    __device__ __forceinline__ void multiply_group(float (&sums)[N], const unsigned (&a)[4], unsigned long long b) {   \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32." VALUE "." VALUE " {" NAMES_##N "}, {%" #A0 \
-                     ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", 1, 1, 1, 0;"                                           \
+#define PRODUCTS(TOKENS, N, A0, A1, A2, A3, B)                                                                         \
+    __device__ __forceinline__ void multiply_group(float(&sums)[N], const unsigned(&a)[4], unsigned long long b) {     \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32." VALUE "." VALUE " {" NAMES_##N             \
+                     "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", 1, 1, 1, 0;"                               \
                      : SUMS_##N(sums, 0)                                                                               \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                            \
     }                                                                                                                  \
-    __device__ __forceinline__ void multiply_tiles(float (&sums)[N], unsigned long long a, unsigned long long b) {     \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32." VALUE "." VALUE " {" NAMES_##N "}, %" #A0  \
-                     ", %" #A1 ", 1, 1, 1, 0, 0;"                                                                      \
+    __device__ __forceinline__ void multiply_tiles(float(&sums)[N], unsigned long long a, unsigned long long b) {      \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #TOKENS "k16.f32." VALUE "." VALUE " {" NAMES_##N             \
+                     "}, %" #A0 ", %" #A1 ", 1, 1, 1, 0, 0;"                                                           \
                      : SUMS_##N(sums, 0)                                                                               \
                      : "l"(a), "l"(b));                                                                                \
     }
@@ -448,8 +450,7 @@ __device__ __forceinline__ void copy_box_to_all(unsigned to, const struct tensor
 /* One arrival at the barrier that another block of the cluster has at this address, or this block itself: for a thread
  * that has read alone (a release to the cluster would wait for all its stores, a microsecond each time). */
 __device__ __forceinline__ void phase_arrive_at(unsigned barrier, unsigned rank) {
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address(barrier, rank))
-                 : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address(barrier, rank)) : "memory");
 }
 
 /* --- between launches (programmatic dependent launch, sm_90) --- */

@@ -39,7 +39,7 @@ constexpr int RING_BYTES = STAGES * SLOT_BYTES > SUMS_BYTES ? STAGES *SLOT_BYTES
 constexpr int SLICE_BYTES = TILE_M * CHUNK * 2;
 constexpr int SLICES = WARPS_N * WARPS_K * RING_BYTES;
 constexpr int RECEIVED = SLICES + WARPS_K * STAGES * SLICE_BYTES;
-constexpr int RECEIVED_BYTES = SPLIT_K > 1 ? TILE_M * TILE_N * 4 : 0;
+constexpr int RECEIVED_BYTES = SPLIT_K > 1 ? TILE_M *TILE_N * 4 : 0;
 constexpr int TRANSFER = RECEIVED + RECEIVED_BYTES; /* counts what arrives */
 static_assert(SHARED_BYTES >= TRANSFER + (SPLIT_K > 1 ? 16 : 0), "kernels/skinny.c disagrees");
 
@@ -242,8 +242,7 @@ __device__ __forceinline__ struct pairs<4> add_blocks(int row, int item) {
 /* All threads of the block call this with their sums; with SQUARES, which is for one row and SPLIT_K == 1, after
  * leave_squares(). */
 template <bool SQUARES = false>
-__device__ __forceinline__ void
-store_sums(const struct sums &sums, const struct place &p, const struct arguments &a) {
+__device__ __forceinline__ void store_sums(const struct sums &sums, const struct place &p, const struct arguments &a) {
     static_assert(!SQUARES || (TILE_M == 1 && SPLIT_K == 1), "one row, and all of its squares");
     const int tile_n0 = p.n0 - p.warp % WARPS_N * 64, items = min(ROW_ITEMS, (a.n - tile_n0) / 8);
     leave_sums(sums, p);

@@ -47,9 +47,9 @@ __device__ __forceinline__ void add_stages(struct sums &sums, const struct item 
 /* A unit of a panel: as many columns of W as make 32 of y. */
 constexpr int FRAGMENTS = 2 * COLUMNS_OF_Y, PANEL_UNITS = TILE_N / 16 / FRAGMENTS, UNIT_SUMS = FRAGMENTS * 8;
 
-/* Writes what becomes of a unit of one of the two rows that a thread has of a panel: sums s, s + 1, s + 4, s + 5 of each 16
- * columns. By turning the words of four times 8 columns of y, lane q of a row's four gets 8 neighbouring ones; what is
- * added comes so and is turned back. */
+/* Writes what becomes of a unit of one of the two rows that a thread has of a panel: sums s, s + 1, s + 4, s + 5 of
+ * each 16 columns. By turning the words of four times 8 columns of y, lane q of a row's four gets 8 neighbouring ones;
+ * what is added comes so and is turned back. */
 __device__ __forceinline__ void store_unit(const float *sums, const struct arguments &a, int m, int c,
                                            unsigned (&added)[4]) {
     const int quad = threadIdx.x % 4;
@@ -74,7 +74,8 @@ __device__ __forceinline__ void store_unit(const float *sums, const struct argum
 
 /* What is added to a unit of row m of y. */
 __device__ __forceinline__ void load_unit(unsigned (&added)[4], const struct arguments &a, int m, int c) {
-    if (EPILOGUE == EPILOGUE_RESIDUAL && m < a.m && c < a.n) load_row(a.operands, m, a.n, c + threadIdx.x % 4 * 8, added);
+    if (EPILOGUE == EPILOGUE_RESIDUAL && m < a.m && c < a.n)
+        load_row(a.operands, m, a.n, c + threadIdx.x % 4 * 8, added);
 }
 
 /* The first of the two rows that a thread has of a panel; the other one is 8 further on. */

@@ -84,8 +84,8 @@ __device__ __forceinline__ void decode_offset(unsigned (&a)[4], unsigned word) {
 /* The A fragment that makes the sums over x alone: its upper 8 rows are minus what decode_offset() adds, its lower ones
  * -1. */
 __device__ __forceinline__ void load_minus_offsets(unsigned (&a)[4]) {
-    a[0] = VALUES_ARE_BF16 ? BF16_MINUS_128 : 0xe400e400; /* -1024 */
-    a[2] = VALUES_ARE_BF16 ? BF16_MINUS_128 : 0xd400d400; /* -64 */
+    a[0] = VALUES_ARE_BF16 ? BF16_MINUS_128 : 0xe400e400;    /* -1024 */
+    a[2] = VALUES_ARE_BF16 ? BF16_MINUS_128 : 0xd400d400;    /* -64 */
     a[1] = a[3] = VALUES_ARE_BF16 ? 0xbf80bf80 : 0xbc00bc00; /* -1 */
 }
 

@@ -125,10 +125,10 @@ __device__ __forceinline__ void scale_sums(struct sums &sums, const struct place
 
 /* --- sums on their way out --- */
 
-/* A thread has two tokens of a column and of that eight further, four sums; its neighbour in n, lane ^ 4, has the same of
- * the next columns. They share: with silu_mul the lane with the even column takes the first token, both columns and those
- * eight further; else it takes both tokens of the first two columns, the other one those of the columns eight further,
- * so that the two write next to each other. */
+/* A thread has two tokens of a column and of that eight further, four sums; its neighbour in n, lane ^ 4, has the same
+ * of the next columns. They share: with silu_mul the lane with the even column takes the first token, both columns and
+ * those eight further; else it takes both tokens of the first two columns, the other one those of the columns eight
+ * further, so that the two write next to each other. */
 __device__ __forceinline__ struct pairs<2> pair_columns(const float *s) {
     const bool odd = threadIdx.x / 4 % 2;
     if (COLUMNS_OF_Y == 2) {
@@ -152,7 +152,8 @@ __device__ __forceinline__ struct output find_output() {
     return {{token, token + 1}, odd * 8};
 }
 
-/* What is added to 32 tokens of a warp's 16 columns: words as turn_words() leaves them, [first or second pair][8 tokens].
+/* What is added to 32 tokens of a warp's 16 columns: words as turn_words() leaves them, [first or second pair][8
+ * tokens].
  */
 struct addends {
     unsigned at[2][4];
@@ -167,8 +168,8 @@ __device__ __forceinline__ void load_rows(struct addends &addends, const struct 
     }
 }
 
-/* A unit: 32 tokens from m0 on of the warp's 16 columns from c on. Of four times 8 tokens a lane has the same ones, with
- * one of four pairs of columns; by turning that it gets all 8 columns of one of the four. */
+/* A unit: 32 tokens from m0 on of the warp's 16 columns from c on. Of four times 8 tokens a lane has the same ones,
+ * with one of four pairs of columns; by turning that it gets all 8 columns of one of the four. */
 __device__ __forceinline__ void store_unit(const float *sums, const struct arguments &a, int m0, int c,
                                            struct addends &added) {
     const int pair = threadIdx.x % 32 / 8;

@@ -21,8 +21,8 @@ struct block {
 
 static struct block block_of(const struct problem *p, const struct config *config) {
     const int *value = config->value;
-    struct block b = {value[TILE_M], value[TILE_K],  value[WARPGROUPS_N], value[WARPGROUPS_K],
-                      value[STAGES], value[SPLIT_K], 0,                   0};
+    struct block b = {
+        value[TILE_M], value[TILE_K], value[WARPGROUPS_N], value[WARPGROUPS_K], value[STAGES], value[SPLIT_K], 0, 0};
     if (p->group < p->k) b.groups = b.tile_k > p->group ? b.tile_k / p->group : 1;
     size_t a_group = TILE_N * sizeof(uint16_t) + (p->zeros ? TILE_N / 2 : 0);
     b.weight_bytes = (size_t)b.tile_k * TILE_N / 2 + (size_t)b.groups * a_group;

@@ -26,7 +26,10 @@ constexpr int WARPGROUPS = WARPGROUPS_K * WARPGROUPS_N;
 constexpr int TILE_N = 256, WARPS = TILE_N / 64, GROUP_THREADS = 32 * WARPS, THREADS = WARPGROUPS * GROUP_THREADS;
 /* Registers that a thread which multiplies may have, and one that requests: together no more than the block began with,
  * or the claim waits for ever. */
-constexpr int REQUEST_THREADS = 128, GROUP_REGISTERS = WARPGROUPS == 2 ? 240 : WARPGROUPS == 3 ? 160 : 112,
+constexpr int REQUEST_THREADS = 128,
+              GROUP_REGISTERS = WARPGROUPS == 2   ? 240
+                                : WARPGROUPS == 3 ? 160
+                                                  : 112,
               REQUEST_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
 constexpr int PRODUCTS = 4 / WARPGROUPS_N; /* of a step, that a warpgroup has */
 constexpr int PARTS = SPLIT_K * WARPGROUPS_K;
@@ -66,7 +69,7 @@ struct sums {
 /* Where a warpgroup works: its block's first row of y and first column, its group's stages of k, its first product. */
 struct place {
     int m0, n0;
-    int k_first, k_stages;               /* in units of TILE_K */
+    int k_first, k_stages; /* in units of TILE_K */
     int group, product;
     int warpgroup, thread, warp, lane;   /* of the block, and the thread in it */
     unsigned x, weights, there, vacated; /* the group's first stage, and its barriers */

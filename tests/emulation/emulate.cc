@@ -43,8 +43,8 @@ thread_local uint4 shared_memory[SHARED_BYTES / 16 + 1];
 bool copies_late;
 long bank_conflicts;
 
-static std::vector<block> cluster;                  /* the one that runs */
-static std::vector<std::vector<block>> clusters;    /* those that take turns with it, its own place empty */
+static std::vector<block> cluster;               /* the one that runs */
+static std::vector<std::vector<block>> clusters; /* those that take turns with it, its own place empty */
 static struct block *running;
 static std::vector<exchange> exchanged;
 static ucontext_t scheduler;
@@ -384,6 +384,7 @@ extern "C" long emulate(const ARGUMENTS *arguments, const struct device_grid *gr
         blocks.resize(size);
         for (struct block &block : blocks) block.fibers.resize(grid->threads);
     }
-    for (size_t i = 0; i < firsts.size(); i += together) run_together({firsts.begin() + i, firsts.begin() + i + together});
+    for (size_t i = 0; i < firsts.size(); i += together)
+        run_together({firsts.begin() + i, firsts.begin() + i + together});
     return bank_conflicts;
 }
