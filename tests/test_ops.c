@@ -305,10 +305,10 @@ static void *load_op(const char *entry, const char *arguments, emulate_function 
     return emulation_load("decoder/ops.cu", entry, arguments, options, emulate);
 }
 
-/* The tokens of a chunk go to their pages, rotated, and nowhere else. */
+/* The tokens of a chunk go to their pages, rotated, and nowhere else; more heads than a block takes at a time. */
 static void rotations(void **state) {
     (void)state;
-    enum { HEADS = 3, KV_HEADS = 2, TOKENS = 70, POSITION = 61, DIM = 64, PITCH = 4 };
+    enum { HEADS = 15, KV_HEADS = 2, TOKENS = 70, POSITION = 61, DIM = 64, PITCH = 4 };
     const int last = POSITION + TOKENS - 1;
     const size_t cache = (PITCH + 1) * KV_HEADS * OPS_PAGE * DIM, qkv = TOKENS * (HEADS + 2 * KV_HEADS) * DIM;
     emulate_function *emulate;
@@ -323,7 +323,7 @@ static void rotations(void **state) {
                                  frequency,
                                  TOKENS,
                                  HEADS};
-    emulate(&a[0], &(struct device_grid){.blocks = {HEADS + 2 * KV_HEADS, TOKENS, 1}, .threads = DIM / 2}, false, 1);
+    emulate(&a[0], &(struct device_grid){.blocks = {TOKENS, 1, 1}, .threads = 64}, false, 1);
     must(cpu.functions->rope(&cpu, &a[1], &error));
     agree("rope, keys", a[0].cache.keys, a[1].cache.keys, cache);
     agree("rope, values", a[0].cache.values, a[1].cache.values, cache);

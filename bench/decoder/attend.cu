@@ -19,7 +19,7 @@
 // Position, pages and cache were written before the step, or by earlier ones, which have ended when a step begins: the
 // ring is filled before the kernel waits for the one ahead of it.
 
-#include "decoder/ptx.cuh"
+#include "decoder/rotate.cuh"
 
 typedef unsigned short half_word;
 
@@ -59,8 +59,6 @@ extern __shared__ uint4 shared_memory[];
 // Rotated queries and key of this step, and its value.
 __shared__ __align__(16) half_word queries[HEADS][QUERY];
 __shared__ __align__(16) half_word fresh[2][HEAD_DIM];
-// By which they are rotated.
-__shared__ __align__(16) float cosines[HEAD_DIM / 2], sines[HEAD_DIM / 2];
 // Of each head that the block adds up, in their order, and each part, what that counts for in y.
 __shared__ float weight_of_part[HEADS][32];
 
@@ -134,35 +132,9 @@ __device__ inline void copy_tile(const struct place &p, const struct cache &c, i
     }
 }
 
-// Rows of qkv that a block may need: queries, key and value. A thread has a chunk of one and that which it is rotated
-// with, HEAD_DIM / 2 further on.
-constexpr int ROWS = HEADS + 2, CHUNK_PAIRS = CHUNKS / 2;
+// Rows of qkv that a block may need: queries, key and value. A thread has two chunks of one.
+constexpr int ROWS = HEADS + 2;
 static_assert(ROWS * CHUNK_PAIRS <= THREADS, "a block rotates all its rows at once");
-
-// By which a thread rotates its chunks.
-struct angles {
-    float cosine[8], sine[8];
-};
-
-// Finds the angles of this step's position, each once, and hands each thread its own.
-__device__ inline struct angles find_angles(const struct attend_arguments &a, const struct place &p) {
-    struct angles own;
-    const int i = threadIdx.x, first = threadIdx.x % CHUNK_PAIRS * 8;
-    if (i < HEAD_DIM / 2) sincosf((float)p.cached * a.frequency[i], &sines[i], &cosines[i]);
-    __syncthreads();
-#pragma unroll
-    for (int j = 0; j < 8; j++) own.cosine[j] = cosines[first + j], own.sine[j] = sines[first + j];
-    return own;
-}
-
-// Two elements of a chunk and those that they are rotated with.
-__device__ inline void rotate_pairs(unsigned &low, unsigned &high, const float *cosine, const float *sine) {
-    float x[2], y[2];
-    half2_to_floats(low, x[0], x[1]);
-    half2_to_floats(high, y[0], y[1]);
-    low = half2_from_floats(x[0] * cosine[0] - y[0] * sine[0], x[1] * cosine[1] - y[1] * sine[1]);
-    high = half2_from_floats(y[0] * cosine[0] + x[0] * sine[0], y[1] * cosine[1] + x[1] * sine[1]);
-}
 
 // Where qkv has the first of a thread's chunks.
 __device__ inline size_t find_chunk(const struct attend_arguments &a, const struct place &p) {
@@ -178,12 +150,7 @@ __device__ inline void rotate(const struct place &p, const struct cache &c, cons
     const int row = threadIdx.x / CHUNK_PAIRS, i = threadIdx.x % CHUNK_PAIRS * 8;
     if (row < HEADS ? row >= p.heads : row >= ROWS || !p.fresh_here) return;
     uint4 low = *(const uint4 *)from, high = *(const uint4 *)(from + HEAD_DIM / 2);
-    if (row != HEADS + 1) {
-        rotate_pairs(low.x, high.x, by.cosine, by.sine);
-        rotate_pairs(low.y, high.y, by.cosine + 2, by.sine + 2);
-        rotate_pairs(low.z, high.z, by.cosine + 4, by.sine + 4);
-        rotate_pairs(low.w, high.w, by.cosine + 6, by.sine + 6);
-    }
+    if (row != HEADS + 1) rotate_chunks(low, high, by);
     half_word *to = (row < HEADS ? queries[row] : fresh[row - HEADS]) + i;
     *(uint4 *)to = low;
     *(uint4 *)(to + HEAD_DIM / 2) = high;
@@ -424,7 +391,7 @@ __device__ inline void attend_pages(const struct attend_arguments &a, const stru
     const int page = fill_ring(p, c);
     if (joined(p)) cluster_wait();
     clear_queries(p);
-    const struct angles by = find_angles(a, p);
+    const struct angles by = find_angles(a.frequency, p.cached);
     const size_t chunk = computed(find_chunk(a, p));
     programmatic_wait();
     rotate(p, c, a.qkv + chunk, by);

@@ -3,7 +3,7 @@
 // PAGE: positions of a page; PICKS: blocks that share a row's logits; RING: steps of which the host can still read the
 // tokens.
 
-#include "decoder/ptx.cuh"
+#include "decoder/rotate.cuh"
 
 typedef unsigned short half_word;
 
@@ -131,21 +131,26 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rms_norm(const __grid_consta
     }
 }
 
-// One block a (head, token), heads counted through q, k and v; one thread a pair.
-extern "C" __global__ void rope(struct rope_arguments a) {
+// One block a token, whose angles serve all its heads, counted through q, k and v; one thread two chunks of a head at a
+// time. Neither angles nor pages come from the kernel ahead.
+extern "C" __global__ void __launch_bounds__(BLOCK) rope(const __grid_constant__ struct rope_arguments a) {
     const struct cache &c = a.cache;
-    int head = blockIdx.x, token = blockIdx.y, i = threadIdx.x;
-    int position = c.position + token, cached = head - a.heads;
-    half_word *from = a.qkv + ((size_t)token * (a.heads + 2 * c.kv_heads) + head) * HEAD_DIM, *to = from;
-    float low = half_to_float(from[i]), high = half_to_float(from[i + HEAD_DIM / 2]);
-    float cosine = 1, sine = 0;
-    if (cached < c.kv_heads) sincosf((float)position * a.frequency[i], &sine, &cosine);
-    if (cached >= 0)
-        to =
-            (cached < c.kv_heads ? c.keys : c.values) +
-            (((size_t)c.pages[position / PAGE] * c.kv_heads + cached % c.kv_heads) * PAGE + position % PAGE) * HEAD_DIM;
-    to[i] = half_from_float(low * cosine - high * sine);
-    to[i + HEAD_DIM / 2] = half_from_float(high * cosine + low * sine);
+    const int position = c.position + (int)blockIdx.x, heads = a.heads + 2 * c.kv_heads;
+    const int i = threadIdx.x % CHUNK_PAIRS * 8;
+    half_word *rows = a.qkv + (size_t)blockIdx.x * heads * HEAD_DIM + i;
+    programmatic_launch();
+    const size_t cached = ((size_t)c.pages[position / PAGE] * c.kv_heads * PAGE + position % PAGE) * HEAD_DIM + i;
+    const struct angles by = find_angles(a.frequency, position);
+    programmatic_wait();
+    for (int head = threadIdx.x / CHUNK_PAIRS; head < heads; head += BLOCK / CHUNK_PAIRS) {
+        const int key = head - a.heads, value = key - c.kv_heads;
+        half_word *to = rows + head * HEAD_DIM;
+        uint4 low = *(const uint4 *)to, high = *(const uint4 *)(to + HEAD_DIM / 2);
+        if (value < 0) rotate_chunks(low, high, by);
+        if (key >= 0) to = (value < 0 ? c.keys + key * PAGE * HEAD_DIM : c.values + value * PAGE * HEAD_DIM) + cached;
+        *(uint4 *)to = low;
+        *(uint4 *)(to + HEAD_DIM / 2) = high;
+    }
 }
 
 // One thread one column of one row.

@@ -73,7 +73,7 @@ static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error 
 }
 
 static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) {
-    return launch(ops, OPS_ROPE, a->heads + 2 * a->cache.kv_heads, a->tokens, a->cache.head_dim / 2, false, a, error);
+    return launch(ops, OPS_ROPE, a->tokens, 1, BLOCK, true, a, error);
 }
 
 static int attention(struct ops *ops, const struct ops_attention *a, struct error *error) {
