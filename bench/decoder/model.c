@@ -282,7 +282,6 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
                                 .y = y,
                                 .gain = linear->gain,
                                 .epsilon = (float)model->config->rms_eps};
-    if (takes_residual(model, linear, m)) operands.x = b->residual;
     if (linear->columns) {
         struct ops_gather gather = {x, linear->columns, b->gathered, m, linear->k};
         if (model->ops.functions->gather(&model->ops, &gather, error)) return -1;
@@ -305,20 +304,41 @@ struct pass {
     int position;       /* unless it is a step */
     const int32_t *ids; /* on the device, `stride` apart */
     int stride;
-    int first; /* row of the residual from which on the head's `rows` are */
+    int first; /* row of the residual from which on the `rows` are; of those ahead only keys and values are wanted */
+    int kept;  /* the last layer's residual is wanted of so many rows, the last ones */
 };
 
-/* Rows of the residual, to x. */
-static int norm(struct model *model, const float *weight, int first, int rows, struct error *error) {
+/* The pass as the last layer goes on with it, once it has keys and values of all rows. */
+static struct pass kept_rows(const struct pass *pass) {
+    struct pass kept = *pass;
+    kept.rows = pass->kept;
+    kept.first += pass->rows - pass->kept;
+    kept.position += pass->rows - pass->kept;
+    return kept;
+}
+
+static uint16_t *residual_of(const struct model *model, const struct pass *pass) {
+    return model->buffers.residual + (size_t)pass->first * (size_t)model->config->hidden;
+}
+
+/* Its residual, to x. */
+static int norm(struct model *model, const float *weight, const struct pass *pass, struct error *error) {
     const struct model_config *c = model->config;
-    const uint16_t *residual = model->buffers.residual + (size_t)first * (size_t)c->hidden;
-    struct ops_rms_norm norm = {residual, weight, model->buffers.x, rows, c->hidden, (float)c->rms_eps};
+    struct ops_rms_norm norm = {residual_of(model, pass), weight, model->buffers.x, pass->rows, c->hidden,
+                                (float)c->rms_eps};
     return model->ops.functions->rms_norm(&model->ops, &norm, error);
 }
 
 /* What the linear reads, unless it normalises that itself. */
-static int norm_for(struct model *model, const struct linear *linear, int rows, struct error *error) {
-    return takes_residual(model, linear, rows) ? 0 : norm(model, linear->gain, 0, rows, error);
+static int norm_for(struct model *model, const struct linear *linear, const struct pass *pass, struct error *error) {
+    return takes_residual(model, linear, pass->rows) ? 0 : norm(model, linear->gain, pass, error);
+}
+
+/* y = the linear behind norm_for. */
+static int run_normed(struct model *model, const struct linear *linear, const struct pass *pass, uint16_t *y,
+                      struct error *error) {
+    const uint16_t *x = takes_residual(model, linear, pass->rows) ? residual_of(model, pass) : model->buffers.x;
+    return run_linear(model, linear, x, pass->rows, y, error);
 }
 
 static int embed(struct model *model, const struct pass *pass, struct error *error) {
@@ -336,11 +356,14 @@ static int attend_chunk(struct model *model, const struct pass *pass, uint16_t *
                         struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
-    struct ops_cache cache = {keys, values, prompt_pages(model), c->kv_heads, c->head_dim, pass->position};
-    struct ops_rope rope = {cache, b->qkv, b->frequency, pass->rows, c->heads};
-    struct ops_attention attention = {cache, b->qkv, b->x, pass->rows, c->heads};
+    struct ops_cache all = {keys, values, prompt_pages(model), c->kv_heads, c->head_dim, pass->position - pass->first};
+    struct ops_cache cache = all;
+    cache.position = pass->position;
+    const uint16_t *qkv = b->qkv + (size_t)pass->first * (size_t)(c->heads + 2 * c->kv_heads) * (size_t)c->head_dim;
+    struct ops_rope rope = {all, b->qkv, b->frequency, pass->first + pass->rows, c->heads};
+    struct ops_attention attention = {cache, qkv, b->x, pass->rows, c->heads};
     if (model->ops.functions->rope(&model->ops, &rope, error)) return -1;
-    return model->ops.functions->attention(&model->ops, &attention, error);
+    return pass->rows ? model->ops.functions->attention(&model->ops, &attention, error) : 0;
 }
 
 static int attend_step(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
@@ -427,21 +450,21 @@ static int enqueue_op(struct model *model, int index, enum model_op op, const st
     case MODEL_EMBED:
         return embed(model, pass, error);
     case MODEL_INPUT_NORM:
-        return norm_for(model, &layer->linear[LINEAR_QKV], m, error);
+        return norm_for(model, &layer->linear[LINEAR_QKV], pass, error);
     case MODEL_QKV:
-        return run_linear(model, &layer->linear[LINEAR_QKV], b->x, m, b->qkv, error);
+        return run_normed(model, &layer->linear[LINEAR_QKV], pass, b->qkv, error);
     case MODEL_ATTEND:
         return attend(model, index, pass, error);
     case MODEL_O:
-        return run_linear(model, &layer->linear[LINEAR_O], b->x, m, b->residual, error);
+        return run_linear(model, &layer->linear[LINEAR_O], b->x, m, residual_of(model, pass), error);
     case MODEL_POST_NORM:
-        return norm_for(model, &layer->linear[LINEAR_GATE_UP], m, error);
+        return norm_for(model, &layer->linear[LINEAR_GATE_UP], pass, error);
     case MODEL_GATE_UP:
-        return run_linear(model, &layer->linear[LINEAR_GATE_UP], b->x, m, b->activation, error);
+        return run_normed(model, &layer->linear[LINEAR_GATE_UP], pass, b->activation, error);
     case MODEL_DOWN:
-        return run_linear(model, &layer->linear[LINEAR_DOWN], b->activation, m, b->residual, error);
+        return run_linear(model, &layer->linear[LINEAR_DOWN], b->activation, m, residual_of(model, pass), error);
     case MODEL_FINAL_NORM:
-        return norm(model, model->weights.final_norm, pass->first, m, error);
+        return norm(model, model->weights.final_norm, pass, error);
     case MODEL_HEAD:
         return run_linear(model, &model->weights.head, b->x, m, b->logits, error);
     case MODEL_CHOOSE:
@@ -462,15 +485,20 @@ static int run_op(struct model *model, int index, enum model_op op, const struct
 static int run_layer(struct model *model, int index, const struct pass *pass, struct error *error) {
     char name[32];
     int status = 0;
+    struct pass here = *pass;
+    enum model_op last = MODEL_DOWN;
     snprintf(name, sizeof name, "layer %d", index);
     nvtx_push(name);
-    for (enum model_op op = MODEL_INPUT_NORM; op <= MODEL_DOWN && !status; op++)
-        status = run_op(model, index, op, pass, error);
+    for (enum model_op op = MODEL_INPUT_NORM; op <= last && !status; op++) {
+        if (op == MODEL_ATTEND && index == model->config->layers - 1) here = kept_rows(pass);
+        if (!here.rows) last = MODEL_ATTEND;
+        status = run_op(model, index, op, &here, error);
+    }
     nvtx_pop();
     return status ? error_prefix(error, "%s", name) : 0;
 }
 
-/* From ids to the residual behind the last layer. */
+/* From ids to the residual behind the last layer, of the rows that are kept. */
 static int run_layers(struct model *model, const struct pass *pass, struct error *error) {
     if (run_op(model, -1, MODEL_EMBED, pass, error)) return -1;
     for (int i = 0; i < model->config->layers; i++)
@@ -561,6 +589,7 @@ static int run_chunks(struct model *model, int sequence, const int *ids, int cou
     for (int done = 0; done < count;) {
         int left = count - done, chunk = model->options.chunk;
         struct pass pass = {.rows = left < chunk ? left : chunk, .position = position + done};
+        pass.kept = pass.rows == left && logits;
         if (run_chunk(model, &pass, ids + done, pass.rows, error)) return -1;
         done += pass.rows;
         if (done == count && logits)
@@ -636,6 +665,7 @@ int model_score(struct model *model, const int *ids, int count, double *sum, str
     for (int done = 0; done < count;) {
         int left = count - done, chunk = model->options.chunk;
         struct pass pass = {.rows = left < chunk ? left : chunk, .position = done};
+        pass.kept = pass.rows;
         if (score_chunk(model, &pass, ids + done, left > pass.rows, sum, error))
             return error_prefix(error, "token %d", done);
         done += pass.rows;
@@ -656,6 +686,7 @@ static int enqueue_step(void *context, struct error *error) {
     struct model *model = step->model;
     struct ops_sequence *sequences = steps_sequences(model->steps);
     const struct pass pass = {.rows = step->count,
+                              .kept = step->count,
                               .step = true,
                               .ids = &sequences->token,
                               .stride = sizeof *sequences / sizeof sequences->token};
@@ -738,11 +769,14 @@ static int get_linear(struct model *model, const struct linear *linear, int m, p
     return linear->op == OP_AWQ_DEQUANT ? get(model->plans, &dense, error) : 0;
 }
 
-/* Of a pass of m rows, of which `logits` go through the head. */
-static int get_pass(struct model *model, int m, int logits, plans_get *get, struct error *error) {
-    for (int which = 0; m && which < LAYER_LINEARS; which++)
-        if (get_linear(model, &model->weights.layers[0].linear[which], m, get, error)) return -1;
-    return get_linear(model, &model->weights.head, logits, get, error);
+/* Of a pass of m rows, of which `kept` go through all of the last layer and the head. */
+static int get_pass(struct model *model, int m, int kept, plans_get *get, struct error *error) {
+    const struct linear *linear = model->weights.layers[0].linear;
+    for (int which = 0; which < LAYER_LINEARS; which++)
+        if ((m && get_linear(model, &linear[which], m, get, error)) ||
+            (which != LINEAR_QKV && get_linear(model, &linear[which], kept, get, error)))
+            return -1;
+    return get_linear(model, &model->weights.head, kept, get, error);
 }
 
 /* Of a prompt: whole chunks, and what is left. */

@@ -105,7 +105,8 @@ int model_take(struct model *model, int *ids, double *seconds, struct error *err
  */
 int model_logits(struct model *model, int row, float *logits, struct error *error);
 /* What a step does, and a chunk of a prompt, in this order: those from MODEL_INPUT_NORM to MODEL_DOWN in each layer;
- * only the last chunk goes on to the head, and none to MODEL_CHOOSE. */
+ * only the last chunk goes on to the head, and none to MODEL_CHOOSE. What attends in the last layer and goes on from
+ * there is the row whose logits are asked for alone, or none. */
 enum model_op {
     MODEL_EMBED,
     MODEL_INPUT_NORM,
@@ -125,8 +126,8 @@ const char *model_op_name(enum model_op op);
 struct model_call {
     int layer; /* -1 outside of layers */
     enum model_op op;
-    int rows;     /* tokens: of a chunk, or one of each sequence */
-    int position; /* of a chunk's first; -1 in a step, where only the device knows */
+    int rows;     /* tokens: of a chunk, or one of each sequence; of MODEL_ATTEND those that attend */
+    int position; /* of a chunk's first of them; -1 in a step, where only the device knows */
 };
 /* Called ahead of each op that is enqueued. */
 typedef int model_enter(void *context, const struct model_call *call, struct error *error);

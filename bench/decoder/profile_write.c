@@ -20,9 +20,9 @@ static double tflops(double flops, double us) {
     return us > 0 ? flops / us / 1e6 : 0;
 }
 
-/* A chunk's attention reads what was there before it and the chunk itself. */
+/* A chunk's attention reads what was there before it and the chunk itself, unless no row attends. */
 static double bytes_of(const struct profile_run *run, const struct model *model, const struct model_call *call) {
-    double positions = call->position < 0 ? run->positions : call->position + call->rows;
+    double positions = call->position < 0 ? run->positions : call->rows ? call->position + call->rows : 0;
     return model_op_bytes(model, call->layer, call->op, positions);
 }
 
