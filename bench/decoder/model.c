@@ -17,7 +17,7 @@ _Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h says what the ring ho
 
 /* Activations of what runs at once: M rows each, fp16 unless said otherwise. */
 struct buffers {
-    int32_t *ids;          /* (M + 1): of a chunk, and the one that follows */
+    int32_t *ids;          /* (context): of a prompt */
     uint16_t *residual;    /* (M, hidden): o and down add to it in place */
     uint16_t *x;           /* (M, hidden or heads * head_dim): what a GEMM reads */
     uint16_t *qkv;         /* (M, (heads + 2 kv_heads) * head_dim) */
@@ -109,7 +109,7 @@ static int take_scratch(struct model *model, struct error *error) {
     size_t arrivals = ops_attend_arrivals(sequences, c->heads, c->kv_heads);
     size_t parts =
         ops_attend_parts(model->device, sequences, c->heads, c->kv_heads, model->options.context, c->head_dim);
-    if (!(b->ids = take(model, (m + 1) * sizeof *b->ids, total, error)) ||
+    if (!(b->ids = take(model, (size_t)model->options.context * sizeof *b->ids, total, error)) ||
         !(b->residual = take(model, 2 * m * hidden, total, error)) ||
         !(b->x = take(model, 2 * m * widest, total, error)) ||
         !(b->qkv = take(model, 2 * m * (q + 2 * kv), total, error)) ||
@@ -573,27 +573,31 @@ static int write_pages(struct model *model, const int *sequences, int count, int
     return device_write(model->device, to, model->host_pages, (size_t)count * pitch * sizeof *to, error);
 }
 
-/* `count` ids are the pass's, and maybe one more that is only written. */
-static int run_chunk(struct model *model, const struct pass *pass, const int *ids, int count, struct error *error) {
+/* What a prompt needs on the device: all at once, so that its chunks do not wait for the host. */
+static int write_prompt(struct model *model, int sequence, const int *ids, int count, struct error *error) {
     int32_t *to = model->buffers.ids;
-    struct pass here = *pass;
-    here.ids = to;
-    here.stride = 1;
-    if (device_write(model->device, to, ids, (size_t)count * sizeof *to, error)) return -1;
-    return run_layers(model, &here, error);
+    if (write_pages(model, &sequence, 1, prompt_pages(model), error)) return -1;
+    return device_write(model->device, to, ids, (size_t)count * sizeof *to, error);
+}
+
+/* Behind `done` tokens of `count`, of which the first is at `position`. */
+static struct pass next_chunk(const struct model *model, int done, int count, int position) {
+    int left = count - done, chunk = model->options.chunk;
+    return (struct pass){.rows = left < chunk ? left : chunk,
+                         .position = position + done,
+                         .ids = model->buffers.ids + done,
+                         .stride = 1};
 }
 
 static int run_chunks(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
                       struct error *error) {
-    if (write_pages(model, &sequence, 1, prompt_pages(model), error)) return -1;
+    if (write_prompt(model, sequence, ids, count, error)) return -1;
     for (int done = 0; done < count;) {
-        int left = count - done, chunk = model->options.chunk;
-        struct pass pass = {.rows = left < chunk ? left : chunk, .position = position + done};
-        pass.kept = pass.rows == left && logits;
-        if (run_chunk(model, &pass, ids + done, pass.rows, error)) return -1;
+        struct pass pass = next_chunk(model, done, count, position);
         done += pass.rows;
-        if (done == count && logits)
-            return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
+        pass.kept = done == count && logits;
+        if (run_layers(model, &pass, error)) return -1;
+        if (pass.kept) return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
     }
     return 0;
 }
@@ -626,12 +630,13 @@ int model_sample(struct model *model, int sequence, const struct sampling *sampl
 
 /* --- scores --- */
 
-/* Rows of the residual whose tokens' successors are known. */
-static int score_rows(struct model *model, int first, int rows, double *sum, struct error *error) {
+/* `rows` rows of the pass from `first` on, whose tokens' successors are known. */
+static int score_rows(struct model *model, const struct pass *pass, int first, int rows, double *sum,
+                      struct error *error) {
     const struct buffers *b = &model->buffers;
     double *scores = model->host_scores;
     struct ops_score score = {.logits = b->logits,
-                              .targets = b->ids + first + 1,
+                              .targets = pass->ids + first + 1,
                               .scores = b->scores,
                               .rows = rows,
                               .width = model->weights.head.n,
@@ -647,12 +652,11 @@ static int score_rows(struct model *model, int first, int rows, double *sum, str
 }
 
 /* One chunk, and whether a token follows it. */
-static int score_chunk(struct model *model, const struct pass *pass, const int *ids, bool more, double *sum,
-                       struct error *error) {
+static int score_chunk(struct model *model, const struct pass *pass, bool more, double *sum, struct error *error) {
     int count = more ? pass->rows : pass->rows - 1, most = model->options.scored;
-    if (run_chunk(model, pass, ids, count + 1, error)) return -1;
+    if (run_layers(model, pass, error)) return -1;
     for (int first = 0; first < count; first += most)
-        if (score_rows(model, first, count - first < most ? count - first : most, sum, error)) return -1;
+        if (score_rows(model, pass, first, count - first < most ? count - first : most, sum, error)) return -1;
     return 0;
 }
 
@@ -660,13 +664,12 @@ int model_score(struct model *model, const int *ids, int count, double *sum, str
     *sum = 0;
     if (!model->options.scored) return error_set(error, "the model was made without options.scored");
     if (check_room(model, 0, count, 0, error) || check_ids(model, ids, count, error) ||
-        write_pages(model, NULL, 1, prompt_pages(model), error))
+        write_prompt(model, 0, ids, count, error))
         return -1;
     for (int done = 0; done < count;) {
-        int left = count - done, chunk = model->options.chunk;
-        struct pass pass = {.rows = left < chunk ? left : chunk, .position = done};
+        struct pass pass = next_chunk(model, done, count, 0);
         pass.kept = pass.rows;
-        if (score_chunk(model, &pass, ids + done, left > pass.rows, sum, error))
+        if (score_chunk(model, &pass, done + pass.rows < count, sum, error))
             return error_prefix(error, "token %d", done);
         done += pass.rows;
     }
