@@ -241,6 +241,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const struct place p = place_of(a);
     const size_t pitch = (size_t)(a.heads + 2 * a.cache.kv_heads) * HEAD_DIM;
     struct partial part = {{{-1e30f, -1e30f}, {-1e30f, -1e30f}}, {}, {}};
+    programmatic_launch();
+    programmatic_wait();
     copy_rows<ROWS>(a.qkv + p.row * pitch + p.head * HEAD_DIM, pitch, a.tokens - p.row, p.queries);
     copy_tile(p, a.cache, a.cache.pages[0], 0, p.tiles);
     copy_async_commit();

@@ -608,7 +608,9 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
         check_ids(model, ids, count, error))
         return -1;
     nvtx_push("prefill");
+    device_overlap(model->device, OVERLAP_WEIGHTS);
     int status = run_chunks(model, sequence, ids, count, position, logits, error);
+    device_overlap(model->device, OVERLAP_NOTHING);
     nvtx_pop();
     return status;
 }

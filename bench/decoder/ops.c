@@ -82,6 +82,7 @@ void ops_attention_launch(const struct ops_attention *a, struct device_grid *gri
     *grid = (struct device_grid){
         .blocks = {(unsigned)a->heads, (unsigned)divide_up(a->tokens, PROMPT_QUERIES), 1},
         .threads = 32 * PROMPT_WARPS,
+        .overlaps = true,
     };
     *shared_bytes = (PROMPT_QUERIES + 2 * 2 * PROMPT_KEYS) * (size_t)a->cache.head_dim * sizeof(uint16_t);
 }
