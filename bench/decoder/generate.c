@@ -44,12 +44,13 @@ static int choose_first(struct run *run, int sequence, const int *prompt) {
 
 /* The first sequence comes last, so that its logits stay. */
 static int prefill_once(struct run *run) {
-    struct generation *out = run->out;
     int count = run->prompt_count;
     for (int i = run->options->batch - 1; i >= 0; i--) {
         const int *prompt = run->prompt + (size_t)i * (size_t)count;
-        if (model_forward(run->model, i, prompt, count, 0, out->logits, run->error)) return -1;
-        if (run->options->max_tokens > 0 && choose_first(run, i, prompt)) return -1;
+        if (run->options->max_tokens < 1
+                ? model_forward(run->model, i, prompt, count, 0, run->out->logits, run->error)
+                : model_prefill(run->model, i, prompt, count, 0, run->error) || choose_first(run, i, prompt))
+            return -1;
         run->positions[i] = count;
     }
     return check_tokens(run, run->options->batch, count - 1);
@@ -94,7 +95,7 @@ static int last_logits(struct run *run) {
     struct generation *out = run->out;
     int position = run->prompt_count + out->count - 2, ignored;
     double seconds;
-    if (out->count < 2) return 0;
+    if (!out->count) return 0; /* no token was chosen; the prompt's logits are read */
     if (run->under_way &&
         (model_begin(run->model, NULL, &out->ids[out->count - 2], &position, 1, run->error) ||
          model_step(run->model, run->error) || model_take(run->model, &ignored, &seconds, run->error)))

@@ -589,30 +589,40 @@ static struct pass next_chunk(const struct model *model, int done, int count, in
                          .stride = 1};
 }
 
-static int run_chunks(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
+static int run_chunks(struct model *model, int sequence, const int *ids, int count, int position, bool head,
                       struct error *error) {
     if (write_prompt(model, sequence, ids, count, error)) return -1;
     for (int done = 0; done < count;) {
         struct pass pass = next_chunk(model, done, count, position);
         done += pass.rows;
-        pass.kept = done == count && logits;
-        if (run_layers(model, &pass, error)) return -1;
-        if (pass.kept) return run_head(model, pass.rows - 1, 1, error) ? -1 : model_logits(model, 0, logits, error);
+        pass.kept = done == count && head;
+        if (run_layers(model, &pass, error) || (pass.kept && run_head(model, pass.rows - 1, 1, error))) return -1;
     }
     return 0;
 }
 
-int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
-                  struct error *error) {
+/* Of the last token with `head` the logits, too. */
+static int prefill(struct model *model, int sequence, const int *ids, int count, int position, bool head,
+                   struct error *error) {
     if (check_sequences(model, sequence + 1, error) || check_room(model, sequence, count, position, error) ||
         check_ids(model, ids, count, error))
         return -1;
     nvtx_push("prefill");
     device_overlap(model->device, OVERLAP_WEIGHTS);
-    int status = run_chunks(model, sequence, ids, count, position, logits, error);
+    int status = run_chunks(model, sequence, ids, count, position, head, error);
     device_overlap(model->device, OVERLAP_NOTHING);
     nvtx_pop();
     return status;
+}
+
+int model_prefill(struct model *model, int sequence, const int *ids, int count, int position, struct error *error) {
+    return prefill(model, sequence, ids, count, position, true, error);
+}
+
+int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
+                  struct error *error) {
+    if (prefill(model, sequence, ids, count, position, logits, error)) return -1;
+    return logits ? model_logits(model, 0, logits, error) : 0;
 }
 
 /* --- choosing --- */

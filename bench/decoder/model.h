@@ -54,8 +54,8 @@ int model_create(struct device *device, const struct model_config *config, const
                  const struct model_options *options, struct model **model, struct error *error);
 void model_destroy(struct model *model);
 
-/* Configurations come from this table from now on (NULL: the built-in ones). What was prepared stays so for the last two
- * tables, so that they can take turns. No step may be under way. The tables must outlive the model. */
+/* Configurations come from this table from now on (NULL: the built-in ones). What was prepared stays so for the last
+ * two tables, so that they can take turns. No step may be under way. The tables must outlive the model. */
 int model_use(struct model *model, const struct tile_table *table, struct error *error);
 
 /* Chooses and compiles what a forward call of `count` tokens needs, so that a later one can be timed. model_expect only
@@ -74,6 +74,9 @@ const struct pages *model_pages(const struct model *model);
  * of the last one, unless NULL. Errors: an id outside the vocabulary, positions beyond what it reserved. */
 int model_forward(struct model *model, int sequence, const int *ids, int count, int position, float *logits,
                   struct error *error);
+/* Likewise, but the logits stay on the device, for model_choose and, as row 0, model_logits: it returns before all has
+ * run. */
+int model_prefill(struct model *model, int sequence, const int *ids, int count, int position, struct error *error);
 
 /* Runs `count` tokens as the first sequence from its beginning; the sum of the logarithms of the probabilities that
  * each but the first had behind those before it, over the whole vocabulary. Errors: those of model_forward; a logit
@@ -85,8 +88,8 @@ int model_score(struct model *model, const int *ids, int count, double *sum, str
  * outside the vocabulary; a model without options.samples. */
 int model_sample(struct model *model, int sequence, const struct sampling *sampling, const int *ids, int count,
                  struct error *error);
-/* The token that follows `position`, chosen from the logits that model_forward gave last for this sequence: *id, -1 if
- * one was not finite. Forgets steps that were not taken. */
+/* The token that follows `position`, chosen from the logits that model_forward or model_prefill made last, for this
+ * sequence: *id, -1 if one was not finite. Forgets steps that were not taken. */
 int model_choose(struct model *model, int sequence, int position, int *id, struct error *error);
 
 /* Decoding, one token a sequence and step, without the host: model_begin says what the next step runs,
@@ -101,8 +104,8 @@ int model_step(struct model *model, struct error *error);
 /* Waits for the oldest step: the tokens it chose, (count), -1 where a logit was not finite, and the seconds since the
  * end of the step before it or model_begin, by the GPU's events where it is one. */
 int model_take(struct model *model, int *ids, double *seconds, struct error *error);
-/* Logits (host, fp32, vocab) of row `row` of model_begin's, of the last step that was enqueued, after waiting for it.
- */
+/* Logits (host, fp32, vocab) of row `row` of model_begin's, of the last step that was enqueued, or of model_prefill's
+ * last token, after waiting for it. */
 int model_logits(struct model *model, int row, float *logits, struct error *error);
 /* What a step does, and a chunk of a prompt, in this order: those from MODEL_INPUT_NORM to MODEL_DOWN in each layer;
  * only the last chunk goes on to the head, and none to MODEL_CHOOSE. What attends in the last layer and goes on from
