@@ -157,15 +157,31 @@ static int check(struct chain *chain, const struct device_graph *graph, struct e
 
 /* --- making and timing it --- */
 
-static int prepare_gemm(struct chain *chain, int g, const struct chain_gemm *gemm, uint64_t seed, struct error *error) {
+static bool complete(const struct chain *chain) {
+    bool all = true;
+    for (int g = 0; g < CHAIN_GEMMS; g++) all = all && chain->plans[g];
+    return all;
+}
+
+/* A chain that ran has its activations where the reference's x was. */
+int chain_replace(struct chain *chain, int gemm, const struct kernel *kernel, const struct config *config,
+                  struct error *error) {
+    struct instance *instance = chain->gemms[gemm];
+    struct problem same = instance->problem;
     double relative_error;
-    struct instance **instance = &chain->gemms[g];
-    if (plan_create(chain->device, gemm->kernel, &gemm->problem, &gemm->config, &chain->plans[g], error)) return -1;
-    if (instance_create_copies(chain->device, &gemm->problem, seed, chain->layers, instance, error)) return -1;
-    if (instance_fit(*instance, chain->plans[g], error)) return -1;
-    if (instance_verify(*instance, chain->plans[g], &relative_error, error)) return -1;
+    if (complete(chain) && instance_change(instance, &same, error)) return -1;
+    plan_destroy(chain->plans[gemm]);
+    chain->plans[gemm] = NULL;
+    if (plan_create(chain->device, kernel, &same, config, &chain->plans[gemm], error)) return -1;
+    if (instance_fit(instance, chain->plans[gemm], error)) return -1;
+    if (instance_verify(instance, chain->plans[gemm], &relative_error, error)) return -1;
     if (relative_error > chain->error) chain->error = relative_error;
-    return 0;
+    return complete(chain) ? expect(chain, error) : 0;
+}
+
+static int prepare_gemm(struct chain *chain, int g, const struct chain_gemm *gemm, uint64_t seed, struct error *error) {
+    if (instance_create_copies(chain->device, &gemm->problem, seed, chain->layers, &chain->gemms[g], error)) return -1;
+    return gemm->kernel ? chain_replace(chain, g, gemm->kernel, &gemm->config, error) : 0;
 }
 
 static int prepare(struct chain *chain, const struct chain_gemm gemms[CHAIN_GEMMS], uint64_t seed,
@@ -176,16 +192,16 @@ static int prepare(struct chain *chain, const struct chain_gemm gemms[CHAIN_GEMM
         return error_set(error, "a residual stream of %d; a chain has at most %d", width * VECTOR,
                          MOST_KEPT * BLOCK * VECTOR);
     snprintf(options, sizeof options, "-DBLOCK=%d -DKEPT=%d", BLOCK, kept);
-    for (int g = 0; g < CHAIN_GEMMS; g++)
-        if (prepare_gemm(chain, g, &gemms[g], seed * CHAIN_GEMMS + (uint64_t)g, error))
-            return error_prefix(error, "layer %s", chain_layers[g]);
     if (device_function(chain->device, "chain.cu", "chain_norm", options, 0, &chain->norm, error)) return -1;
     if (device_function(chain->device, "chain.cu", "chain_attend", options, 0, &chain->attend, error)) return -1;
-    chain->bytes = problem_operand_bytes(problem(chain, CHAIN_O)).y;
+    chain->bytes = problem_operand_bytes(&gemms[CHAIN_O].problem).y;
     chain->expected = malloc(chain->bytes);
     chain->found = malloc(chain->bytes);
     if (!chain->expected || !chain->found) return error_set(error, "out of memory");
-    return expect(chain, error);
+    for (int g = 0; g < CHAIN_GEMMS; g++)
+        if (prepare_gemm(chain, g, &gemms[g], seed * CHAIN_GEMMS + (uint64_t)g, error))
+            return error_prefix(error, "layer %s", chain_layers[g]);
+    return 0;
 }
 
 int chain_create(struct device *device, const struct chain_gemm gemms[CHAIN_GEMMS], int count, uint64_t seed,

@@ -15,7 +15,7 @@ extern const char *const chain_layers[CHAIN_GEMMS];
 
 struct chain_gemm {
     struct problem problem;
-    const struct kernel *kernel;
+    const struct kernel *kernel; /* NULL: none yet */
     struct config config;
 };
 
@@ -26,9 +26,14 @@ int chain_problems(const struct shapes *shapes, enum op op, int m, int group, bo
 
 struct chain;
 
-/* Random weights for all layers; each kernel is verified against the reference on the first layer's. */
+/* Random weights for all layers; each kernel is verified against the reference on the first layer's. A GEMM without a
+ * kernel gets one by chain_replace, before anything is measured. */
 int chain_create(struct device *device, const struct chain_gemm gemms[CHAIN_GEMMS], int layers, uint64_t seed,
                  struct chain **chain, struct error *error);
+/* Another kernel for one of the GEMMs, in all layers, verified likewise. After a failure the chain can only be
+ * destroyed. */
+int chain_replace(struct chain *chain, int gemm, const struct kernel *kernel, const struct config *config,
+                  struct error *error);
 void chain_destroy(struct chain *chain);
 /* The largest relative error that verifying found. */
 double chain_error(const struct chain *chain);

@@ -10,6 +10,7 @@
 #include "bench/commands.h"
 #include "tuner/many.h"
 #include "tuner/ranges.h"
+#include "tuner/service.h"
 
 enum { PATH = 512, HEAD_M = 256 };
 
@@ -27,6 +28,9 @@ static const struct effort efforts[EFFORTS] = {
     {"normal", 32, 16, FINALISTS, 0.02, 0.02, 0.3, false},
     {"thorough", 128, 64, FINALISTS, 0.01, 0.05, 1, false},
 };
+
+/* Of the budget, for choosing in service, and of a chain's share what is of use. */
+static const double service_share = 0.15, service_most_s = 6;
 
 static const char gpu_m[] = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192";
 static const char cpu_m[] = "1,4,16,64";
@@ -93,8 +97,9 @@ static const struct argp_option options[] = {
     {"op", OPTION_OP, "LIST", 0, "only these of awq_dequant,marlin_gemm,fp16_gemm", 2},
     {"group", OPTION_GROUP, "G", 0, "rows that share a scale: 32, 64, 128 or all (default: the model's, else 128)", 2},
     {"regime", OPTION_REGIME, "R", 0,
-     "launch calls one by one (stream, the default), many as one graph (graph), or that with programmatic dependent "
-     "launch (pdl)",
+     "launch calls one by one (stream), many as one graph (graph), or that with programmatic dependent launch (pdl), "
+     "as "
+     "the decoder does: the default where the device can do it, from compute capability 9.0 on, else stream",
      2},
     {"out", OPTION_OUT, "FILE", 0, "the table (default: results/DEVICE/tiles.txt); trials.csv is written beside it", 3},
     {"store", OPTION_STORE, "FILE", 0, "the trials (default: trials.sqlite beside the table)", 3},
@@ -113,6 +118,10 @@ static const char documentation[] =
     "command goes on from there, and one that is complete measures nothing. Rows of an existing table that were made "
     "for the same device and kernel sources, and for other shapes, are kept; of others each search tries the "
     "configurations first, so that after an update of driver or kernels it begins where the old table ended.\n\n"
+    "In service: in the regime pdl, at each M up to 64 with all four layers of a model (qkv, o, gate_up, down), those "
+    "that are best alone and those within 15% of them are measured in a chain of all four, with the small kernels of a "
+    "decoder between them, and the fastest chain has the rows. It may take 15% of --budget; --effort quick leaves it "
+    "out.\n\n"
     "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
     "  tilebook tune --model qwen2.5-14b --device all --budget 10m\n"
@@ -129,9 +138,11 @@ struct choices {
     int group, trials, part, parts;
     const struct effort *effort;
     enum strategy strategy;
-    bool have_group, have_op, ops[OP_COUNT], fresh, coarse;
+    bool have_group, have_op, have_regime, ops[OP_COUNT], fresh, coarse;
     enum regime regime;
     double budget_s, limit_s;
+    double service_s;           /* of the budget, to choose in service; 0: no limit */
+    const char *not_in_service; /* why not; NULL: it is done */
 };
 
 static void parse_ops(struct choices *c, const char *text, struct argp_state *state) {
@@ -256,6 +267,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case OPTION_REGIME:
         if (regime_parse(text, &c->regime, &error)) argp_error(state, "--regime: %s", error.text);
+        c->have_regime = true;
         return 0;
     case ARGP_KEY_END:
         check_choices(c, state);
@@ -409,29 +421,60 @@ static int pending(const struct tune *tune) {
     return count;
 }
 
+static int choose_in_service(struct tune *tune, const struct choices *c, struct error *error) {
+    if (!c->not_in_service) return service_run(tune, &c->shapes, c->service_s, error);
+    progress_line(tune->progress, "no winner is chosen in service: %s", c->not_in_service);
+    return TUNE_DONE;
+}
+
 /* *open counts the problems without a result. */
-static int search(struct tune *tune, struct many *many, const struct paths *paths, int *open, struct error *error) {
+static int search(struct tune *tune, struct choices *c, const struct paths *paths, int *open, struct error *error) {
     int outcome = -1;
     tune->interrupted = catch_interrupt();
     if (tune_tell_starts(tune, error)) return -1;
-    if (many->count > 1) {
-        outcome = many_run(many, tune, paths->store, error);
-        *open = many->open;
+    if (c->many.count > 1) {
+        outcome = many_run(&c->many, tune, paths->store, error);
+        *open = c->many.open;
     } else if (!store_open(paths->store, &tune->store, error)) {
         outcome = tune_run(tune, error);
         *open = pending(tune);
     }
-    return outcome;
+    return outcome == TUNE_DONE ? choose_in_service(tune, c, error) : outcome;
+}
+
+/* What --regime would have to be for a table's; "calls" and what is not known have none. */
+static const char *regime_option(const struct tile_table *table) {
+    for (enum regime regime = REGIME_STREAM; regime <= REGIME_PDL; regime++) {
+        char text[32];
+        snprintf(text, sizeof text, "cold, %s,", regime_name(regime));
+        if (!strncmp(table->regime, text, strlen(text))) return regime_name(regime);
+    }
+    return NULL;
+}
+
+/* Rows of another regime cannot be mended, and are not kept. */
+static int check_regime(const struct tune *tune, const struct paths *paths, const struct tile_table *before,
+                        struct error *error) {
+    const char *regime = tune->scope.regime, *option = before ? regime_option(before) : NULL;
+    char hint[64] = "name another table with --out";
+    if (!before || !strncmp(before->regime, regime, strlen(regime))) return 0;
+    if (option) snprintf(hint, sizeof hint, "give --regime %s", option);
+    if (tune->patch)
+        return error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; %s", paths->table,
+                         before->regime, regime, hint);
+    progress_line(tune->progress,
+                  "%s: the rows there were measured in the regime '%.63s', and all are replaced; to keep "
+                  "those of other shapes, %s",
+                  paths->table, before->regime, hint);
+    return 0;
 }
 
 /* Searches and writes. `before` are rows that still hold; NULL without. Returns the exit code, or -1 and the error. */
-static int search_and_write(struct tune *tune, struct many *many, const struct paths *paths,
+static int search_and_write(struct tune *tune, struct choices *c, const struct paths *paths,
                             const struct tile_table *before, struct error *error) {
     int status = -1, open = tune->count;
-    if (tune->patch && before && strncmp(before->regime, tune->scope.regime, strlen(tune->scope.regime)))
-        return error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; see --regime",
-                         paths->table, before->regime, tune->scope.regime);
-    int outcome = search(tune, many, paths, &open, error);
+    if (check_regime(tune, paths, before, error)) return -1;
+    int outcome = search(tune, c, paths, &open, error);
     if (outcome == TUNE_INTERRUPTED && open) {
         fprintf(stderr,
                 "tilebook: interrupted; %d of %d problems are open, %s is unchanged; the same command resumes\n", open,
@@ -452,7 +495,7 @@ static int begin_with_tables(struct tune *tune, struct choices *c, const struct 
     if (!read_start(c->start, &start, error)) {
         tune->starts[0] = (struct tune_start){&old, paths->table};
         tune->starts[1] = (struct tune_start){&start, c->start};
-        status = search_and_write(tune, &c->many, paths, holds ? &old : NULL, error);
+        status = search_and_write(tune, c, paths, holds ? &old : NULL, error);
     }
     tiles_free(&start);
     tiles_free(&old);
@@ -472,6 +515,28 @@ static void apply_effort(struct tune *tune, const struct choices *c, bool gpu) {
     tune->trials = gpu ? effort->gpu_trials : effort->cpu_trials;
 }
 
+/* In the regime that the decoder launches in, where the device has it. */
+static void choose_regime(struct choices *c, const struct device *device) {
+    if (!c->have_regime && !regime_check(REGIME_PDL, device, NULL)) c->regime = REGIME_PDL;
+}
+
+/* Whether winners are chosen in service, and what that may take. */
+static void plan_service(struct tune *tune, struct choices *c) {
+    int chains = service_count(tune, &c->shapes);
+    if (tune->device->backend != BACKEND_CUDA)
+        c->not_in_service = "the CPU has no graphs";
+    else if (c->regime != REGIME_PDL)
+        c->not_in_service = "that takes --regime pdl";
+    else if (c->effort == &efforts[QUICK])
+        c->not_in_service = "--effort quick";
+    else if (!chains)
+        c->not_in_service = "no M up to 64 has all four layers of a model: qkv, o, gate_up and down";
+    if (c->not_in_service || !(c->budget_s > 0)) return;
+    c->service_s = service_share * c->budget_s;
+    if (c->service_s > chains * service_most_s) c->service_s = chains * service_most_s;
+    tune->budget_s -= c->service_s;
+}
+
 static int plan(struct tune *tune, struct choices *c, struct error *error) {
     bool gpu = tune->device->backend == BACKEND_CUDA;
     if (regime_check(c->regime, tune->device, error)) return -1;
@@ -481,11 +546,15 @@ static int plan(struct tune *tune, struct choices *c, struct error *error) {
     tune->forget = c->fresh;
     tune->refine = !c->coarse && !c->effort->coarse && !c->misses_file;
     apply_effort(tune, c, gpu);
+    c->not_in_service = "misses are no model's layers";
     if (c->misses_file) return tune_plan_misses(tune, &c->misses, error);
+    c->not_in_service = NULL;
     if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
     struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
     memcpy(plan.ops, c->ops, sizeof plan.ops);
-    return tune_plan(tune, &plan, error);
+    if (tune_plan(tune, &plan, error)) return -1;
+    plan_service(tune, c);
+    return 0;
 }
 
 static int run_on(struct supervisor *supervisor, struct choices *c, struct error *error) {
@@ -494,6 +563,7 @@ static int run_on(struct supervisor *supervisor, struct choices *c, struct error
     struct paths paths;
     struct tune tune = {.supervisor = supervisor, .device = device, .progress = &progress};
     char regime[32];
+    choose_regime(c, device);
     snprintf(regime, sizeof regime, "cold, %s", device->backend == BACKEND_CUDA ? regime_name(c->regime) : "calls");
     tune.scope = (struct store_scope){device->name, device->architecture, device->kernels,
                                       regime,       device->software,     device->uuid};

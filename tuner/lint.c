@@ -185,6 +185,7 @@ static void check_row(struct lint *lint, size_t index) {
     const struct tile_row *row = &lint->table->rows[index];
     char text[160];
     lint->uses[index].broken = !check_kernel(lint, row);
+    if (tune_in_service(lint->table->regime) && row->m_high <= SERVICE_M) return;
     if (row->default_us > 0 && row->us > row->default_us && !row->tie)
         finding(lint, "%s: %.2f us is slower than the default's %.2f us; run `tilebook tune --shapes %ldx%ld --fresh`",
                 row_text(row, text), row->us, row->default_us, row->k, row->n);

@@ -22,6 +22,8 @@ static const struct {
     {"trials", SAME_PROBLEM " AND here.kernel = there.kernel AND here.configuration = there.configuration"},
     {"finals", SAME_PROBLEM " AND here.arms = there.arms"},
     {"regrets", SAME_PROBLEM},
+    {"chains",
+     SAME_PROBLEM " AND here.gemms = there.gemms AND here.layers = there.layers AND here.\"order\" = there.\"order\""},
 };
 
 static int fail(sqlite3 *database, const char *path, struct error *error) {

@@ -430,6 +430,17 @@ static void choose(const struct search *search, struct search_result *result) {
                         !trial_faster(best, &result->trials[i].result);
 }
 
+void search_replace(struct search_result *result, int trial) {
+    const struct trial_result *best = &result->trials[trial].result;
+    result->best = trial;
+    result->ties = 0;
+    for (int i = 0; i < result->count; i++) {
+        const struct trial_result *other = &result->trials[i].result;
+        result->ties +=
+            i != trial && other->status == TRIAL_OK && !trial_faster(best, other) && !trial_faster(other, best);
+    }
+}
+
 /* Of a trial that worked. */
 static double time_of(const struct search_result *result, int trial) {
     const struct finals *finals = &result->finals;

@@ -122,6 +122,8 @@ int search_run(const struct search *search, struct search_result *result, struct
 /* Tries nothing: tells search->expect what search_run would try first, and *space how many configurations are legal. */
 int search_outline(const struct search *search, long *space, struct error *error);
 void search_result_free(struct search_result *result);
+/* Another trial that worked in the winner's place; ties are then those within its noise, neither faster nor slower. */
+void search_replace(struct search_result *result, int trial);
 /* Microseconds of the winner, which must be there, and of the default (0 if it did not work): by turns where they were
  * in the final, else of their trials. */
 double search_best_us(const struct search_result *result);

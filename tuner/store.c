@@ -9,8 +9,8 @@ enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
 
 struct store {
     sqlite3 *database;
-    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret, *replay,
-        *times;
+    sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret,
+        *find_chain, *put_chain, *forget_chains, *replay, *times;
     char path[512];
 };
 
@@ -61,7 +61,25 @@ struct store {
     " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue)"                         \
     ") STRICT;"
 
-static const char schema[] = TRIALS_TABLE FINALS_TABLE REGRETS_TABLE;
+/* A model's four GEMMs in so many layers as one graph, under the problem of gate_up: "KxN KERNEL CONFIGURATION" a line
+ * for each; times are of all layers. */
+#define CHAINS_TABLE                                                                                                   \
+    "CREATE TABLE chains ("                                                                                            \
+    " id INTEGER PRIMARY KEY,"                                                                                         \
+    " device TEXT NOT NULL, architecture TEXT NOT NULL, kernels TEXT NOT NULL, regime TEXT NOT NULL,"                  \
+    " op TEXT NOT NULL, k INTEGER NOT NULL, n INTEGER NOT NULL, \"group\" INTEGER NOT NULL,"                           \
+    " zeros INTEGER NOT NULL, m INTEGER NOT NULL, epilogue TEXT NOT NULL,"                                             \
+    " gemms TEXT NOT NULL, layers INTEGER NOT NULL, \"order\" INTEGER NOT NULL,"                                       \
+    " status TEXT NOT NULL, message TEXT NOT NULL,"                                                                    \
+    " us REAL, p20_us REAL, p80_us REAL, min_us REAL, low_us REAL, high_us REAL, error REAL,"                          \
+    " samples INTEGER, sample_us BLOB, seconds REAL NOT NULL, stop TEXT, clock TEXT,"                                  \
+    " software TEXT, uuid TEXT, sm_mhz INTEGER, memory_mhz INTEGER, celsius INTEGER, watts REAL, throttle INTEGER,"    \
+    " finished TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ')),"                                                \
+    " UNIQUE (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue, gemms, layers,"          \
+    " \"order\")"                                                                                                      \
+    ") STRICT;"
+
+static const char schema[] = TRIALS_TABLE FINALS_TABLE REGRETS_TABLE CHAINS_TABLE;
 static const char from_version_1[] = "ALTER TABLE trials RENAME TO trials_1;" TRIALS_TABLE
                                      "INSERT INTO trials (id, " COLUMNS_1 ") SELECT id, " COLUMNS_1 " FROM trials_1;"
                                      "DROP TABLE trials_1; PRAGMA user_version = 2;";
@@ -71,6 +89,7 @@ static const char from_version_2[] =
 
 static const char from_version_3[] = FINALS_TABLE "PRAGMA user_version = 4;";
 static const char from_version_4[] = REGRETS_TABLE "PRAGMA user_version = 5;";
+static const char from_version_5[] = CHAINS_TABLE "PRAGMA user_version = 6;";
 
 /* ?1 ... ?11, as bind_problem numbers them. */
 #define WHERE_PROBLEM                                                                                                  \
@@ -82,16 +101,19 @@ static const char from_version_4[] = REGRETS_TABLE "PRAGMA user_version = 5;";
     "status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds, samples, stop, clock, sm_mhz,"      \
     " memory_mhz, celsius, watts, throttle"
 
+/* ?14 ... ?35, as bind_result numbers them. */
+#define PUT_RESULT                                                                                                     \
+    RESULT ", sample_us, \"order\", software, uuid)"                                                                   \
+           " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, " \
+           "?22,"                                                                                                      \
+           " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)"
+
 static const char find_sql[] =
     "SELECT " RESULT " FROM trials" WHERE_PROBLEM " AND kernel = ?12 AND configuration = ?13";
 
 static const char put_sql[] =
     "INSERT OR REPLACE INTO trials (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue,"
-    " kernel, configuration, status, message, us, p20_us, p80_us, min_us, low_us, high_us, error, seconds, samples, "
-    "stop,"
-    " clock, sm_mhz, memory_mhz, celsius, watts, throttle, sample_us, \"order\", software, uuid)"
-    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,"
-    " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
+    " kernel, configuration, " PUT_RESULT;
 
 static const char replay_sql[] = "SELECT kernel, configuration FROM trials" WHERE_PROBLEM " ORDER BY \"order\", id";
 
@@ -114,6 +136,13 @@ static const char put_regret_sql[] =
     " kernel, configuration, best_kernel, best_configuration, regret)"
     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 static const char forget_regret_sql[] = "DELETE FROM regrets" WHERE_PROBLEM;
+
+static const char find_chain_sql[] =
+    "SELECT " RESULT " FROM chains" WHERE_PROBLEM " AND gemms = ?12 AND layers = ?13 AND \"order\" = ?14";
+static const char put_chain_sql[] =
+    "INSERT OR REPLACE INTO chains (device, architecture, kernels, regime, op, k, n, \"group\", zeros, m, epilogue,"
+    " gemms, layers, " PUT_RESULT;
+static const char forget_chains_sql[] = "DELETE FROM chains" WHERE_PROBLEM;
 
 static int fail(const struct store *store, struct error *error) {
     int code = sqlite3_errcode(store->database);
@@ -165,7 +194,8 @@ static int check_or_create(struct store *store, struct error *error) {
     if (version <= 1 && execute(store, from_version_1, error)) return -1;
     if (version <= 2 && execute(store, from_version_2, error)) return -1;
     if (version <= 3 && execute(store, from_version_3, error)) return -1;
-    return version <= 4 ? execute(store, from_version_4, error) : 0;
+    if (version <= 4 && execute(store, from_version_4, error)) return -1;
+    return version <= 5 ? execute(store, from_version_5, error) : 0;
 }
 
 static int set_up(struct store *store, struct error *error) {
@@ -183,6 +213,9 @@ static int set_up(struct store *store, struct error *error) {
                       {forget_finals_sql, &store->forget_finals},
                       {put_regret_sql, &store->put_regret},
                       {forget_regret_sql, &store->forget_regret},
+                      {find_chain_sql, &store->find_chain},
+                      {put_chain_sql, &store->put_chain},
+                      {forget_chains_sql, &store->forget_chains},
                       {replay_sql, &store->replay},
                       {times_sql, &store->times}};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
@@ -217,6 +250,9 @@ void store_close(struct store *store) {
     sqlite3_finalize(store->forget_finals);
     sqlite3_finalize(store->put_regret);
     sqlite3_finalize(store->forget_regret);
+    sqlite3_finalize(store->find_chain);
+    sqlite3_finalize(store->put_chain);
+    sqlite3_finalize(store->forget_chains);
     sqlite3_finalize(store->replay);
     sqlite3_finalize(store->times);
     sqlite3_close(store->database);
@@ -312,14 +348,10 @@ static int run_once(struct store *store, sqlite3_stmt *statement, struct error *
     return status;
 }
 
-int store_put(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
-              const struct problem *problem, const struct config *config, int order, const struct trial_result *result,
-              struct error *error) {
-    sqlite3_stmt *row = store->put;
+static void bind_result(sqlite3_stmt *row, const struct store_scope *scope, int order,
+                        const struct trial_result *result) {
     const double figures[] = {result->us,     result->p20_us,  result->p80_us, result->min_us,
                               result->low_us, result->high_us, result->error,  result->seconds};
-    bind_problem(row, scope, problem);
-    bind_kernel(row, kernel, config);
     bind_text(row, 14, trial_status_name(result->status));
     bind_text(row, 15, result->message);
     for (int i = 0; i < 8; i++) sqlite3_bind_double(row, 16 + i, figures[i]);
@@ -336,7 +368,15 @@ int store_put(struct store *store, const struct store_scope *scope, const struct
     sqlite3_bind_int(row, 33, order);
     bind_text(row, 34, scope->software);
     bind_text(row, 35, scope->uuid);
-    return run_once(store, row, error);
+}
+
+int store_put(struct store *store, const struct store_scope *scope, const struct kernel *kernel,
+              const struct problem *problem, const struct config *config, int order, const struct trial_result *result,
+              struct error *error) {
+    bind_problem(store->put, scope, problem);
+    bind_kernel(store->put, kernel, config);
+    bind_result(store->put, scope, order, result);
+    return run_once(store, store->put, error);
 }
 
 int store_replay(struct store *store, const struct store_scope *scope, const struct problem *problem,
@@ -383,7 +423,8 @@ int store_times(struct store *store, const struct store_scope *scope, enum op op
 
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error) {
-    sqlite3_stmt *const statements[] = {store->forget, store->forget_finals, store->forget_regret};
+    sqlite3_stmt *const statements[] = {store->forget, store->forget_finals, store->forget_regret,
+                                        store->forget_chains};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
         bind_problem(statements[i], scope, problem);
         if (run_once(store, statements[i], error)) return -1;
@@ -468,6 +509,41 @@ int store_put_regret(struct store *store, const struct store_scope *scope, const
     bind_trial(statement, 14, best);
     sqlite3_bind_double(statement, 16, regret);
     return run_once(store, statement, error);
+}
+
+/* --- chains --- */
+
+static void bind_chain(sqlite3_stmt *row, const struct store_scope *scope, const struct store_chain *chain) {
+    char text[CHAIN_GEMMS * (32 + 64 + MAX_CONFIG_TEXT)] = "", name[64], config[MAX_CONFIG_TEXT];
+    size_t used = 0;
+    for (int g = 0; g < CHAIN_GEMMS; g++) {
+        const struct chain_gemm *gemm = &chain->gemms[g];
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, "%dx%d %s %s\n", gemm->problem.k, gemm->problem.n,
+                             kernel_full_name(gemm->kernel, name), config_text(gemm->kernel, &gemm->config, config));
+    }
+    bind_problem(row, scope, &chain->gemms[CHAIN_GATE_UP].problem);
+    bind_text(row, 12, text);
+    sqlite3_bind_int(row, 13, chain->layers);
+}
+
+int store_find_chain(struct store *store, const struct store_scope *scope, const struct store_chain *chain,
+                     struct trial_result *result, bool *found, struct error *error) {
+    sqlite3_stmt *row = store->find_chain;
+    bind_chain(row, scope, chain);
+    sqlite3_bind_int(row, 14, chain->order);
+    int code = sqlite3_step(row);
+    *found = code == SQLITE_ROW;
+    int status = *found ? read_result(store, row, result, error) : code == SQLITE_DONE ? 0 : fail(store, error);
+    sqlite3_reset(row);
+    return status;
+}
+
+int store_put_chain(struct store *store, const struct store_scope *scope, const struct store_chain *chain,
+                    const struct trial_result *result, struct error *error) {
+    bind_chain(store->put_chain, scope, chain);
+    bind_result(store->put_chain, scope, chain->order, result);
+    return run_once(store, store->put_chain, error);
 }
 
 /* --- all trials --- */

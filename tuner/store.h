@@ -3,9 +3,10 @@
 #ifndef TILEBOOK_STORE_H
 #define TILEBOOK_STORE_H
 
+#include "bench/chain.h"
 #include "tuner/search.h"
 
-enum { STORE_VERSION = 5 };
+enum { STORE_VERSION = 6 };
 
 struct store;
 
@@ -37,6 +38,15 @@ int store_find_final(struct store *store, const struct store_scope *scope, const
                      struct error *error);
 int store_put_final(struct store *store, const struct store_scope *scope, const struct problem *problem,
                     const struct trial *const *arms, int count, const struct trial_result *result, struct error *error);
+/* The same for a chain, whose key is all of this. */
+struct store_chain {
+    const struct chain_gemm *gemms; /* CHAIN_GEMMS of them */
+    int layers, order;              /* order: from 1, of those that a search of this M measures */
+};
+int store_find_chain(struct store *store, const struct store_scope *scope, const struct store_chain *chain,
+                     struct trial_result *result, bool *found, struct error *error);
+int store_put_chain(struct store *store, const struct store_scope *scope, const struct store_chain *chain,
+                    const struct trial_result *result, struct error *error);
 /* What a table's row loses at an m that it was not made for, and to whom; in place of what was known of the problem. */
 int store_put_regret(struct store *store, const struct store_scope *scope, const struct problem *problem,
                      const struct trial *row, const struct trial *best, double regret, struct error *error);
@@ -51,7 +61,7 @@ int store_times(struct store *store, const struct store_scope *scope, enum op op
                 int (*visit)(void *context, const struct problem *problem, const char *kernel,
                              const char *configuration, double us),
                 void *context, struct error *error);
-/* Removes all that is stored of the problem in this scope. */
+/* Removes all that is stored of the problem in this scope, with gate_up's also the chains. */
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);
 

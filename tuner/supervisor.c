@@ -249,3 +249,14 @@ int supervisor_rounds(struct supervisor *s, const struct problem *problem, const
     for (int arm = 0; arm < count; arm++) add_arm(s, &request, arms[arm]->kernel, &arms[arm]->config);
     return ask(s, &request, result, error);
 }
+
+int supervisor_chain(struct supervisor *s, const struct chain_gemm gemms[CHAIN_GEMMS], int layers,
+                     const struct measure_options *options, struct trial_result *result, struct error *error) {
+    struct worker_request request = {.problem = gemms[CHAIN_GATE_UP].problem, .layers = layers, .measure = *options};
+    if (request.measure.max_samples > WORKER_SAMPLES) request.measure.max_samples = WORKER_SAMPLES;
+    for (int g = 0; g < CHAIN_GEMMS; g++) {
+        request.chain[g] = gemms[g].problem;
+        add_arm(s, &request, gemms[g].kernel, &gemms[g].config);
+    }
+    return ask(s, &request, result, error);
+}

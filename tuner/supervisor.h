@@ -34,6 +34,10 @@ int supervisor_trial(struct supervisor *supervisor, const struct kernel *kernel,
  * arm behind the other. */
 int supervisor_rounds(struct supervisor *supervisor, const struct problem *problem, const struct trial *const *arms,
                       int count, double round_s, enum regime regime, struct trial_result *result, struct error *error);
+/* Measures a chain of so many layers as a graph, in options->regime: a result like a trial's, of the whole chain. The
+ * worker keeps its weights for the next chain of the same problems. */
+int supervisor_chain(struct supervisor *supervisor, const struct chain_gemm gemms[CHAIN_GEMMS], int layers,
+                     const struct measure_options *options, struct trial_result *result, struct error *error);
 void supervisor_close(struct supervisor *supervisor);
 
 #endif

@@ -385,7 +385,7 @@ int tune_insert(struct tune *tune, int at, int m, const struct trial *known, int
     tune->items = items;
     memmove(items + at + 1, items + at, (size_t)(tune->count++ - at) * sizeof *items);
     struct tune_item *item = &items[at];
-    *item = (struct tune_item){.problem = item->problem, .m_low = item->m_low};
+    *item = (struct tune_item){.problem = item->problem, .m_low = item->m_low, .inserted = true};
     item->problem.m = m;
     struct search search = make_search(tune, item);
     search.known = known;
@@ -498,16 +498,21 @@ static bool keep_others(const struct tune *tune, const struct tile_table *before
     return table->count > count;
 }
 
-static size_t regime_length(const char *regime) {
-    size_t length = strlen(regime), mark = strlen(TUNE_THROTTLED);
-    return length >= mark && !strcmp(regime + length - mark, TUNE_THROTTLED) ? length - mark : length;
-}
-
 bool tune_throttled(const char *regime) {
-    return regime[regime_length(regime)];
+    return strstr(regime, TUNE_THROTTLED);
 }
 
-/* Apart from the mark of a throttled card. */
+bool tune_in_service(const char *regime) {
+    return strstr(regime, TUNE_IN_SERVICE);
+}
+
+/* Without its marks, of which this is the order. */
+static size_t regime_length(const char *regime) {
+    const char *mark = strstr(regime, TUNE_IN_SERVICE);
+    if (!mark) mark = strstr(regime, TUNE_THROTTLED);
+    return mark ? (size_t)(mark - regime) : strlen(regime);
+}
+
 static bool same_regime(const char *a, const char *b) {
     return regime_length(a) == regime_length(b) && !strncmp(a, b, regime_length(a));
 }
@@ -557,7 +562,12 @@ int tune_table(const struct tune *tune, const struct tile_table *before, struct 
     }
     bool kept = before && same_regime(before->regime, table->regime) && keep_others(tune, before, table);
     bool throttled = kept && tune_throttled(before->regime);
-    for (int i = 0; i < tune->count && !throttled; i++) throttled = row_impaired(&tune->items[i].result);
+    bool in_service = kept && tune_in_service(before->regime);
+    for (int i = 0; i < tune->count; i++) {
+        throttled = throttled || row_impaired(&tune->items[i].result);
+        in_service = in_service || tune->items[i].in_service;
+    }
+    if (in_service) strncat(table->regime, TUNE_IN_SERVICE, sizeof table->regime - strlen(table->regime) - 1);
     if (throttled) strncat(table->regime, TUNE_THROTTLED, sizeof table->regime - strlen(table->regime) - 1);
     return 0;
 }

@@ -20,8 +20,10 @@ struct tune_item {
     struct search_result result;
     char skipped[256]; /* why nothing could be tried; "" else */
     long space;        /* legal configurations; 0 where no budget is shared */
-    bool held_out;     /* an m to test a row at */
+    bool inserted;     /* between the planned m */
+    bool held_out;     /* such a one, to test a row at */
     double regret;     /* what that row lost there, as a share of the best known time */
+    bool in_service;   /* its winner was chosen in the decoder's chain (service.h) */
 };
 
 /* A table whose configurations are tried first: of this device and these sources or of others. */
@@ -99,13 +101,17 @@ int tune_run(struct tune *tune, struct error *error);
 /* The table of what was found: neighbours with the same winner are one row. Rows of `before` (may be NULL)
  * for other (op, k, n, group) are kept if they were measured in the same regime; in a patch also what the others say
  * of m that no new row reaches, which begins where the row that it mends does, or behind the one below. *missing counts
- * the items without a winner; the next larger m covers them, or nothing does. The regime ends in TUNE_THROTTLED if an
- * impaired card measured a winner, a default that it is held against, or perhaps a kept row. */
+ * the items without a winner; the next larger m covers them, or nothing does. The regime says TUNE_IN_SERVICE if a
+ * row up to SERVICE_M may be slower alone than another, since it was chosen between the decoder's other kernels, and
+ * ends in TUNE_THROTTLED if an impaired card measured a winner, a default that it is held against, or perhaps a kept
+ * row. */
+enum { SERVICE_M = 64 };
+#define TUNE_IN_SERVICE ", in service"
 #define TUNE_THROTTLED ", throttled"
 int tune_table(const struct tune *tune, const struct tile_table *before, struct tile_table *table, int *missing,
                struct error *error);
-/* True if a table's regime ends in TUNE_THROTTLED. */
 bool tune_throttled(const char *regime);
+bool tune_in_service(const char *regime);
 /* One line a trial, with a header line; configurations as in the table. */
 void tune_write_csv(const struct tune *tune, FILE *stream);
 /* Geometric mean of default time over winner's time. */

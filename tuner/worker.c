@@ -12,7 +12,10 @@ enum { SEED = 1 };
 struct worker {
     const struct kernel *const *kernels;
     struct device *device;
-    struct instance *instance; /* of the problem that was tried last; its weights serve all m */
+    struct instance *instance;            /* of the problem that was tried last; its weights serve all m */
+    struct chain *chain;                  /* the last one, in place of an instance */
+    struct chain_gemm gemms[CHAIN_GEMMS]; /* of which it is made */
+    int layers;
     struct worker_answer answer;
 };
 
@@ -91,8 +94,14 @@ static void verify_and_measure(struct worker *worker, const struct worker_reques
         measure_by_turns(worker, request, plans, &why);
 }
 
+static void let_chain_go(struct worker *worker) {
+    chain_destroy(worker->chain);
+    worker->chain = NULL;
+}
+
 static int fit_instance(struct worker *worker, const struct problem *problem, struct error *error) {
     struct instance *old = worker->instance;
+    let_chain_go(worker);
     bool shares = old && instance_shares(old, problem);
     int status = shares && !problem_equal(&old->problem, problem) ? instance_change(old, problem, error) : 0;
     if (!shares || status) {
@@ -132,6 +141,59 @@ static void trial(struct worker *worker, const struct worker_request *request) {
     send_answer(worker, WORKER_RESULT);
 }
 
+/* --- chains --- */
+
+/* Weights without kernels, where they are not those of the chain before. */
+static int fit_chain(struct worker *worker, const struct worker_request *request, struct error *error) {
+    bool same = worker->chain && worker->layers == request->layers;
+    for (int g = 0; g < CHAIN_GEMMS; g++) same = same && problem_equal(&worker->gemms[g].problem, &request->chain[g]);
+    if (same) return 0;
+    let_chain_go(worker);
+    instance_destroy(worker->instance);
+    worker->instance = NULL;
+    worker->layers = request->layers;
+    for (int g = 0; g < CHAIN_GEMMS; g++) worker->gemms[g] = (struct chain_gemm){.problem = request->chain[g]};
+    return chain_create(worker->device, worker->gemms, request->layers, SEED, &worker->chain, error);
+}
+
+/* Replaces the kernels that differ. */
+static int furnish_chain(struct worker *worker, const struct worker_request *request, struct error *error) {
+    for (int g = 0; g < CHAIN_GEMMS; g++) {
+        struct chain_gemm *gemm = &worker->gemms[g];
+        const struct kernel *kernel = worker->kernels[request->arm[g].kernel];
+        const struct config *config = &request->arm[g].config;
+        if (gemm->kernel == kernel && !memcmp(&gemm->config, config, sizeof *config)) continue;
+        if (chain_replace(worker->chain, g, kernel, config, error))
+            return error_prefix(error, "layer %s", chain_layers[g]);
+        gemm->kernel = kernel;
+        gemm->config = *config;
+    }
+    return 0;
+}
+
+/* Whatever fails is a failure at run time, behind which comes another worker. Trials have compiled the kernels. */
+static void chain_trial(struct worker *worker, const struct worker_request *request) {
+    struct worker_answer *answer = &worker->answer;
+    struct measurement measurement;
+    struct error why;
+    answer->result = (struct trial_result){.status = TRIAL_OK};
+    answer->error.text[0] = 0;
+    int lacking = fit_chain(worker, request, &answer->error);
+    send_answer(worker, WORKER_DATA);
+    if (lacking) return;
+    send_answer(worker, WORKER_COMPILE);
+    if (furnish_chain(worker, request, &why) ||
+        chain_measure(worker->chain, request->measure.regime, &request->measure, &measurement, &why)) {
+        failed(&answer->result, TRIAL_RUNTIME, &why);
+    } else {
+        keep(answer, &measurement);
+        measurement_free(&measurement);
+    }
+    send_answer(worker, WORKER_RESULT);
+}
+
+/* --- serving --- */
+
 /* Also reports why there is none. */
 static void open_device(struct worker *worker, const char *id) {
     struct worker_answer *answer = &worker->answer;
@@ -153,7 +215,8 @@ int worker_serve(const char *device, const struct kernel *const *kernels, struct
     worker.kernels = kernels;
     open_device(&worker, device);
     while (worker.device && recv(WORKER_SOCKET, &request, sizeof request, 0) == (ssize_t)sizeof request)
-        trial(&worker, &request);
+        (request.layers ? chain_trial : trial)(&worker, &request);
+    let_chain_go(&worker);
     instance_destroy(worker.instance);
     device_close(worker.device);
     return 0;

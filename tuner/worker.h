@@ -3,6 +3,7 @@
 #ifndef TILEBOOK_WORKER_H
 #define TILEBOOK_WORKER_H
 
+#include "bench/chain.h"
 #include "bench/measure.h"
 #include "tuner/search.h"
 
@@ -11,9 +12,12 @@
 
 enum { WORKER_SOCKET = 0, WORKER_SAMPLES = 2000, WORKER_ARMS = FINALISTS + 2 };
 
-/* Both ends are the same program: a record is the struct itself. One arm is a trial; several are measured by turns. */
+/* Both ends are the same program: a record is the struct itself. One arm is a trial; several are measured by turns.
+ * With layers they are the GEMMs of a chain (bench/chain.h), which is measured as a whole. */
 struct worker_request {
-    struct problem problem;
+    struct problem problem; /* of a chain the largest */
+    struct problem chain[CHAIN_GEMMS];
+    int layers;                     /* of the chain; 0: there is none */
     struct measure_options measure; /* of one arm; of several its regime */
     int arms, rounds;               /* rounds of several arms */
     double round_s;                 /* as in struct rounds */
@@ -26,7 +30,7 @@ struct worker_request {
 /* What a worker goes through: once, then for each request. It answers as soon as it has passed a stage. */
 enum worker_stage {
     WORKER_OPEN,    /* the device */
-    WORKER_DATA,    /* operands and reference, unless they are those of the trial before */
+    WORKER_DATA,    /* operands and reference, or a chain's weights, unless they are those of the request before */
     WORKER_COMPILE, /* of all arms; passed over where the trial ends before */
     WORKER_RESULT,
 };
