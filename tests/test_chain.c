@@ -1,5 +1,4 @@
 /* The chain of a decoder's GEMMs without a GPU: the CPU's kernels, with launches and graphs played here. */
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,112 +10,15 @@
 
 #include "bench/chain.h"
 #include "bench/sweep.h"
-#include "kernels/half.h"
-
-/* --- a device with graphs --- */
-
-struct device_function {
-    char entry[32];
-};
-
-struct device_graph {
-    device_enqueue *enqueue;
-    void *context;
-};
+#include "tests/played.h"
 
 static struct device *device;
-static struct device_functions played;
-static struct device_function loaded[4];
-static int load_count, launched;
-static int graphs, spoilt_from; /* launches of graphs; from this one on they leave something else; 0: none does */
-static bool spoil, overlapped;  /* in a launch that does; in the last recording */
-
-static int play_function(struct device *d, const char *source, const char *entry, const char *options,
-                         size_t shared_bytes, struct device_function **function, struct error *error) {
-    (void)d, (void)shared_bytes, (void)error;
-    assert_string_equal(source, "chain.cu");
-    assert_string_equal(options, "-DBLOCK=512 -DKEPT=1");
-    assert_in_range(load_count, 0, 3);
-    *function = &loaded[load_count++];
-    snprintf((*function)->entry, sizeof(*function)->entry, "%s", entry);
-    return 0;
-}
-
-static void play_norm(const uint16_t *x, uint16_t *y, int width) {
-    double squares = 0;
-    for (int i = 0; i < width; i++) squares += pow(half_to_float(x[i]), 2);
-    double scale = 1 / sqrt(squares / width + 1e-6);
-    for (int i = 0; i < width; i++) y[i] = half_from_float((float)(half_to_float(x[i]) * scale));
-}
-
-static void play_attend(const uint16_t *x, uint16_t *y, int from, int to) {
-    for (int i = 0; i < to; i++) {
-        int vector = i / 8 % (from / 8), last = from / 8 - 1 - vector;
-        y[i] = half_from_float((half_to_float(x[8 * vector + i % 8]) + half_to_float(x[8 * last + i % 8])) / 2);
-    }
-}
-
-/* As chain.c passes them. */
-struct arguments_of_chain {
-    const uint16_t *x;
-    uint16_t *y;
-    int from, to;
-};
-
-static int play_launch(struct device *d, const struct device_function *function, const struct device_grid *grid,
-                       const void *arguments, struct error *error) {
-    (void)d, (void)error;
-    bool norm = !strcmp(function->entry, "chain_norm");
-    struct arguments_of_chain a = {0};
-    memcpy(&a, arguments, norm ? offsetof(struct arguments_of_chain, to) : sizeof a);
-    int rows = (int)grid->blocks[norm ? 0 : 1], from = 8 * a.from, to = 8 * a.to;
-    assert_true(grid->overlaps && grid->threads == 512);
-    assert_true(norm || grid->blocks[0] * 512 * 8 >= (unsigned)to);
-    launched++;
-    for (int r = 0; r < rows; r++) {
-        if (norm)
-            play_norm(a.x + r * from, a.y + r * from, from);
-        else
-            play_attend(a.x + r * from, a.y + r * to, from, to);
-    }
-    if (spoil) a.y[0] ^= 0x0400;
-    return 0;
-}
-
-static int play_record(struct device *d, device_enqueue *enqueue, void *context, struct device_graph **graph,
-                       struct error *error) {
-    (void)error;
-    *graph = malloc(sizeof **graph);
-    assert_non_null(*graph);
-    **graph = (struct device_graph){enqueue, context};
-    overlapped = d->overlap;
-    return 0;
-}
-
-static int play_graph(struct device *d, const struct device_graph *graph, struct error *error) {
-    assert_false(d->overlap);
-    spoil = spoilt_from && ++graphs >= spoilt_from;
-    int result = graph->enqueue(graph->context, error);
-    spoil = false;
-    return result;
-}
-
-static void play_destroy(struct device *d, struct device_graph *graph) {
-    (void)d;
-    free(graph);
-}
 
 static int set_up(void **state) {
     (void)state;
     struct error error;
     if (device_open("cpu", &device, &error)) return -1;
-    played = *device->functions;
-    played.function = play_function;
-    played.launch = play_launch;
-    played.graph_record = play_record;
-    played.graph_launch = play_graph;
-    played.graph_destroy = play_destroy;
-    device->functions = &played;
+    play(device);
     return 0;
 }
 
@@ -154,7 +56,7 @@ static struct chain *make_chain(enum op op, const char *kernel) {
     struct chain_gemm gemms[CHAIN_GEMMS];
     struct chain *chain;
     struct error error;
-    load_count = launched = graphs = spoilt_from = 0;
+    launched = graphs = spoilt_from = 0;
     choose(op, kernel, gemms);
     if (chain_create(device, gemms, LAYERS, 1, &chain, &error)) fail_msg("%s", error.text);
     assert_int_equal(launched, 3 * LAYERS);
@@ -183,6 +85,32 @@ static void graphs_leave_what_the_stream_leaves(void **state) {
         }
         chain_destroy(chain);
     }
+}
+
+/* Data first, then kernels; another kernel where one ran is held against the reference's own x again. */
+static void kernels_are_replaced(void **state) {
+    (void)state;
+    struct chain_gemm gemms[CHAIN_GEMMS], without[CHAIN_GEMMS];
+    struct chain *chain;
+    struct measurement m;
+    struct error error = {""};
+    choose(OP_FP16_GEMM, "fp16_gemm/cpu", gemms);
+    memcpy(without, gemms, sizeof gemms);
+    for (int g = 0; g < CHAIN_GEMMS; g++) without[g].kernel = NULL;
+    launched = spoilt_from = 0;
+    if (chain_create(device, without, LAYERS, 1, &chain, &error)) fail_msg("%s", error.text);
+    assert_int_equal(launched, 0);
+    for (int time = 0; time < 2; time++)
+        for (int g = 0; g < CHAIN_GEMMS; g++) {
+            if (chain_replace(chain, g, gemms[g].kernel, &gemms[g].config, &error)) fail_msg("%s", error.text);
+            if (time == 0 && g < CHAIN_GEMMS - 1) continue;
+            if (chain_measure(chain, REGIME_PDL, &quick, &m, &error)) fail_msg("%s", error.text);
+            measurement_free(&m);
+        }
+    assert_true(chain_error(chain) > 0 && chain_error(chain) <= INSTANCE_TOLERANCE);
+    struct config bad = {{-1}};
+    assert_int_equal(chain_replace(chain, CHAIN_O, gemms[CHAIN_O].kernel, &bad, &error), -1);
+    chain_destroy(chain);
 }
 
 /* A graph that is wrong at once, and one that is so while it is measured. */
@@ -295,6 +223,7 @@ static void tables_choose_kernels(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(graphs_leave_what_the_stream_leaves),
+        cmocka_unit_test(kernels_are_replaced),
         cmocka_unit_test(wrong_graphs_get_no_time),
         cmocka_unit_test(figures_of_a_time),
         cmocka_unit_test(problems_of_a_model),

@@ -92,22 +92,29 @@ static void test_the_later_trial_stays(void **state) {
     expect_both("c");
 }
 
-static void test_finals_and_regrets_come_along(void **state) {
+static void test_finals_regrets_and_chains_come_along(void **state) {
     (void)state;
     const struct trial first = {.kernel = &kernel, .config = {{1, 1}}}, *arms[3] = {&first, &first, &first};
     float us[3 * FINAL_ROUNDS] = {1};
     struct trial_result final = {.samples = 3 * FINAL_ROUNDS, .sample_us = us}, back;
+    struct trial_result timed = {.us = 7};
+    struct chain_gemm gemms[CHAIN_GEMMS];
+    const struct store_chain chain = {gemms, 12, 1};
     bool found = false;
+    for (int g = 0; g < CHAIN_GEMMS; g++) gemms[g] = (struct chain_gemm){problem, &kernel, {{1, 1}}};
     struct store *store = open_store("a");
     assert_int_equal(store_put_final(store, &scope, &problem, arms, 3, &final, &error), 0);
     assert_int_equal(store_put_regret(store, &scope, &problem, &first, &first, 0.01, &error), 0);
+    assert_int_equal(store_put_chain(store, &scope, &chain, &timed, &error), 0);
     store_close(store);
     struct merged merged = merge("c", "a");
-    assert_true(merged.rows == 2 && merged.added == 2);
+    assert_true(merged.rows == 3 && merged.added == 3);
     store = open_store("c");
     assert_int_equal(store_find_final(store, &scope, &problem, arms, 3, &back, &found, &error), 0);
     assert_true(found && back.samples == 3 * FINAL_ROUNDS);
     free(back.sample_us);
+    assert_int_equal(store_find_chain(store, &scope, &chain, &back, &found, &error), 0);
+    assert_true(found && back.us == 7);
     store_close(store);
     assert_true(query("c", "SELECT regret FROM regrets") == 0.01);
 }
@@ -116,8 +123,8 @@ static void test_finals_and_regrets_come_along(void **state) {
 static void test_older_versions_are_read(void **state) {
     (void)state;
     make_two();
-    execute("a", "DROP TABLE regrets; PRAGMA user_version = 4");
-    execute("b", "DROP TABLE regrets; DROP TABLE finals; PRAGMA user_version = 3");
+    execute("a", "DROP TABLE regrets; DROP TABLE chains; PRAGMA user_version = 4");
+    execute("b", "DROP TABLE regrets; DROP TABLE finals; DROP TABLE chains; PRAGMA user_version = 3");
     merge("c", "a");
     merge("c", "b");
     expect_both("c");
@@ -262,7 +269,7 @@ static void test_t4_follows_its_schema(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, folder_make, folder_remove)
     const struct CMUnitTest tests[] = {
-        TEST(test_the_later_trial_stays),   TEST(test_finals_and_regrets_come_along),
+        TEST(test_the_later_trial_stays),   TEST(test_finals_regrets_and_chains_come_along),
         TEST(test_older_versions_are_read), TEST(test_refuses),
         TEST(test_shards_to_a_table),       TEST(test_t4_follows_its_schema),
     };

@@ -216,7 +216,7 @@ static void test_version_1_is_migrated(void **state) {
     store_close(store);
     execute("UPDATE trials SET id = 41; CREATE TABLE old AS SELECT * FROM trials; DROP TABLE trials;"
             "ALTER TABLE old RENAME TO trials; ALTER TABLE trials DROP COLUMN epilogue; DROP TABLE finals; DROP TABLE "
-            "regrets;"
+            "regrets; DROP TABLE chains;"
             "PRAGMA user_version = 1");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
@@ -226,7 +226,7 @@ static void test_version_1_is_migrated(void **state) {
     store_close(store);
     assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
     assert_int_equal(query("SELECT count(*) FROM trials"), 1);
-    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 3);
+    assert_int_equal(query("SELECT count(*) FROM sqlite_schema WHERE type = 'table'"), 4);
     store_close(open_store());
 }
 
@@ -238,7 +238,7 @@ static void test_version_2_is_migrated(void **state) {
     put(store, (struct config){{2, 3}}, &slow);
     store_close(store);
     execute("UPDATE trials SET status = 'wrong' WHERE status = 'correctness'; DROP TABLE finals; DROP TABLE regrets;"
-            "PRAGMA user_version = 2");
+            "DROP TABLE chains; PRAGMA user_version = 2");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &back));
     assert_int_equal(back.status, TRIAL_CORRECTNESS);
@@ -254,7 +254,7 @@ static void test_version_3_is_migrated(void **state) {
     struct store *store = open_store();
     put(store, (struct config){{1, 3}}, &result);
     store_close(store);
-    execute("DROP TABLE finals; DROP TABLE regrets; PRAGMA user_version = 3");
+    execute("DROP TABLE finals; DROP TABLE regrets; DROP TABLE chains; PRAGMA user_version = 3");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
     store_close(store);
@@ -269,7 +269,7 @@ static void test_version_4_is_migrated(void **state) {
     struct store *store = open_store();
     put(store, (struct config){{1, 3}}, &result);
     store_close(store);
-    execute("DROP TABLE regrets; PRAGMA user_version = 4");
+    execute("DROP TABLE regrets; DROP TABLE chains; PRAGMA user_version = 4");
     store = open_store();
     assert_true(find(store, &scope, &problem, (struct config){{1, 3}}, &result));
     for (int i = 0; i < 2; i++)
@@ -278,6 +278,43 @@ static void test_version_4_is_migrated(void **state) {
                      1);
     assert_int_equal(store_forget(store, &scope, &problem, &error), 0);
     assert_int_equal(query("SELECT count(*) FROM regrets"), 0);
+    store_close(store);
+    assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
+}
+
+/* Of version 5, which had no chains; each order of a chain is a row of its own. */
+static void test_chains_are_kept(void **state) {
+    (void)state;
+    struct chain_gemm gemms[CHAIN_GEMMS];
+    const struct store_chain first = {gemms, 12, 1}, second = {gemms, 12, 2}, deeper = {gemms, 13, 1};
+    struct trial_result result = {.us = 5, .low_us = 4, .high_us = 6, .seconds = 0.25, .samples = 2, .stop = "time"},
+                        failed = {.status = TRIAL_TIMEOUT, .message = "gone"}, back;
+    float samples[] = {4, 6};
+    bool found = true;
+    result.sample_us = samples;
+    for (int g = 0; g < CHAIN_GEMMS; g++) gemms[g] = (struct chain_gemm){problem, &kernel, {{1, 3}}};
+    store_close(open_store());
+    execute("DROP TABLE chains; PRAGMA user_version = 5");
+    struct store *store = open_store();
+    assert_int_equal(store_find_chain(store, &scope, &first, &back, &found, &error), 0);
+    assert_false(found);
+    assert_int_equal(store_put_chain(store, &scope, &first, &result, &error), 0);
+    assert_int_equal(store_put_chain(store, &scope, &second, &failed, &error), 0);
+    store_close(store);
+    store = open_store();
+    assert_int_equal(store_find_chain(store, &scope, &first, &back, &found, &error), 0);
+    assert_true(found && back.status == TRIAL_OK && back.us == 5 && back.low_us == 4 && back.high_us == 6);
+    assert_true(back.seconds == 0.25 && !strcmp(back.stop, "time"));
+    assert_int_equal(store_find_chain(store, &scope, &second, &back, &found, &error), 0);
+    assert_true(found && back.status == TRIAL_TIMEOUT && !strcmp(back.message, "gone"));
+    assert_int_equal(store_find_chain(store, &scope, &deeper, &back, &found, &error), 0);
+    assert_false(found);
+    gemms[CHAIN_DOWN].config.value[0] = 2;
+    assert_int_equal(store_find_chain(store, &scope, &first, &back, &found, &error), 0);
+    assert_false(found);
+    assert_int_equal(query("SELECT count(*) FROM chains WHERE samples * 4 = length(sample_us)"), 1);
+    assert_int_equal(store_forget(store, &scope, &problem, &error), 0);
+    assert_int_equal(query("SELECT count(*) FROM chains"), 0);
     store_close(store);
     assert_int_equal(query("PRAGMA user_version"), STORE_VERSION);
 }
@@ -326,7 +363,7 @@ static void test_refuses_other_files(void **state) {
     (void)state;
     store_close(open_store());
     execute("PRAGMA user_version = 7");
-    expect_refused("version 7, this program reads up to 5");
+    expect_refused("version 7, this program reads up to 6");
     assert_int_equal(query("PRAGMA user_version"), 7);
     remove(path);
     execute("CREATE TABLE music (title)");
@@ -423,6 +460,7 @@ int main(void) {
         TEST(test_version_2_is_migrated),
         TEST(test_version_3_is_migrated),
         TEST(test_version_4_is_migrated),
+        TEST(test_chains_are_kept),
         TEST(test_finals_are_kept_with_their_rounds),
         TEST(test_refuses_other_files),
         TEST(test_a_locked_store_says_so),
