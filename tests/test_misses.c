@@ -146,7 +146,9 @@ static void test_sweep_to_table(void **state) {
     expect(2, "tune --from-misses @/t.txt", "not a list of misses");
     expect(1, "tune --from-misses @/misses --device cpu --out @/t.txt --store @/missing/s", "unable to open");
     expect_shell(0, "sed -i 's/^regime .*/regime    cold, graph, cupti/' @/t.txt", "");
-    expect(1, MEND, "was measured in the regime 'cold, graph, cupti' and cannot be mended in 'cold, calls'");
+    expect(
+        1, MEND,
+        "was measured in the regime 'cold, graph, cupti' and cannot be mended in 'cold, calls'; give --regime graph");
 }
 
 int main(void) {

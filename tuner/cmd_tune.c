@@ -29,7 +29,7 @@ static const struct effort efforts[EFFORTS] = {
     {"thorough", 128, 64, FINALISTS, 0.01, 0.05, 1, false},
 };
 
-/* Of the budget, for choosing in service, and of a chain's share what is of use. */
+/* For choosing in service: of the budget, and of that for a chain at most. */
 static const double service_share = 0.15, service_most_s = 6;
 
 static const char gpu_m[] = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192";
@@ -97,9 +97,8 @@ static const struct argp_option options[] = {
     {"op", OPTION_OP, "LIST", 0, "only these of awq_dequant,marlin_gemm,fp16_gemm", 2},
     {"group", OPTION_GROUP, "G", 0, "rows that share a scale: 32, 64, 128 or all (default: the model's, else 128)", 2},
     {"regime", OPTION_REGIME, "R", 0,
-     "launch calls one by one (stream), many as one graph (graph), or that with programmatic dependent launch (pdl), "
-     "as "
-     "the decoder does: the default where the device can do it, from compute capability 9.0 on, else stream",
+     "launch calls one by one (stream), many as one graph (graph), or that with programmatic dependent launch, as the "
+     "decoder does (pdl: the default from compute capability 9.0 on, else stream)",
      2},
     {"out", OPTION_OUT, "FILE", 0, "the table (default: results/DEVICE/tiles.txt); trials.csv is written beside it", 3},
     {"store", OPTION_STORE, "FILE", 0, "the trials (default: trials.sqlite beside the table)", 3},
@@ -118,10 +117,9 @@ static const char documentation[] =
     "command goes on from there, and one that is complete measures nothing. Rows of an existing table that were made "
     "for the same device and kernel sources, and for other shapes, are kept; of others each search tries the "
     "configurations first, so that after an update of driver or kernels it begins where the old table ended.\n\n"
-    "In service: in the regime pdl, at each M up to 64 with all four layers of a model (qkv, o, gate_up, down), those "
-    "that are best alone and those within 15% of them are measured in a chain of all four, with the small kernels of a "
-    "decoder between them, and the fastest chain has the rows. It may take 15% of --budget; --effort quick leaves it "
-    "out.\n\n"
+    "In the regime pdl a model's rows up to M = 64 are then chosen in service: what is best alone, or takes up to 15% "
+    "longer, is measured in a chain of all four layers with the small kernels of a decoder between them, and the "
+    "fastest chain has the rows. This has 15% of --budget; --effort quick leaves it out.\n\n"
     "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
     "  tilebook tune --model qwen2.5-14b --device all --budget 10m\n"
@@ -463,8 +461,7 @@ static int check_regime(const struct tune *tune, const struct paths *paths, cons
         return error_set(error, "%s was measured in the regime '%.63s' and cannot be mended in '%s'; %s", paths->table,
                          before->regime, regime, hint);
     progress_line(tune->progress,
-                  "%s: the rows there were measured in the regime '%.63s', and all are replaced; to keep "
-                  "those of other shapes, %s",
+                  "%s: the rows there were measured in the regime '%.63s': all are replaced; to keep any, %s",
                   paths->table, before->regime, hint);
     return 0;
 }
@@ -520,6 +517,22 @@ static void choose_regime(struct choices *c, const struct device *device) {
     if (!c->have_regime && !regime_check(REGIME_PDL, device, NULL)) c->regime = REGIME_PDL;
 }
 
+static int plan(struct tune *tune, struct choices *c, struct error *error) {
+    bool gpu = tune->device->backend == BACKEND_CUDA;
+    if (regime_check(c->regime, tune->device, error)) return -1;
+    tune->compile = gpu ? plan_compile : NULL;
+    tune->budget_s = c->budget_s;
+    tune->trials = c->trials;
+    tune->forget = c->fresh;
+    tune->refine = !c->coarse && !c->effort->coarse && !c->misses_file;
+    apply_effort(tune, c, gpu);
+    if (c->misses_file) return tune_plan_misses(tune, &c->misses, error);
+    if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
+    struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
+    memcpy(plan.ops, c->ops, sizeof plan.ops);
+    return tune_plan(tune, &plan, error);
+}
+
 /* Whether winners are chosen in service, and what that may take. */
 static void plan_service(struct tune *tune, struct choices *c) {
     int chains = service_count(tune, &c->shapes);
@@ -530,31 +543,11 @@ static void plan_service(struct tune *tune, struct choices *c) {
     else if (c->effort == &efforts[QUICK])
         c->not_in_service = "--effort quick";
     else if (!chains)
-        c->not_in_service = "no M up to 64 has all four layers of a model: qkv, o, gate_up and down";
+        c->not_in_service = "no M up to 64 has all four layers of a model";
     if (c->not_in_service || !(c->budget_s > 0)) return;
     c->service_s = service_share * c->budget_s;
     if (c->service_s > chains * service_most_s) c->service_s = chains * service_most_s;
     tune->budget_s -= c->service_s;
-}
-
-static int plan(struct tune *tune, struct choices *c, struct error *error) {
-    bool gpu = tune->device->backend == BACKEND_CUDA;
-    if (regime_check(c->regime, tune->device, error)) return -1;
-    tune->compile = gpu ? plan_compile : NULL;
-    tune->budget_s = c->budget_s;
-    tune->trials = c->trials;
-    tune->forget = c->fresh;
-    tune->refine = !c->coarse && !c->effort->coarse && !c->misses_file;
-    apply_effort(tune, c, gpu);
-    c->not_in_service = "misses are no model's layers";
-    if (c->misses_file) return tune_plan_misses(tune, &c->misses, error);
-    c->not_in_service = NULL;
-    if (!c->m && m_list_parse(gpu ? gpu_m : cpu_m, &c->m, &c->m_count, error)) return -1;
-    struct tune_plan plan = {&c->shapes, c->m, c->m_count, c->m_text ? 0 : HEAD_M, c->group, {0}};
-    memcpy(plan.ops, c->ops, sizeof plan.ops);
-    if (tune_plan(tune, &plan, error)) return -1;
-    plan_service(tune, c);
-    return 0;
 }
 
 static int run_on(struct supervisor *supervisor, struct choices *c, struct error *error) {
@@ -573,6 +566,7 @@ static int run_on(struct supervisor *supervisor, struct choices *c, struct error
         fprintf(stderr, "tilebook: %s\n", error->text);
         status = 2;
     } else if (!find_paths(c, device, &paths, error)) {
+        plan_service(&tune, c);
         status = begin_with_tables(&tune, c, &paths, error);
     }
     store_close(tune.store);

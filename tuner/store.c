@@ -104,9 +104,8 @@ static const char from_version_5[] = CHAINS_TABLE "PRAGMA user_version = 6;";
 /* ?14 ... ?35, as bind_result numbers them. */
 #define PUT_RESULT                                                                                                     \
     RESULT ", sample_us, \"order\", software, uuid)"                                                                   \
-           " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, " \
-           "?22,"                                                                                                      \
-           " ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)"
+           " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,"       \
+           " ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)"
 
 static const char find_sql[] =
     "SELECT " RESULT " FROM trials" WHERE_PROBLEM " AND kernel = ?12 AND configuration = ?13";
