@@ -1,4 +1,4 @@
-/* What the store of `tilebook tune --out @/tiles.txt` holds. */
+/* What the store in the folder, @/trials.sqlite, holds; somebody may write at the same time. */
 #ifndef TILEBOOK_TESTS_STORED_H
 #define TILEBOOK_TESTS_STORED_H
 
@@ -6,19 +6,22 @@
 
 #include <sqlite3.h>
 
-static long stored(const char *sql) {
+static inline long stored(const char *sql) {
     sqlite3 *database;
     sqlite3_stmt *statement = NULL;
-    long count = 0;
-    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
-        sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
-        count = sqlite3_column_int(statement, 0);
+    long value = 0;
+    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK) {
+        sqlite3_busy_timeout(database, 2000);
+        if (sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK &&
+            sqlite3_step(statement) == SQLITE_ROW)
+            value = sqlite3_column_int(statement, 0);
+    }
     sqlite3_finalize(statement);
     sqlite3_close(database);
-    return count;
+    return value;
 }
 
-static long stored_trials(void) {
+static inline long stored_trials(void) {
     return stored("SELECT count(*) FROM trials");
 }
 

@@ -1,9 +1,8 @@
 /* Winners that hold between a decoder's other kernels: the search on made-up times, and with a worker whose CPU plays
  * graphs, in which kernels behave otherwise than alone. */
-#include "tests/command.h"
+#include "tests/stored.h"
 
 #include <signal.h>
-#include <sqlite3.h>
 #include <sys/prctl.h>
 
 #include "bench/commands.h"
@@ -270,23 +269,8 @@ static struct outcome choose(int ms, double seconds) {
     return outcome;
 }
 
-static int query(const char *sql) {
-    sqlite3 *database;
-    sqlite3_stmt *statement = NULL;
-    int value = 0;
-    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK) {
-        sqlite3_busy_timeout(database, 2000);
-        if (sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK &&
-            sqlite3_step(statement) == SQLITE_ROW)
-            value = sqlite3_column_int(statement, 0);
-    }
-    sqlite3_finalize(statement);
-    sqlite3_close(database);
-    return value;
-}
-
-static int stored(void) {
-    return query("SELECT count(*) FROM chains");
+static long stored_chains(void) {
+    return stored("SELECT count(*) FROM chains");
 }
 
 static void expect_log(const char *text) {
@@ -301,29 +285,29 @@ static void expect_fast(const struct outcome *outcome) {
     assert_int_equal(outcome->ties, 2); /* the two that lie within a percent of it */
     assert_int_equal(outcome->in_service, CHAIN_GEMMS);
     assert_string_equal(outcome->regime, "cold, pdl, none, in service");
-    assert_int_equal(query("SELECT max(id) FROM chains"), stored()); /* none was put twice */
+    assert_int_equal(stored("SELECT max(id) FROM chains"), stored_chains()); /* none was put twice */
 }
 
 static void test_the_chain_decides(void **state) {
     (void)state;
     struct outcome outcome = choose(1, 0);
     expect_fast(&outcome);
-    assert_int_equal(query("SELECT count(*) FROM chains WHERE status = 'timeout' AND gemms LIKE '%kind=2%'"), 1);
-    assert_int_equal(query("SELECT count(*) FROM chains WHERE status = 'runtime' AND gemms LIKE '%kind=3%' AND "
-                           "message LIKE '%signal 11%'"),
+    assert_int_equal(stored("SELECT count(*) FROM chains WHERE status = 'timeout' AND gemms LIKE '%kind=2%'"), 1);
+    assert_int_equal(stored("SELECT count(*) FROM chains WHERE status = 'runtime' AND gemms LIKE '%kind=3%' AND "
+                            "message LIKE '%signal 11%'"),
                      1);
-    assert_int_equal(query("SELECT count(*) FROM chains WHERE status = 'runtime' AND gemms LIKE '%kind=4%' AND "
-                           "message LIKE 'wrong: %'"),
+    assert_int_equal(stored("SELECT count(*) FROM chains WHERE status = 'runtime' AND gemms LIKE '%kind=4%' AND "
+                            "message LIKE 'wrong: %'"),
                      1);
-    assert_int_equal(query("SELECT count(*) FROM chains WHERE status = 'ok' AND layers = 12 AND samples >= 6"),
-                     stored() - 3);
+    assert_int_equal(stored("SELECT count(*) FROM chains WHERE status = 'ok' AND layers = 12 AND samples >= 6"),
+                     stored_chains() - 3);
     assert_int_equal(outcome.workers, 1 + 3);
     expect_log("fp16_gemm m=2 in service: a chain is left out: no answer within|us a layer, before |"
                "    gate_up: fp16_gemm/fickle kind=1 in place of fp16_gemm/fickle kind=0");
-    int before = stored();
+    int before = stored_chains();
     outcome = choose(1, 0);
     expect_fast(&outcome);
-    assert_int_equal(stored(), before);
+    assert_int_equal(stored_chains(), before);
     assert_int_equal(outcome.workers, 1); /* nobody failed again */
     expect_log(", 0 of them new)");
 }
@@ -333,7 +317,7 @@ static void test_budget_and_interrupt(void **state) {
     struct outcome outcome = choose(2, 1e-6);
     assert_int_equal(outcome.status, TUNE_DONE);
     assert_string_equal(outcome.gate_up, "kind=0");
-    assert_int_equal(stored(), 1);
+    assert_int_equal(stored_chains(), 1);
     expect_log("m=4 in service: left out: nothing is left of the budget");
     interrupted = 1;
     outcome = choose(2, 0);
@@ -341,7 +325,7 @@ static void test_budget_and_interrupt(void **state) {
     assert_int_equal(outcome.status, TUNE_INTERRUPTED);
     assert_int_equal(outcome.in_service, 0);
     assert_string_equal(outcome.regime, "cold, pdl, none");
-    assert_int_equal(stored(), 1);
+    assert_int_equal(stored_chains(), 1);
 }
 
 static void test_killed_and_resumed(void **state) {
@@ -351,16 +335,16 @@ static void test_killed_and_resumed(void **state) {
         choose(1, 0);
         _exit(0);
     }
-    while (stored() < 3 && !waitpid(child, NULL, WNOHANG)) usleep(5000);
+    while (stored_chains() < 3 && !waitpid(child, NULL, WNOHANG)) usleep(5000);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     int status;
     for (pid_t orphan; (orphan = waitpid(-1, &status, 0)) > 0;) continue; /* its worker, which became ours */
-    int before = stored();
+    int before = stored_chains();
     assert_true(before >= 3);
     struct outcome outcome = choose(1, 0);
     expect_fast(&outcome);
-    assert_true(stored() > before);
+    assert_true(stored_chains() > before);
 }
 
 static void test_what_has_a_chain(void **state) {

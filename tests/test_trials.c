@@ -1,9 +1,8 @@
 /* Trials that go wrong, and processes that are killed. Argument: how many kills, of workers and of supervisors each. */
-#include "tests/command.h"
+#include "tests/stored.h"
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sqlite3.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -189,25 +188,6 @@ static pid_t tune_apart(const struct problem *problem, double limit_s) {
     _exit(outcome.status);
 }
 
-static int query(const char *sql) {
-    sqlite3 *database;
-    sqlite3_stmt *statement = NULL;
-    int value = 0;
-    if (sqlite3_open_v2(in_folder("trials.sqlite"), &database, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK) {
-        sqlite3_busy_timeout(database, 2000);
-        if (sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK &&
-            sqlite3_step(statement) == SQLITE_ROW)
-            value = sqlite3_column_int(statement, 0);
-    }
-    sqlite3_finalize(statement);
-    sqlite3_close(database);
-    return value;
-}
-
-static int stored(void) {
-    return query("SELECT count(*) FROM trials");
-}
-
 /* Trials that were started, whatever became of them. */
 static int started(const char *configuration) {
     char line[256];
@@ -249,11 +229,11 @@ static void expect_steady_table(const struct outcome *outcome) {
     assert_int_equal(outcome->count[TRIAL_OK], STEADY_TRIALS);
     assert_int_equal(outcome->table.count, 1);
     assert_string_equal(outcome->table.rows[0].configuration, "slowness=1 fault=0");
-    assert_int_equal(stored(), STEADY_TRIALS);
-    assert_int_equal(query("SELECT max(id) FROM trials"), STEADY_TRIALS); /* none was put twice */
+    assert_int_equal(stored_trials(), STEADY_TRIALS);
+    assert_int_equal(stored("SELECT max(id) FROM trials"), STEADY_TRIALS); /* none was put twice */
     assert_true(outcome->table.rows[0].us < 0.5 * outcome->table.rows[0].default_us);
-    assert_int_equal(query("SELECT count(*) FROM finals WHERE status = 'ok'"), 1);
-    assert_int_equal(query("SELECT count(*) FROM trials WHERE samples * 4 = length(sample_us)"), STEADY_TRIALS);
+    assert_int_equal(stored("SELECT count(*) FROM finals WHERE status = 'ok'"), 1);
+    assert_int_equal(stored("SELECT count(*) FROM trials WHERE samples * 4 = length(sample_us)"), STEADY_TRIALS);
 }
 
 /* --- tests --- */
@@ -267,12 +247,12 @@ static void test_faults_cost_their_configuration(void **state) {
                  "SELECT count(*) FROM trials WHERE configuration = 'slowness=1 fault=%d' AND status = '%s' AND "
                  "message != ''",
                  fault, trial_status_name(expected[fault]));
-        if (query(sql) != 1) fail_msg("fault %d is not stored as %s", fault, trial_status_name(expected[fault]));
+        if (stored(sql) != 1) fail_msg("fault %d is not stored as %s", fault, trial_status_name(expected[fault]));
     }
-    assert_int_equal(query("SELECT count(*) FROM trials WHERE message LIKE '%signal 11 (Segmentation fault)'"), 1);
-    assert_int_equal(query("SELECT count(*) FROM trials WHERE message LIKE '%exited with code 3'"), 1);
-    assert_int_equal(query("SELECT count(*) FROM trials WHERE message = 'no answer within 2 s of running'"), 1);
-    assert_int_equal(query("SELECT seconds >= 1.9 FROM trials WHERE status = 'timeout'"), 1);
+    assert_int_equal(stored("SELECT count(*) FROM trials WHERE message LIKE '%signal 11 (Segmentation fault)'"), 1);
+    assert_int_equal(stored("SELECT count(*) FROM trials WHERE message LIKE '%exited with code 3'"), 1);
+    assert_int_equal(stored("SELECT count(*) FROM trials WHERE message = 'no answer within 2 s of running'"), 1);
+    assert_int_equal(stored("SELECT seconds >= 1.9 FROM trials WHERE status = 'timeout'"), 1);
     assert_int_equal(outcome.count[TRIAL_OK], 3);
     assert_int_equal(outcome.fresh, FAULTY_TRIALS);
     assert_string_equal(outcome.table.rows[0].configuration, "slowness=1 fault=0");
@@ -322,8 +302,8 @@ static int kill_workers(pid_t supervisor) {
     int count = 0, status, before = -1;
     while (!waitpid(supervisor, &status, WNOHANG)) {
         pid_t worker = child_of(supervisor);
-        if (worker && stored() > before) {
-            before = stored();
+        if (worker && stored_trials() > before) {
+            before = stored_trials();
             sleep_up_to(80);
             count += !kill(worker, SIGKILL);
         }
@@ -371,13 +351,13 @@ static void test_killed_supervisors(void **state) {
         remove(in_folder("trials.sqlite"));
         remove(in_folder("notes"));
         for (; count < STEADY_TRIALS && done < kills; count++, done++) {
-            int before = stored();
+            int before = stored_trials();
             pid_t supervisor = tune_apart(&dequant, 0);
             sleep_up_to(300);
             kill_supervisor(supervisor);
-            assert_true(stored() >= before);
+            assert_true(stored_trials() >= before);
         }
-        int before = stored();
+        int before = stored_trials();
         struct outcome outcome = tune_once(&dequant, 0, NULL);
         assert_int_equal(outcome.fresh, STEADY_TRIALS - before);
         assert_true(started_once() <= STEADY_TRIALS - 2 + count);
@@ -391,7 +371,7 @@ static void test_a_hanging_worker_ends_with_its_supervisor(void **state) {
     pid_t supervisor = tune_apart(&gemm, 600);
     while (!started("fault=1")) usleep(5000);
     kill_supervisor(supervisor);
-    assert_int_equal(query("SELECT count(*) FROM trials WHERE status = 'timeout'"), 0);
+    assert_int_equal(stored("SELECT count(*) FROM trials WHERE status = 'timeout'"), 0);
 }
 
 /* Ctrl-C goes to both: the trial ends well, and nothing is held against it. */
@@ -399,12 +379,12 @@ static void test_interrupt_of_the_group(void **state) {
     (void)state;
     int status;
     pid_t supervisor = tune_apart(&dequant, 0);
-    while (!stored()) usleep(5000);
+    while (!stored_trials()) usleep(5000);
     assert_int_equal(kill(-supervisor, SIGINT), 0);
     assert_int_equal(waitpid(supervisor, &status, 0), supervisor);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), TUNE_INTERRUPTED);
-    int before = stored();
+    int before = stored_trials();
     assert_true(before < STEADY_TRIALS);
     assert_int_equal(started(""), before);
     struct outcome outcome = tune_once(&dequant, 0, NULL);
