@@ -153,6 +153,12 @@ void device_overlap(struct device *device, enum device_overlap overlap) {
     device->overlap = overlap;
 }
 
+enum device_overlap device_limit_overlap(struct device *device, enum device_overlap most) {
+    enum device_overlap before = device->overlap;
+    if (before > most) device->overlap = most;
+    return before;
+}
+
 int device_mark(struct device *device, int which, struct error *error) {
     if (!device->functions->mark) return error_set(error, "device %s has no events", device->id);
     return device->functions->mark(device, which, error);

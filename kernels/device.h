@@ -145,6 +145,8 @@ int device_tensor_map(struct device *device, const struct device_tensor *tensor,
 /* How far launches from here on may overlap the ones ahead of them (programmatic dependent launch, from compute
  * capability 9.0 on); at first they may not, so that each is timed alone. */
 void device_overlap(struct device *device, enum device_overlap overlap);
+/* Allows no more than `most` of what was allowed, and returns that, for device_overlap afterwards. */
+enum device_overlap device_limit_overlap(struct device *device, enum device_overlap most);
 /* Event 0 .. DEVICE_MARKS - 1 into the queue; then, after waiting for both, the time between two of them. */
 enum { DEVICE_MARKS = 8 };
 int device_mark(struct device *device, int which, struct error *error);

@@ -256,8 +256,7 @@ static struct problem dense_problem(const struct linear *linear, int m) {
 /* A GEMM whose weights the kernel ahead of it writes. */
 static int run_behind(struct model *model, const struct problem *problem, struct operands operands,
                       struct error *error) {
-    const enum device_overlap overlap = model->device->overlap;
-    device_overlap(model->device, overlap < OVERLAP_START ? overlap : OVERLAP_START);
+    const enum device_overlap overlap = device_limit_overlap(model->device, OVERLAP_START);
     int status = plans_run(model->plans, problem, operands, error);
     device_overlap(model->device, overlap);
     return status;

@@ -106,7 +106,6 @@ static int prepare(struct plan *plan, struct error *error) {
 static int run(const struct plan *plan, const struct operands *operands, struct error *error) {
     const struct parts *parts = plan->state;
     const struct problem *p = &plan->problem;
-    const enum device_overlap overlap = plan->device->overlap;
     struct operands second = *operands;
     struct arguments first = {{.weights = operands->weights,
                                .scales = operands->scales,
@@ -115,11 +114,11 @@ static int run(const struct plan *plan, const struct operands *operands, struct 
                               .n = p->n,
                               .k = p->k,
                               .group = p->group,
-                              .overlaps = overlap == OVERLAP_WEIGHTS};
+                              .overlaps = plan->device->overlap == OVERLAP_WEIGHTS};
     if (device_launch(plan->device, parts->function, &parts->launch.grid, &first, error)) return -1;
     second.weights = first.operands.y;
     second.scales = second.zeros = NULL;
-    device_overlap(plan->device, overlap < OVERLAP_START ? overlap : OVERLAP_START);
+    const enum device_overlap overlap = device_limit_overlap(plan->device, OVERLAP_START);
     int status = plan_run(parts->gemm, &second, error);
     device_overlap(plan->device, overlap);
     return status;
