@@ -92,18 +92,18 @@ static void empty(struct cupti_log *log) {
 /* Adds up the kernels of one sample from *next on. */
 static int add_sample(const struct cupti_log *log, size_t *next, uint64_t index, struct cupti_sample *sample,
                       struct error *error) {
-    uint64_t sum = 0, begin = 0, end = 0;
+    uint64_t sum = 0;
     *sample = (struct cupti_sample){.names = 0};
     for (; *next < log->kernel_count && log->kernels[*next].sample == index; ++*next) {
         const struct cupti_kernel *kernel = &log->kernels[*next];
         if (check_time(kernel, error)) return -1;
-        if (!sample->kernels++) begin = kernel->start;
-        if (kernel->end > end) end = kernel->end;
+        if (!sample->kernels++) sample->start = kernel->start;
+        if (kernel->end > sample->end) sample->end = kernel->end;
         sum += kernel->end - kernel->start;
         sample->names += kernel->name;
     }
     sample->sum_us = (double)sum / 1e3;
-    sample->span_us = (double)(end - begin) / 1e3;
+    sample->span_us = (double)(sample->end - sample->start) / 1e3;
     return 0;
 }
 

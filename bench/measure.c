@@ -117,15 +117,22 @@ double measure_quantile(const float *sorted, int count, double share) {
     return sorted[rank < 0 ? 0 : rank];
 }
 
-enum column { COLUMN_US, COLUMN_SPAN, COLUMN_EVENT };
+enum column { COLUMN_US, COLUMN_SPAN, COLUMN_BATCH, COLUMN_EVENT };
 
 /* One figure of all samples, sorted, into `sorted`. */
 static void sort_column(const struct measure_sample *samples, int count, enum column column, float *sorted) {
-    for (int i = 0; i < count; i++)
-        sorted[i] = column == COLUMN_US     ? samples[i].us
-                    : column == COLUMN_SPAN ? samples[i].span_us
-                                            : samples[i].event_us;
+    for (int i = 0; i < count; i++) {
+        const struct measure_sample *s = &samples[i];
+        const float columns[] = {
+            [COLUMN_US] = s->us, [COLUMN_SPAN] = s->span_us, [COLUMN_BATCH] = s->batch_us, [COLUMN_EVENT] = s->event_us};
+        sorted[i] = columns[column];
+    }
     measure_sort(sorted, count);
+}
+
+static double median_of(const struct measure_sample *samples, int count, enum column column, float *sorted) {
+    sort_column(samples, count, column, sorted);
+    return measure_median(sorted, count);
 }
 
 static void summarize(const struct measure_sample *samples, int count, float *sorted, struct measurement *m) {
@@ -169,8 +176,7 @@ static int warm_up(measure_sampler *take, void *context, const struct measure_op
         double before = measure_now();
         if (take(context, *batch, samples, error)) return -1;
         double after = measure_now();
-        sort_column(samples, *batch, COLUMN_US, sorted);
-        double current = measure_median(sorted, *batch);
+        double current = median_of(samples, *batch, COLUMN_US, sorted);
         bool steady = fabs(current - previous) <= settled * current;
         previous = current;
         if (beaten_in_warm_up(options, samples, *batch, sorted, m)) {
@@ -220,10 +226,9 @@ static int sample(measure_sampler *take, void *context, const struct measure_opt
         m->stop = reason_to_stop(options, m, measure_now() - start, &last);
         if (!m->stop) rest(options, worked);
     }
-    sort_column(samples, m->samples, COLUMN_SPAN, sorted);
-    m->span_us = measure_median(sorted, m->samples);
-    sort_column(samples, m->samples, COLUMN_EVENT, sorted);
-    m->event_us = measure_median(sorted, m->samples);
+    m->span_us = median_of(samples, m->samples, COLUMN_SPAN, sorted);
+    m->batch_us = median_of(samples, m->samples, COLUMN_BATCH, sorted);
+    m->event_us = median_of(samples, m->samples, COLUMN_EVENT, sorted);
     for (int i = 0; i < m->samples; i++) m->sample_us[i] = samples[i].us;
     return 0;
 }
@@ -335,7 +340,7 @@ static int take_events(void *context, int count, struct measure_sample *samples,
         double microseconds;
         if (take_event(timer, &microseconds, error)) return -1;
         float us = (float)(microseconds / timer->calls);
-        samples[i] = (struct measure_sample){us, us, us};
+        samples[i] = (struct measure_sample){.us = us, .span_us = us, .event_us = us};
     }
     look(timer);
     return 0;
@@ -374,9 +379,12 @@ static int take_cupti(void *context, int count, struct measure_sample *samples, 
     int result = enqueue_tagged(timer, first, count, &microseconds, error);
     if (!result) result = cupti_collect(first, count, records, error);
     if (!result) result = check_names(timer, &records[0], error);
+    int calls = count * timer->calls;
+    double batch_us = (double)(records[count - 1].end - records[0].start) / 1e3;
     for (int i = 0; !result && i < count; i++) {
         result = measure_share(&records[i], timer->calls, timer->by_span, &samples[i], error);
-        samples[i].event_us = (float)(microseconds / count / timer->calls);
+        samples[i].batch_us = (float)(batch_us / calls);
+        samples[i].event_us = (float)(microseconds / calls);
     }
     look(timer);
     free(records);

@@ -39,7 +39,9 @@ struct measurement {
     double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels; pdl: span_us */
     double low_us, high_us;                   /* 95% interval of the median */
     double span_us;  /* median of first start to last end of a call; in graphs of that of all, over their number */
-    double event_us; /* the same calls by events (GPU), per call, queued back to back; 0 on the CPU */
+    /* A call's share of a batch's time, with what lies between two calls: by CUPTI from the first kernel's start to the
+     * last one's end, and by events around the batch. 0 on the CPU. */
+    double batch_us, event_us;
     int samples;
     int calls; /* in a sample; `samples` and all times are of one */
     enum regime regime;
@@ -79,14 +81,14 @@ int measure_bandwidth(struct device *device, struct ceilings *ceilings, struct e
 /* --- the procedure apart from its clock --- */
 
 struct measure_sample {
-    float us, span_us, event_us;
+    float us, span_us, batch_us, event_us;
 };
 /* Takes `count` samples, one after the other. */
 typedef int measure_sampler(void *context, int count, struct measure_sample *samples, struct error *error);
 
 /* Calls in a graph: a multiple of the copies, so that the next launch goes on with the rotation. */
 int measure_graph_calls(int copies);
-/* What the records of `calls` calls say of one; event_us stays 0. Where kernels overlap the span is their time: the sum
+/* What the records of `calls` calls say of one; batch_us and event_us stay 0. Where kernels overlap the span is their time: the sum
  * counts twice what two of them wait for. -1 unless the calls have equally many kernels. */
 int measure_share(const struct cupti_sample *records, int calls, bool by_span, struct measure_sample *sample,
                   struct error *error);

@@ -404,6 +404,7 @@ static void set_counters(struct cbench_state *state, const struct sweep_point *p
         {"low_us", m->low_us},
         {"high_us", m->high_us},
         {"span_us", m->span_us},
+        {"batch_us", m->batch_us},
         {"event_us", m->event_us},
         {"samples", m->samples},
         {"GB/s", gbs},
@@ -432,8 +433,8 @@ static void write_csv(FILE *csv, const struct sweep_point *point, const struct m
     fprintf(csv, "%s,%s,%s,%d,%d,%d,%d,%d,%s,%s,%s,", op_name(p->op), kernel_full_name(point->kernel, kernel),
             point->layer, p->k, p->n, p->group, p->zeros, p->m, problem_fused(p, fused),
             config_text(point->kernel, &point->config, config), m->samples ? "ok" : "failed");
-    fprintf(csv, "%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%d,%.2f,%.4f,%.3g,%s,%s\n", m->median_us, m->p20_us, m->p80_us,
-            m->min_us, m->span_us, m->event_us, m->samples, seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0,
+    fprintf(csv, "%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%d,%.2f,%.4f,%.3g,%s,%s\n", m->median_us, m->p20_us, m->p80_us,
+            m->min_us, m->span_us, m->batch_us, m->event_us, m->samples, seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0,
             seconds > 0 ? problem_flops(p) / seconds / 1e12 : 0, relative_error, m->stop, m->clock);
 }
 
@@ -445,13 +446,13 @@ void sweep_warn(const struct sweep *sweep, unsigned long long reasons) {
 
 /* --- of the whole sweep --- */
 
-static const double clocks_from_us = 20;  /* what lies between two launches is more, below */
+static const double clocks_from_us = 20;  /* what lies between an event and a kernel counts more, below */
 static const double clocks_differ = 0.02; /* more than that is worth a look */
 
-/* Events see the time from call to call, so the span is what they are compared with. */
+/* Events see the time from call to call, so that CUPTI's time of the same is what they are compared with. */
 static void compare_clocks(struct sweep_clocks *clocks, const struct sweep_point *point, const struct measurement *m) {
     if (strcmp(m->clock, "cupti") || m->span_us < clocks_from_us) return;
-    double apart = fabs(m->event_us / m->span_us - 1);
+    double apart = fabs(m->event_us / m->batch_us - 1);
     clocks->rows++;
     clocks->near += apart <= clocks_differ;
     if (apart <= clocks->worst) return;
@@ -554,7 +555,7 @@ void sweep_register(struct sweep *sweep) {
     if (sweep->csv)
         fprintf(sweep->csv,
                 "op,kernel,layer,k,n,group,zeros,m,epilogue,configuration,status,us,p20_us,p80_us,min_us,span_us,"
-                "event_us,samples,gbs,tflops,error,stop,clock\n");
+                "batch_us,event_us,samples,gbs,tflops,error,stop,clock\n");
     for (int i = 0; i < sweep->count; i++)
         if (!sweep->points[i].measured) cbench_register(sweep->points[i].name, run_point, &sweep->points[i]);
 }

@@ -130,6 +130,7 @@ static void set_counters(struct cbench_state *state, const struct chain_point *p
         {"p20_us", m->p20_us},
         {"p80_us", m->p80_us},
         {"min_us", m->min_us},
+        {"batch_us", m->batch_us},
         {"event_us", m->event_us},
         {"samples", m->samples},
         {"weight_bytes", figures.weight_bytes},

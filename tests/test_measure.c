@@ -59,7 +59,7 @@ static int take(void *context, int count, struct measure_sample *samples, struct
     for (int i = 0; i < count; i++) {
         if (source->fail_at && source->next == source->fail_at) return error_set(error, "failed on purpose");
         float us = source->cycle[source->next++ % source->length];
-        samples[i] = (struct measure_sample){us, us + 1, us + 2};
+        samples[i] = (struct measure_sample){us, us + 1, us + 2, us + 3};
     }
     return 0;
 }
@@ -156,7 +156,8 @@ static void keeps_every_sample(void **state) {
     assert_float_equal(m.low_us, 2, 1e-6);
     assert_float_equal(m.high_us, 9, 1e-6);
     assert_float_equal(m.span_us, 6.5, 1e-6);
-    assert_float_equal(m.event_us, 7.5, 1e-6);
+    assert_float_equal(m.batch_us, 7.5, 1e-6);
+    assert_float_equal(m.event_us, 8.5, 1e-6);
     measurement_free(&m);
     assert_null(m.sample_us);
 }
@@ -223,6 +224,7 @@ static void sums_and_spans(void **state) {
         assert_int_equal(samples[i].kernels, 2);
         assert_float_equal(samples[i].sum_us, 8, 1e-9);
         assert_float_equal(samples[i].span_us, 10, 1e-9);
+        assert_true(samples[i].start == 1000000u * (unsigned)(i + 1) && samples[i].end == samples[i].start + 10000);
     }
     assert_true(samples[0].names == samples[1].names);
     assert_int_equal(log.kernel_count, 0);

@@ -82,7 +82,7 @@ static json_t *parse(const char *text) {
 static void check_entry(const json_t *entry, bool zeros) {
     static const char *const counters[] = {
         "k",          "n",       "g",       "z",         "m",        "us",         "p20_us",      "p80_us",
-        "min_us",     "low_us",  "high_us", "span_us",   "event_us", "samples",    "GB/s",        "TFLOP/s",
+        "min_us",     "low_us",  "high_us", "span_us",   "batch_us", "event_us", "samples",    "GB/s",        "TFLOP/s",
         "%bandwidth", "%matrix", "error",   "real_time", "cpu_time", "iterations", "repetitions", "repetition_index",
         "threads"};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
@@ -625,7 +625,8 @@ static void report_made_up(struct cbench_state *state, void *data) {
     struct measurement m = {.median_us = 10, .samples = 6, .stop = "interval", .clock = "cupti", .sm_mhz = 1980};
     static const double event_us[] = {30.3, 33, 29.7};
     m.throttle = reasons[point - point->sweep->points];
-    m.span_us = 30;
+    m.span_us = 20;
+    m.batch_us = 30;
     m.event_us = event_us[point - point->sweep->points];
     while (cbench_keep_running(state)) sweep_report(state, point, &m, 1e-4);
 }

@@ -38,10 +38,11 @@ static void clocks_agree(void **state) {
     struct error error = {""};
     struct plan *plan = make_plan("fp16_gemm/mma", &long_problem, false, &instance);
     if (measure(instance, plan, &measure_quick, &m, &error)) fail_msg("%s", error.text);
-    print_message("cupti %.2f us, span %.2f us, events %.2f us, %d samples, stop %s, %d MHz\n", m.median_us, m.span_us,
-                  m.event_us, m.samples, m.stop, m.sm_mhz);
+    print_message("cupti %.2f us, span %.2f us, with gaps %.2f us, events %.2f us, %d samples, stop %s, %d MHz\n",
+                  m.median_us, m.span_us, m.batch_us, m.event_us, m.samples, m.stop, m.sm_mhz);
     assert_string_equal(m.clock, sanitized ? "events" : "cupti");
     assert_true(m.median_us > 100);
+    if (!sanitized) assert_true(m.event_us > 0.95 * m.batch_us && m.event_us < 1.05 * m.batch_us);
     assert_true(m.event_us > 0.75 * m.median_us && m.event_us < 1.25 * m.median_us);
     assert_true(m.span_us >= 0.999 * m.median_us);
     assert_true(m.sm_mhz > 0);
