@@ -3,7 +3,7 @@
 
 #include <sqlite3.h>
 
-#include "bench/commands.h"
+#include "tests/told_clock.h"
 #include "tuner/ranges.h"
 
 /* --- a kernel that is correct and takes as long as its parameter and m say --- */
@@ -11,7 +11,7 @@
 enum { LOW = 1, HIGH, ODD, CRAMPED };
 
 /* Where the winners cross: LOW to 12, HIGH from 13, but ODD from 20 to 24. */
-static double time_us(int which, int m) {
+static unsigned time_us(int which, int m) {
     if (which == LOW) return m <= 12 ? 300 : 1200;
     if (which == HIGH) return m <= 12 ? 1200 : 400;
     if (which == ODD) return m >= 20 && m <= 24 ? 150 : 600;
@@ -37,10 +37,9 @@ static int prepare(struct plan *plan, struct error *error) {
 
 static int run(const struct plan *plan, const struct operands *operands, struct error *error) {
     struct state *state = plan->state;
-    double end = progress_now() + 1e-6 * time_us(plan->config.value[0], plan->problem.m);
     if (!state->written && plan_run(state->inner, operands, error)) return -1;
     state->written = true;
-    while (progress_now() < end) continue;
+    take_us(time_us(plan->config.value[0], plan->problem.m));
     return 0;
 }
 
@@ -206,8 +205,8 @@ static void test_no_budget_no_borders(void **state) {
 }
 
 int main(int argc, char **argv) {
-    struct error error;
-    if (argc == 3 && !strcmp(argv[1], WORKER_COMMAND)) return worker_serve(argv[2], kernels, &error) ? 1 : 0;
+    int served = serve_told(argc, argv, kernels);
+    if (served >= 0) return served;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, folder_make, folder_remove)
     const struct CMUnitTest tests[] = {
         TEST(test_borders_lie_where_winners_cross),
