@@ -105,7 +105,7 @@ static void test_interrupt(void **state) {
     expect_shell(0, "rm -rf @/*", "");
     expect_shell(130,
                  "$TILEBOOK sweep --device cpu --shapes 1024x1024 --m 1,16 --benchmark_min_time=0.5 " FILE_JSON
-                 "2>&1 >@/stdout & pid=$!; for i in $(seq 300); do grep -q '^marlin_gemm' @/stdout && break; "
+                 "2>&1 >@/stdout & pid=$!; until grep -q '^marlin_gemm' @/stdout || ! kill -0 $pid; do "
                  "sleep 0.1; done; kill -INT $pid; wait $pid",
                  "interrupted|--resume goes on");
     json_t *before = load("f.json");

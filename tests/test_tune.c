@@ -202,7 +202,8 @@ static void test_rows_of_other_shapes_stay(void **state) {
     tiles_free(&table);
 }
 
-/* Starts a long tuning, sends `signal` once a few trials are stored, and returns how the process ended. */
+/* Starts a tuning that is too long to reach its end, sends `signal` once a few trials are stored, and returns how the
+ * process ended. */
 static int tune_and_signal(int signal, const char *m) {
     pid_t child = fork();
     if (!child) {
@@ -211,7 +212,7 @@ static int tune_and_signal(int signal, const char *m) {
         snprintf(out, sizeof out, "%s", in_folder("tiles.txt"));
         if (!freopen(in_folder("log"), "w", stderr)) _exit(99);
         execl(program ? program : "build/tilebook", "tilebook", "tune", "--shapes", "128x128", "--device", "cpu", "--m",
-              m, "--coarse", "--op", "fp16_gemm", "--trials", "12", "--out", out, (char *)NULL);
+              m, "--coarse", "--op", "fp16_gemm", "--trials", "1000", "--out", out, (char *)NULL);
         _exit(99);
     }
     int status = 0;
@@ -225,11 +226,11 @@ static void test_kill_then_resume(void **state) {
     (void)state;
     int status = tune_and_signal(SIGKILL, "1,4");
     assert_true(WIFSIGNALED(status));
-    long stored = stored_trials();
+    long stored = stored_trials(), known = stored < 12 ? stored : 12; /* the others are beyond the second one's limit */
     char expected[96];
-    assert_true(stored >= 2 && stored < 24);
+    assert_true(stored >= 2);
     assert_int_not_equal(access(in_folder("tiles.txt"), F_OK), 0);
-    snprintf(expected, sizeof expected, "24 trials, %ld of them new", 24 - stored);
+    snprintf(expected, sizeof expected, "24 trials, %ld of them new", 24 - known);
     expect(0, "tune --coarse --shapes 128x128 --device cpu --m 1,4 --op fp16_gemm --trials 12 --out @/tiles.txt",
            expected);
     expect(0, "table lint @/tiles.txt", "0 findings");
