@@ -8,8 +8,8 @@
 
 /* One call of an operation, as the records tell it. */
 struct cupti_sample {
-    double sum_us;  /* kernel times added up */
-    double span_us; /* first start to last end */
+    double sum_us;       /* kernel times added up */
+    double span_us;      /* first start to last end */
     uint64_t start, end; /* of the same; ns on a clock that all samples share */
     int kernels;
     uint64_t names; /* sum of the hashes of the kernels' names: those that overlap may start in another order */

@@ -123,8 +123,10 @@ enum column { COLUMN_US, COLUMN_SPAN, COLUMN_BATCH, COLUMN_EVENT };
 static void sort_column(const struct measure_sample *samples, int count, enum column column, float *sorted) {
     for (int i = 0; i < count; i++) {
         const struct measure_sample *s = &samples[i];
-        const float columns[] = {
-            [COLUMN_US] = s->us, [COLUMN_SPAN] = s->span_us, [COLUMN_BATCH] = s->batch_us, [COLUMN_EVENT] = s->event_us};
+        const float columns[] = {[COLUMN_US] = s->us,
+                                 [COLUMN_SPAN] = s->span_us,
+                                 [COLUMN_BATCH] = s->batch_us,
+                                 [COLUMN_EVENT] = s->event_us};
         sorted[i] = columns[column];
     }
     measure_sort(sorted, count);

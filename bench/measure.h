@@ -38,7 +38,7 @@ struct measure_state {
 struct measurement {
     double median_us, p20_us, p80_us, min_us; /* kernel time of one call, summed over its kernels; pdl: span_us */
     double low_us, high_us;                   /* 95% interval of the median */
-    double span_us;  /* median of first start to last end of a call; in graphs of that of all, over their number */
+    double span_us; /* median of first start to last end of a call; in graphs of that of all, over their number */
     /* A call's share of a batch's time, with what lies between two calls: by CUPTI from the first kernel's start to the
      * last one's end, and by events around the batch. 0 on the CPU. */
     double batch_us, event_us;
@@ -88,8 +88,8 @@ typedef int measure_sampler(void *context, int count, struct measure_sample *sam
 
 /* Calls in a graph: a multiple of the copies, so that the next launch goes on with the rotation. */
 int measure_graph_calls(int copies);
-/* What the records of `calls` calls say of one; batch_us and event_us stay 0. Where kernels overlap the span is their time: the sum
- * counts twice what two of them wait for. -1 unless the calls have equally many kernels. */
+/* What the records of `calls` calls say of one; batch_us and event_us stay 0. Where kernels overlap the span is their
+ * time: the sum counts twice what two of them wait for. -1 unless the calls have equally many kernels. */
 int measure_share(const struct cupti_sample *records, int calls, bool by_span, struct measure_sample *sample,
                   struct error *error);
 

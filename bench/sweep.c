@@ -434,8 +434,9 @@ static void write_csv(FILE *csv, const struct sweep_point *point, const struct m
             point->layer, p->k, p->n, p->group, p->zeros, p->m, problem_fused(p, fused),
             config_text(point->kernel, &point->config, config), m->samples ? "ok" : "failed");
     fprintf(csv, "%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%d,%.2f,%.4f,%.3g,%s,%s\n", m->median_us, m->p20_us, m->p80_us,
-            m->min_us, m->span_us, m->batch_us, m->event_us, m->samples, seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0,
-            seconds > 0 ? problem_flops(p) / seconds / 1e12 : 0, relative_error, m->stop, m->clock);
+            m->min_us, m->span_us, m->batch_us, m->event_us, m->samples,
+            seconds > 0 ? problem_bytes(p) / seconds / 1e9 : 0, seconds > 0 ? problem_flops(p) / seconds / 1e12 : 0,
+            relative_error, m->stop, m->clock);
 }
 
 void sweep_warn(const struct sweep *sweep, unsigned long long reasons) {
