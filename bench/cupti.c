@@ -203,6 +203,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct cupti_log records;
 static uint8_t *pool[POOL];
 static int pooled;
+static const struct device *watched; /* NULL: every GPU */
 
 static char version[32];
 
@@ -226,7 +227,8 @@ static void read_record(const CUpti_Activity *record) {
     if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
         /* Newer versions of this record only add fields behind the ones read here. */
         const CUpti_ActivityKernel9 *kernel = (const CUpti_ActivityKernel9 *)record;
-        cupti_log_kernel(&records, kernel->correlationId, kernel->start, kernel->end, kernel->name);
+        if (!watched || kernel->deviceId == (uint32_t)watched->index)
+            cupti_log_kernel(&records, kernel->correlationId, kernel->start, kernel->end, kernel->name);
     } else if (record->kind == CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION) {
         const CUpti_ActivityExternalCorrelation *tag = (const CUpti_ActivityExternalCorrelation *)record;
         if (tag->externalKind == CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0)
@@ -304,6 +306,12 @@ int cupti_open(struct error *error) {
     return result ? error_set(error, "%s", answer.text) : 0;
 }
 
+void cupti_watch(const struct device *device) {
+    pthread_mutex_lock(&lock);
+    watched = device;
+    pthread_mutex_unlock(&lock);
+}
+
 int cupti_begin(uint64_t index, struct error *error) {
     return check(api.push(CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0, index), "tagging a sample", error);
 }
@@ -341,6 +349,10 @@ static int absent(struct error *error) {
 
 int cupti_open(struct error *error) {
     return absent(error);
+}
+
+void cupti_watch(const struct device *device) {
+    (void)device;
 }
 
 int cupti_begin(uint64_t index, struct error *error) {

@@ -18,6 +18,8 @@ struct cupti_sample {
 /* Attaches to the process; -1 and why when CUPTI is missing or held by another tool. Once per process;
  * later calls give the same answer. */
 int cupti_open(struct error *error);
+/* From now on only kernels of this GPU are kept, where several run what a sample enqueues. */
+void cupti_watch(const struct device *device);
 /* Brackets the enqueueing of sample `index`: its kernels are tagged with the external correlation id. */
 int cupti_begin(uint64_t index, struct error *error);
 int cupti_end(struct error *error);

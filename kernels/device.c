@@ -175,10 +175,21 @@ int device_marked(struct device *device, double *microseconds, struct error *err
 
 int device_graph_record(struct device *device, device_enqueue *enqueue, void *context, struct device_graph **graph,
                         struct error *error) {
-    *graph = NULL;
-    if (!device->functions->graph_record)
-        return error_set(error, "device %s records no graphs; they need cuda:N", device->id);
-    return device->functions->graph_record(device, enqueue, context, graph, error);
+    return device_graphs_record(&device, 1, enqueue, context, graph, error);
+}
+
+int device_graphs_record(struct device *const *devices, int count, device_enqueue *enqueue, void *context,
+                         struct device_graph **graphs, struct error *error) {
+    const struct device *first = devices[0];
+    for (int i = 0; i < count; i++) graphs[i] = NULL;
+    if (!first->functions->graph_record)
+        return error_set(error, "device %s records no graphs; they need cuda:N", first->id);
+    if (!first->functions->graph_record(devices, count, enqueue, context, graphs, error)) return 0;
+    for (int i = 0; i < count; i++) {
+        device_graph_destroy(devices[i], graphs[i]);
+        graphs[i] = NULL;
+    }
+    return -1;
 }
 
 int device_graph_launch(struct device *device, const struct device_graph *graph, struct error *error) {

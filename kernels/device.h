@@ -90,7 +90,8 @@ struct device_functions {
                       struct error *);
     int (*mark)(struct device *, int which, struct error *);
     int (*elapsed)(struct device *, int from, int to, double *microseconds, struct error *);
-    int (*graph_record)(struct device *, device_enqueue *, void *context, struct device_graph **, struct error *);
+    int (*graph_record)(struct device *const *devices, int count, device_enqueue *, void *context,
+                        struct device_graph **, struct error *);
     int (*graph_launch)(struct device *, const struct device_graph *, struct error *);
     void (*graph_destroy)(struct device *, struct device_graph *);
 };
@@ -112,8 +113,9 @@ void *device_alloc(struct device *device, size_t bytes, struct error *error);
 void device_free(struct device *device, void *memory);
 /* Bytes that device_alloc could still give; SIZE_MAX if unknown. */
 size_t device_memory_free(struct device *device);
-/* Memory of the host, 256-byte aligned, that the device's kernels read and write too, at the same address and at the
- * pace of its bus; what they wrote is there once the host has waited for them. NULL on failure. */
+/* Memory of the host, 256-byte aligned, that the kernels of this and of all other devices of its backend read and write
+ * too, at the same address and at the pace of their bus; what they wrote is there once the host has waited for them.
+ * NULL on failure. */
 void *device_alloc_host(struct device *device, size_t bytes, struct error *error);
 /* After waiting for what was enqueued. NULL is nothing. */
 void device_free_host(struct device *device, void *memory);
@@ -160,6 +162,9 @@ int device_marked(struct device *device, double *microseconds, struct error *err
  * the launches are copied, what they point to must outlive the graph. */
 int device_graph_record(struct device *device, device_enqueue *enqueue, void *context, struct device_graph **graph,
                         struct error *error);
+/* The same of several devices, one graph each: what `enqueue` enqueues on any of them. They are launched together. */
+int device_graphs_record(struct device *const *devices, int count, device_enqueue *enqueue, void *context,
+                         struct device_graph **graphs, struct error *error);
 /* Enqueues all that was recorded; as often as wanted. */
 int device_graph_launch(struct device *device, const struct device_graph *graph, struct error *error);
 /* After waiting for what was enqueued. NULL is nothing. */

@@ -43,6 +43,21 @@ static inline void must(int status, const struct error *error) {
     if (status) fail_msg("%s", error->text);
 }
 
+/* The model of what is open. */
+static inline void subject_create(struct subject *s, enum method method, int chunk, const struct tile_table *table,
+                                  int pages) {
+    struct error error = {""};
+    struct model_options options = {.method = method,
+                                    .context = GOLDEN_IDS,
+                                    .sequences = GOLDEN_BATCH,
+                                    .pages = pages,
+                                    .samples = golden_samples,
+                                    .scored = 5,
+                                    .chunk = chunk,
+                                    .table = table};
+    must(model_create(s->device, &s->config, s->checkpoint, &options, &s->model, &error), &error);
+}
+
 /* With so many pages of KV cache; 0: as many as all sequences can fill. */
 static inline void subject_open_pages(struct subject *s, const char *device, const char *name, enum method method,
                                       int chunk, const struct tile_table *table, int pages) {
@@ -53,15 +68,7 @@ static inline void subject_open_pages(struct subject *s, const char *device, con
     must(device_open(device, &s->device, &error), &error);
     must(model_config_read(path, &s->config, &error), &error);
     must(checkpoint_open(path, &s->checkpoint, &error), &error);
-    struct model_options options = {.method = method,
-                                    .context = GOLDEN_IDS,
-                                    .sequences = GOLDEN_BATCH,
-                                    .pages = pages,
-                                    .samples = golden_samples,
-                                    .scored = 5,
-                                    .chunk = chunk,
-                                    .table = table};
-    must(model_create(s->device, &s->config, s->checkpoint, &options, &s->model, &error), &error);
+    subject_create(s, method, chunk, table, pages);
 }
 
 static inline void subject_open(struct subject *s, const char *device, const char *name, enum method method, int chunk,

@@ -80,13 +80,14 @@ static int play_launch(struct device *d, const struct device_function *function,
     return 0;
 }
 
-static int play_record(struct device *d, device_enqueue *enqueue, void *context, struct device_graph **graph,
-                       struct error *error) {
+static int play_record(struct device *const *devices, int count, device_enqueue *enqueue, void *context,
+                       struct device_graph **graph, struct error *error) {
     (void)error;
+    assert_int_equal(count, 1);
     *graph = malloc(sizeof **graph);
     assert_non_null(*graph);
     **graph = (struct device_graph){enqueue, context};
-    overlapped = d->overlap;
+    overlapped = devices[0]->overlap;
     return 0;
 }
 

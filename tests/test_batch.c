@@ -184,7 +184,9 @@ static void logits_that_are_not_finite_fail_their_request(void **state) {
     struct cut cut = {.at = 100};
     json_t *root, *entries = golden_entries("tiny-qwen2", &root);
     subject_open(&subject, "cpu", "tiny-qwen2", METHOD_NONE, 512, NULL);
+    model_destroy(subject.model);
     subject.config.rms_eps = NAN;
+    subject_create(&subject, METHOD_NONE, 512, NULL, 0);
     must(run_cut(&subject, entries, &cut, &requests, &figures, &error), &error);
     assert_int_equal(figures.failed, requests.count);
     assert_int_equal(cut.ended, requests.count);

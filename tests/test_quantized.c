@@ -1,5 +1,6 @@
 /* Every int4 format, group size and kind of zero point that a checkpoint can have, on a model made here: the same
- * codes are stored in each format, and as the fp16 weights that they stand for, which is the oracle. */
+ * codes are stored in each format, and as the fp16 weights that they stand for, which is the oracle. One device has all
+ * of it, or two share it. */
 #include "bench/decoder/tensors.h"
 #include "kernels/formats/formats.h"
 #include "kernels/half.h"
@@ -150,7 +151,7 @@ static void write_config(const struct variant *variant, bool quantized) {
                  variant->quant == QUANT_AWQ ? "awq" : "gptq", variant->group, variant->symmetric ? "true" : "false",
                  variant->desc_act ? "true" : "false", variant->v2 ? ", \"checkpoint_format\": \"gptq_v2\"" : "");
     snprintf(text, sizeof text,
-             "{\"architectures\": [\"Qwen2ForCausalLM\"], \"hidden_size\": 256, \"intermediate_size\": 384, "
+             "{\"architectures\": [\"Qwen2ForCausalLM\"], \"hidden_size\": 256, \"intermediate_size\": 512, "
              "\"num_hidden_layers\": 1, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": %d, "
              "\"max_position_embeddings\": 64, \"rope_theta\": 10000, \"rms_norm_eps\": 1e-6, "
              "\"torch_dtype\": \"float16\"%s}",
@@ -197,40 +198,62 @@ static void write_model(const struct variant *variant, bool quantized) {
     free(specs);
 }
 
-static void run_model(enum method method, float logits[VOCAB]) {
+static int run_model(enum method method, int ranks, float logits[VOCAB], struct error *error) {
     const int ids[TOKENS] = {3, 1, 4, 1, 5};
-    struct error error = {""};
-    struct device *device;
+    struct communicator *communicator;
     struct model_config config;
     struct checkpoint *checkpoint;
     struct model *model;
     struct model_options options = {.method = method, .context = TOKENS, .chunk = TOKENS};
-    must(device_open("cpu", &device, &error), &error);
-    must(model_config_read(directory, &config, &error), &error);
-    must(checkpoint_open(directory, &checkpoint, &error), &error);
-    must(model_create(device, &config, checkpoint, &options, &model, &error), &error);
-    must(model_forward(model, 0, ids, TOKENS, 0, logits, &error), &error);
+    must(communicator_open("cpu", ranks, &communicator, error), error);
+    must(model_config_read(directory, &config, error), error);
+    must(checkpoint_open(directory, &checkpoint, error), error);
+    options.communicator = communicator;
+    int status = model_create(communicator->devices[0], &config, checkpoint, &options, &model, error);
+    if (!status) must(model_forward(model, 0, ids, TOKENS, 0, logits, error), error);
     model_destroy(model);
     checkpoint_close(checkpoint);
-    device_close(device);
+    communicator_close(communicator);
+    return status;
 }
 
 /* --- comparisons --- */
+
+/* Two devices, which cannot share the rows of a matrix where those of a group lie anywhere: so desc_act has it, unless
+ * all of them are one group. */
+static void check_shared(const struct variant *v, const float expected[VOCAB]) {
+    bool awq = v->quant == QUANT_AWQ;
+    const enum method methods[] = {awq ? METHOD_AWQ : METHOD_GPTQ, awq ? METHOD_AWQ_MARLIN : METHOD_GPTQ_MARLIN};
+    float shared[VOCAB];
+    for (int i = 0; i < 2; i++) {
+        struct error error = {""};
+        if (v->desc_act && v->group > 0) {
+            assert_int_equal(run_model(methods[i], 2, shared, &error), -1);
+            assert_says(error.text, "rank 0|layer 0|o_proj|desc_act|--tp");
+            continue;
+        }
+        must(run_model(methods[i], 2, shared, &error), &error);
+        double off = relative_error(shared, expected, VOCAB);
+        if (!(off <= GOLDEN_TOLERANCE)) fail_msg("%s on two devices: off by %g", method_name(methods[i]), off);
+    }
+}
 
 /* Words that are dequantised are the oracle's weights bit for bit, and so are its logits, unless desc_act orders the
  * sums otherwise; a GEMM on the words themselves rounds elsewhere. */
 static void check_variant(const struct variant *v) {
     bool awq = v->quant == QUANT_AWQ;
     float expected[VOCAB], plain[VOCAB], marlin[VOCAB];
+    struct error error = {""};
     write_model(v, false);
-    run_model(METHOD_NONE, expected);
+    must(run_model(METHOD_NONE, 1, expected, &error), &error);
     write_model(v, true);
-    run_model(awq ? METHOD_AWQ : METHOD_GPTQ, plain);
-    run_model(awq ? METHOD_AWQ_MARLIN : METHOD_GPTQ_MARLIN, marlin);
+    must(run_model(awq ? METHOD_AWQ : METHOD_GPTQ, 1, plain, &error), &error);
+    must(run_model(awq ? METHOD_AWQ_MARLIN : METHOD_GPTQ_MARLIN, 1, marlin, &error), &error);
     double off = relative_error(plain, expected, VOCAB), marlin_off = relative_error(marlin, expected, VOCAB);
     if (!(off <= (v->desc_act ? GOLDEN_TOLERANCE : 0) && marlin_off <= GOLDEN_TOLERANCE))
         fail_msg("%s%s, group %d, sym %d, desc_act %d: off by %g, in Marlin's layout by %g", awq ? "awq" : "gptq",
                  v->v2 ? " v2" : "", v->group, v->symmetric, v->desc_act, off, marlin_off);
+    check_shared(v, expected);
 }
 
 static const int groups[] = {32, 64, 128, -1};

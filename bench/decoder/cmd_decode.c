@@ -22,7 +22,8 @@ struct session {
     const struct decode_options *options;
     struct model_config config;
     enum method method;
-    struct device *device;
+    struct communicator *communicator; /* --tp devices */
+    struct device *device;             /* the first of them */
     struct checkpoint *checkpoint;
     struct tokenizer *tokenizer;
     struct tile_table table, old; /* old: of --against */
@@ -204,10 +205,17 @@ static struct sampling choose_sampling(const struct session *s) {
     };
 }
 
+static int open_devices(struct session *s, struct error *error) {
+    const struct decode_options *o = s->options;
+    if (communicator_open(o->device, o->tp, &s->communicator, error))
+        return o->tp > 1 ? error_prefix(error, "--tp %d", o->tp) : -1;
+    s->device = s->communicator->devices[0];
+    return 0;
+}
+
 static int open_session(struct session *s, struct error *error) {
     if (decode_options_config(s->options, s->options->method, &s->config, &s->method, error) ||
-        device_open(s->options->device, &s->device, error) || open_tables(s, error) || open_files(s, error) ||
-        make_prompt(s, error))
+        open_devices(s, error) || open_tables(s, error) || open_files(s, error) || make_prompt(s, error))
         return -1;
     if (s->options->bench && measure_bandwidth(s->device, &s->ceilings, error)) return -1;
     const struct sampling sampling = choose_sampling(s);
@@ -223,6 +231,7 @@ static int open_session(struct session *s, struct error *error) {
         .scored = s->options->perplexity ? PERPLEXITY_ROWS : 0,
         .chunk = MODEL_CHUNK,
         .table = s->has_table ? &s->table : NULL,
+        .communicator = s->communicator,
         .synthetic = s->options->in_memory,
         .seed = s->options->seed,
     };
@@ -241,7 +250,7 @@ static void close_session(struct session *s) {
     requests_free(&s->requests);
     tokenizer_close(s->tokenizer);
     checkpoint_close(s->checkpoint);
-    device_close(s->device);
+    communicator_close(s->communicator);
 }
 
 /* --- running --- */
@@ -266,6 +275,7 @@ static int report(const struct session *s, struct error *error) {
         .model = s->model,
         .config = &s->config,
         .device = s->device,
+        .tp = o->tp,
         .method = s->method,
         .synthetic = o->in_memory || s->config.synthetic,
         .context = s->context,
@@ -309,6 +319,7 @@ static int run_perplexity(struct session *s, struct error *error) {
 
 static int run_profile(struct session *s, struct error *error) {
     const struct decode_options *o = s->options;
+    if (o->tp > 1) cupti_watch(s->device);
     if (profile_take(s->model, &s->config, s->prompt, s->prompt_count, o->batch, o->max_tokens, &s->profile, error))
         return -1;
     return append_misses(s, error) || report(s, error) ? -1 : 0;

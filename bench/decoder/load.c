@@ -11,11 +11,13 @@
 
 enum { STAGING = 1 << 22, FLOATS = 1 << DTYPE_F32 | 1 << DTYPE_F16 | 1 << DTYPE_BF16, MAX_PARTS = 3 };
 
-/* The checkpoint's linears that make up one fused matrix: side by side along N, or by eights of columns in turn. */
+/* The checkpoint's linears that make up one fused matrix: side by side along N, or by eights of columns in turn. All
+ * numbers are of this rank's share. */
 struct fusion {
     const char *layer;
     int k, n, parts;
     bool interleaved; /* two parts of the same size */
+    bool by_k;        /* ranks share out the rows of W, else its columns */
     struct {
         const char *name;
         int n;
@@ -24,9 +26,12 @@ struct fusion {
 
 struct loader {
     struct weights *weights;
-    const struct model_config *config;
+    const struct model_config *config; /* of the share */
+    const struct share *share;
     const struct checkpoint *checkpoint; /* NULL: synthetic */
     enum method method;
+    struct tensor part; /* what get found last */
+    void *part_room;
     uint16_t *staging; /* host, STAGING halves */
     void *raw;         /* device: one tensor as it lies in the checkpoint; freed after loading */
     uint64_t seed;
@@ -37,17 +42,25 @@ static struct fusion fusion_of(const struct model_config *c, int which) {
     int q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     switch (which) {
     case LINEAR_QKV:
-        return (struct fusion){
-            "qkv", c->hidden, q + 2 * kv,
-            3,     false,     {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
+        return (struct fusion){"qkv",
+                               c->hidden,
+                               q + 2 * kv,
+                               3,
+                               false,
+                               false,
+                               {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
     case LINEAR_O:
-        return (struct fusion){"o", q, c->hidden, 1, false, {{"self_attn.o_proj", c->hidden}}};
+        return (struct fusion){"o", q, c->hidden, 1, false, true, {{"self_attn.o_proj", c->hidden}}};
     case LINEAR_GATE_UP:
-        return (struct fusion){
-            "gate_up", c->hidden, 2 * c->intermediate,
-            2,         true,      {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
+        return (struct fusion){"gate_up",
+                               c->hidden,
+                               2 * c->intermediate,
+                               2,
+                               true,
+                               false,
+                               {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
     default:
-        return (struct fusion){"down", c->intermediate, c->hidden, 1, false, {{"mlp.down_proj", c->hidden}}};
+        return (struct fusion){"down", c->intermediate, c->hidden, 1, false, true, {{"mlp.down_proj", c->hidden}}};
     }
 }
 
@@ -59,19 +72,25 @@ enum epilogue linear_epilogue(int which) {
     return epilogues[which];
 }
 
-static struct linear linear_of(const struct loader *loader, int which, const struct fusion *fusion) {
-    const struct model_config *config = loader->config;
-    struct linear linear = {.op = OP_FP16_GEMM, .k = fusion->k, .n = fusion->n, .epilogue = linear_epilogue(which)};
-    if (loader->method == METHOD_NONE) return linear;
-    bool marlin = loader->method == METHOD_AWQ_MARLIN || loader->method == METHOD_GPTQ_MARLIN;
+/* Of the summands that ranks have of a residual, the first one's takes what was there. */
+static enum epilogue epilogue_of(int which, int rank) {
+    enum epilogue epilogue = linear_epilogue(which);
+    return epilogue == EPILOGUE_RESIDUAL && rank ? EPILOGUE_NONE : epilogue;
+}
+
+static struct linear linear_of(const struct model_config *config, enum method method, int rank, int which,
+                               const struct fusion *fusion) {
+    struct linear linear = {.op = OP_FP16_GEMM, .k = fusion->k, .n = fusion->n, .epilogue = epilogue_of(which, rank)};
+    if (method == METHOD_NONE) return linear;
+    bool marlin = method == METHOD_AWQ_MARLIN || method == METHOD_GPTQ_MARLIN;
     linear.op = marlin ? OP_MARLIN_GEMM : OP_AWQ_DEQUANT;
     linear.group = config->group_all ? fusion->k : config->group;
     linear.zeros = !marlin || config->quant == QUANT_AWQ || !config->symmetric;
     return linear;
 }
 
-static struct linear head_of(const struct model_config *config) {
-    return (struct linear){.op = OP_FP16_GEMM, .k = config->hidden, .n = (config->vocab + 63) / 64 * 64};
+static struct linear head_of(const struct model_config *config, int ranks) {
+    return (struct linear){.op = OP_FP16_GEMM, .k = config->hidden, .n = share_head(config->vocab, ranks)};
 }
 
 struct problem linear_problem(const struct linear *linear, int m) {
@@ -90,25 +109,41 @@ size_t linear_bytes(const struct linear *linear) {
     return bytes.weights + bytes.scales + bytes.zeros;
 }
 
-/* Every shape is checked before the first byte is read. */
-static int check_shapes(const struct loader *loader) {
-    for (int i = 0; i < LAYER_LINEARS; i++) {
-        struct fusion fusion = fusion_of(loader->config, i);
-        struct linear linear = linear_of(loader, i, &fusion);
-        struct problem problem = linear_problem(&linear, 1);
-        if (problem_check(&problem, loader->error))
-            return error_prefix(loader->error, "--quantization %s: no kernel takes this model's %s matrix",
-                                method_name(loader->method), fusion.layer);
-        for (int p = 0; p < fusion.parts; p++)
-            if (fusion.part[p].n % 64)
-                return error_set(loader->error, "%s has %d outputs; %s fuses it, and that takes multiples of 64",
-                                 fusion.part[p].name, fusion.part[p].n, fusion.layer);
-    }
-    struct linear head = head_of(loader->config);
+static int check_linear(const struct model_config *part, enum method method, int which, struct error *error) {
+    struct fusion fusion = fusion_of(part, which);
+    struct linear linear = linear_of(part, method, 0, which, &fusion);
+    struct problem problem = linear_problem(&linear, 1);
+    if (problem_check(&problem, error))
+        return error_prefix(error, "--quantization %s: no kernel takes this model's %s matrix", method_name(method),
+                            fusion.layer);
+    for (int p = 0; p < fusion.parts; p++)
+        if (fusion.part[p].n % 64)
+            return error_set(error, "%s has %d outputs; %s fuses it, and that takes multiples of 64",
+                             fusion.part[p].name, fusion.part[p].n, fusion.layer);
+    return 0;
+}
+
+static int check_shapes(const struct model_config *config, enum method method, int ranks, struct error *error) {
+    struct model_config part;
+    if (share_config(config, ranks, &part, error)) return -1;
+    for (int i = 0; i < LAYER_LINEARS; i++)
+        if (check_linear(&part, method, i, error)) return -1;
+    struct linear head = head_of(config, ranks);
     struct problem problem = linear_problem(&head, 1);
-    return problem_check(&problem, loader->error)
-               ? error_prefix(loader->error, "no kernel takes this model's lm_head matrix")
-               : 0;
+    return problem_check(&problem, error) ? error_prefix(error, "no kernel takes this model's lm_head matrix") : 0;
+}
+
+int weights_check(const struct model_config *config, enum method method, int ranks, struct error *error) {
+    struct error why;
+    char accepted[128] = "";
+    if (!check_shapes(config, method, ranks, &why)) return 0;
+    for (int i = 1; ranks > 1 && i <= config->kv_heads; i++) {
+        size_t used = strlen(accepted);
+        if (!check_shapes(config, method, i, NULL))
+            snprintf(accepted + used, sizeof accepted - used, "%s%d", used ? ", " : "", i);
+    }
+    if (!*accepted) return error_set(error, "%s", why.text);
+    return error_set(error, "--tp %d: %s; accepted for this model: %s", ranks, why.text, accepted);
 }
 
 static void *take(struct loader *loader, size_t bytes) {
@@ -177,11 +212,17 @@ static int write_half(struct loader *loader, const struct tensor *tensor, size_t
     return 0;
 }
 
+/* This rank's part, (rows, columns), until the next call. */
 static const struct tensor *get(struct loader *loader, int layer, const char *linear, const char *tensor,
-                                unsigned dtypes, int64_t rows, int64_t columns) {
+                                unsigned dtypes, int64_t rows, int64_t columns, enum share_side side) {
+    const struct share *share = loader->share;
     char name[96];
     snprintf(name, sizeof name, "model.layers.%d.%s.%s", layer, linear, tensor);
-    return checkpoint_get(loader->checkpoint, name, dtypes, rows, columns, loader->error);
+    int64_t all_rows = side == SHARE_ROWS ? rows * share->ranks : rows;
+    int64_t all_columns = side == SHARE_COLUMNS ? columns * share->ranks : columns;
+    const struct tensor *whole = checkpoint_get(loader->checkpoint, name, dtypes, all_rows, all_columns, loader->error);
+    if (!whole || share_tensor(share, whole, side, rows, &loader->part, &loader->part_room, loader->error)) return NULL;
+    return &loader->part;
 }
 
 static float *load_norm(struct loader *loader, const char *name) {
@@ -206,7 +247,7 @@ static int load_bias(struct loader *loader, int layer, const struct fusion *fusi
     if (!loader->checkpoint) return device_fill(loader->weights->device, to, 0, bytes, loader->error);
     for (int p = 0; p < fusion->parts; to += fusion->part[p++].n) {
         int n = fusion->part[p].n;
-        const struct tensor *tensor = get(loader, layer, fusion->part[p].name, "bias", FLOATS, n, 0);
+        const struct tensor *tensor = get(loader, layer, fusion->part[p].name, "bias", FLOATS, n, 0, SHARE_ROWS);
         if (!tensor || write_half(loader, tensor, (size_t)n, to)) return -1;
     }
     return 0;
@@ -214,7 +255,7 @@ static int load_bias(struct loader *loader, int layer, const struct fusion *fusi
 
 /* Some quantisers write biases for linears that have none: they must be zero. */
 static int check_no_bias(struct loader *loader, int layer, const char *linear, int n) {
-    char name[96];
+    char name[96]; /* of the whole tensor */
     snprintf(name, sizeof name, "model.layers.%d.%s.bias", layer, linear);
     if (!checkpoint_find(loader->checkpoint, name)) return 0;
     const struct tensor *tensor = checkpoint_get(loader->checkpoint, name, FLOATS, n, 0, loader->error);
@@ -244,7 +285,8 @@ static int load_fp16(struct loader *loader, int layer, const struct fusion *fusi
         place_part(fusion, p, &repack);
         size_t row = (size_t)fusion->k;
         uint16_t *to = fusion->interleaved ? loader->raw : (uint16_t *)linear->weights + (size_t)repack.n_offset * row;
-        const struct tensor *tensor = get(loader, layer, fusion->part[p].name, "weight", FLOATS, repack.n, fusion->k);
+        const struct tensor *tensor = get(loader, layer, fusion->part[p].name, "weight", FLOATS, repack.n, fusion->k,
+                                          fusion->by_k ? SHARE_COLUMNS : SHARE_ROWS);
         if (!tensor || write_half(loader, tensor, (size_t)repack.n * row, to)) return -1;
         if (fusion->interleaved &&
             repack_weights(loader->weights->device, &repack, loader->raw, linear->weights, loader->error))
@@ -273,24 +315,32 @@ static int check_symmetric(struct loader *loader, const struct tensor *zeros) {
     return 0;
 }
 
-/* One part into its columns of the fused matrix. */
-static int load_part(struct loader *loader, int layer, const char *name, const struct repack *repack,
-                     struct linear *linear) {
-    struct device *device = loader->weights->device;
-    int k = repack->k, n = repack->n, groups = repack->groups;
+/* Words of the part's weights, its scales, its zero points, each into its columns of the fused matrix. */
+static int load_words(struct loader *loader, int layer, const char *name, const struct repack *repack,
+                      enum share_side side, struct linear *linear) {
     bool awq = repack->from == FORMAT_AWQ;
-    const struct tensor *words, *scales, *zeros;
-    if (!(words = get(loader, layer, name, "qweight", 1 << DTYPE_I32, awq ? k : k / 8, awq ? n / 8 : n)) ||
-        !(scales = get(loader, layer, name, "scales", FLOATS, groups, n)) ||
-        !(zeros = get(loader, layer, name, "qzeros", 1 << DTYPE_I32, groups, n / 8)))
-        return -1;
-    if (write_raw(loader, words) || repack_weights(device, repack, loader->raw, linear->weights, loader->error) ||
-        write_half(loader, scales, (size_t)groups * (size_t)n, loader->raw) ||
-        repack_scales(device, repack, loader->raw, linear->scales, loader->error))
-        return -1;
+    int rows = awq ? repack->k : repack->k / 8, columns = awq ? repack->n / 8 : repack->n;
+    const struct tensor *words = get(loader, layer, name, "qweight", 1 << DTYPE_I32, rows, columns, side);
+    if (!words || write_raw(loader, words)) return -1;
+    return repack_weights(loader->weights->device, repack, loader->raw, linear->weights, loader->error);
+}
+
+static int load_scales(struct loader *loader, int layer, const char *name, const struct repack *repack,
+                       enum share_side side, struct linear *linear) {
+    size_t count = (size_t)repack->groups * (size_t)repack->n;
+    const struct tensor *scales = get(loader, layer, name, "scales", FLOATS, repack->groups, repack->n, side);
+    if (!scales || write_half(loader, scales, count, loader->raw)) return -1;
+    return repack_scales(loader->weights->device, repack, loader->raw, linear->scales, loader->error);
+}
+
+static int load_zeros(struct loader *loader, int layer, const char *name, const struct repack *repack,
+                      enum share_side side, struct linear *linear) {
+    const struct tensor *zeros =
+        get(loader, layer, name, "qzeros", 1 << DTYPE_I32, repack->groups, repack->n / 8, side);
+    if (!zeros) return -1;
     if (!linear->zeros) return check_symmetric(loader, zeros);
     if (write_raw(loader, zeros)) return -1;
-    return repack_zeros(device, repack, loader->raw, linear->zero_points, loader->error);
+    return repack_zeros(loader->weights->device, repack, loader->raw, linear->zero_points, loader->error);
 }
 
 static bool groups_in_order(const int32_t *g_idx, int k, int group) {
@@ -331,20 +381,37 @@ static int same_groups(struct loader *loader, int layer, const struct fusion *fu
     return 0;
 }
 
+/* Rows of W on all ranks together. */
+static int whole_k(const struct loader *loader, const struct fusion *fusion) {
+    return fusion->by_k ? fusion->k * loader->share->ranks : fusion->k;
+}
+
+static int set_columns(struct loader *loader, const int32_t *g_idx, struct linear *linear) {
+    size_t bytes = (size_t)linear->k * sizeof(int32_t);
+    int32_t *columns = malloc(bytes);
+    int status = columns ? 0 : error_set(loader->error, "out of memory");
+    if (!status) status = gptq_permutation(g_idx, linear->k, linear->group, columns, loader->error);
+    if (!status && !(linear->columns = take(loader, bytes))) status = -1;
+    if (!status) status = device_write(loader->weights->device, linear->columns, columns, bytes, loader->error);
+    free(columns);
+    return status;
+}
+
 /* Sets linear->columns when the rows' groups are not in order (desc_act). */
 static int load_permutation(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
     bool absent;
-    size_t bytes = (size_t)fusion->k * sizeof(int32_t);
-    int32_t *g_idx = read_g_idx(loader, layer, fusion->part[0].name, fusion->k, &absent);
+    int k = whole_k(loader, fusion), group = loader->config->group_all ? k : linear->group;
+    int32_t *g_idx = read_g_idx(loader, layer, fusion->part[0].name, k, &absent);
     if (!g_idx) return absent ? 0 : -1;
     int status = same_groups(loader, layer, fusion, g_idx);
-    if (!status && !groups_in_order(g_idx, fusion->k, linear->group)) {
-        int32_t *columns = malloc(bytes);
-        status = columns ? 0 : error_set(loader->error, "out of memory");
-        if (!status) status = gptq_permutation(g_idx, fusion->k, linear->group, columns, loader->error);
-        if (!status && !(linear->columns = take(loader, bytes))) status = -1;
-        if (!status) status = device_write(loader->weights->device, linear->columns, columns, bytes, loader->error);
-        free(columns);
+    if (!status && !groups_in_order(g_idx, k, group)) {
+        if (k > fusion->k)
+            status = error_set(loader->error,
+                               "layer %d: the rows of %s are not in the order of their groups (desc_act), so that "
+                               "several devices would share a group; --tp takes checkpoints without that",
+                               layer, fusion->part[0].name);
+        else
+            status = set_columns(loader, g_idx, linear);
     }
     free(g_idx);
     return status;
@@ -353,6 +420,8 @@ static int load_permutation(struct loader *loader, int layer, const struct fusio
 static int load_int4(struct loader *loader, int layer, const struct fusion *fusion, struct linear *linear) {
     const struct model_config *config = loader->config;
     bool awq = config->quant == QUANT_AWQ;
+    enum share_side side = fusion->by_k ? SHARE_ROWS : SHARE_COLUMNS;
+    enum share_side groups = fusion->by_k && config->group_all ? SHARE_NOTHING : side;
     if (!awq && load_permutation(loader, layer, fusion, linear)) return -1;
     const struct repack all = {
         .from = awq               ? FORMAT_AWQ
@@ -365,25 +434,30 @@ static int load_int4(struct loader *loader, int layer, const struct fusion *fusi
     };
     for (int p = 0; p < fusion->parts; p++) {
         struct repack repack = all;
+        const char *name = fusion->part[p].name;
         place_part(fusion, p, &repack);
-        if (load_part(loader, layer, fusion->part[p].name, &repack, linear)) return -1;
+        if (load_words(loader, layer, name, &repack, side, linear) ||
+            load_scales(loader, layer, name, &repack, groups, linear) ||
+            load_zeros(loader, layer, name, &repack, groups, linear))
+            return -1;
     }
     return 0;
 }
 
 /* --- synthetic weights: uniform, scaled so that each product keeps the size of its input --- */
 
-static int fill_linear(struct loader *loader, struct linear *linear) {
+/* K of the whole matrix: its ranks' products are added up. */
+static int fill_linear(struct loader *loader, struct linear *linear, int k) {
     struct device *device = loader->weights->device;
     struct problem problem = linear_problem(linear, 1);
     struct operand_bytes bytes = problem_operand_bytes(&problem);
     uint64_t seed = loader->seed;
     loader->seed += 3;
-    float bound = sqrtf(3.0f / (float)linear->k);
+    float bound = sqrtf(3.0f / (float)k);
     if (linear->op == OP_FP16_GEMM)
         return reference_fill_half(device, linear->weights, bytes.weights / 2, -bound, bound, seed, loader->error);
     /* A code minus its zero point deviates by 6.5: the scales bring that to 1 / sqrt(K). */
-    float scale = 1 / (6.5f * sqrtf((float)linear->k));
+    float scale = 1 / (6.5f * sqrtf((float)k));
     if (reference_fill_bits(device, linear->weights, bytes.weights, seed, loader->error) ||
         reference_fill_half(device, linear->scales, bytes.scales / 2, 0.5f * scale, 1.5f * scale, seed + 1,
                             loader->error))
@@ -414,35 +488,42 @@ static int load_gain(struct loader *loader, int index, const char *norm, struct 
 
 static int load_linear(struct loader *loader, int layer, int which, struct linear *linear) {
     struct fusion fusion = fusion_of(loader->config, which);
-    *linear = linear_of(loader, which, &fusion);
+    *linear = linear_of(loader->config, loader->method, loader->share->rank, which, &fusion);
     bool biased = linear->epilogue == EPILOGUE_BIAS;
     if (take_linear(loader, linear) || (biased && load_bias(loader, layer, &fusion, linear))) return -1;
-    if (!loader->checkpoint) return fill_linear(loader, linear);
+    if (!loader->checkpoint) return fill_linear(loader, linear, whole_k(loader, &fusion));
+    int ranks = fusion.by_k ? 1 : loader->share->ranks;
     for (int p = 0; !biased && p < fusion.parts; p++)
-        if (check_no_bias(loader, layer, fusion.part[p].name, fusion.part[p].n)) return -1;
+        if (check_no_bias(loader, layer, fusion.part[p].name, fusion.part[p].n * ranks)) return -1;
     return linear->op == OP_FP16_GEMM ? load_fp16(loader, layer, &fusion, linear)
                                       : load_int4(loader, layer, &fusion, linear);
 }
 
+/* The rows of the vocabulary that are this rank's; the last ranks may have fewer than others, or none. */
 static int load_head(struct loader *loader, struct linear *head) {
     const struct model_config *config = loader->config;
-    *head = head_of(config);
+    *head = head_of(config, loader->share->ranks);
     if (take_linear(loader, head)) return -1;
-    if (!loader->checkpoint) return fill_linear(loader, head);
+    if (!loader->checkpoint) return fill_linear(loader, head, head->k);
     const char *name = config->tied ? "model.embed_tokens.weight" : "lm_head.weight";
     const struct tensor *tensor =
         checkpoint_get(loader->checkpoint, name, FLOATS, config->vocab, config->hidden, loader->error);
     if (!tensor || device_fill(loader->weights->device, head->weights, 0, linear_bytes(head), loader->error)) return -1;
-    return write_half(loader, tensor, (size_t)config->vocab * (size_t)config->hidden, head->weights);
+    int first = loader->share->rank * head->n, left = config->vocab - first, rows = left < head->n ? left : head->n;
+    if (rows <= 0) return 0;
+    struct tensor part = *tensor;
+    part.data = (const char *)tensor->data + tensor->bytes / (size_t)config->vocab * (size_t)first;
+    return write_half(loader, &part, (size_t)rows * (size_t)config->hidden, head->weights);
 }
 
-/* A step needs one row of it a token: it stays on the host, where the device reads it, unless the head is the same
+/* A step needs one row of it a token: it stays on the host, where the devices read it, unless the head is the same
  * matrix. */
 static int load_embedding(struct loader *loader) {
     struct weights *w = loader->weights;
     const struct model_config *config = loader->config;
     size_t count = (size_t)config->vocab * (size_t)config->hidden;
-    if (config->tied) {
+    if (loader->share->rank) return 0;
+    if (config->tied && loader->share->ranks == 1) {
         w->embedding = w->head.weights;
         return 0;
     }
@@ -466,7 +547,6 @@ static int load_outside(struct loader *loader) {
 
 static int load_all(struct loader *loader) {
     struct weights *w = loader->weights;
-    if (check_shapes(loader)) return -1;
     w->layers = calloc((size_t)loader->config->layers, sizeof *w->layers);
     if (!w->layers) return error_set(loader->error, "out of memory");
     if (load_outside(loader)) return -1;
@@ -493,16 +573,26 @@ static int take_raw(struct loader *loader) {
     return loader->raw ? 0 : error_prefix(loader->error, "room to repack weights");
 }
 
-int weights_load(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
-                 enum method method, unsigned long long seed, struct weights *weights, struct error *error) {
-    struct loader loader = {
-        .weights = weights, .config = config, .checkpoint = checkpoint, .method = method, .seed = seed, .error = error};
+int weights_load(struct device *device, const struct model_config *config, const struct share *share,
+                 const struct checkpoint *checkpoint, enum method method, unsigned long long seed,
+                 struct weights *weights, struct error *error) {
+    struct model_config part;
+    struct loader loader = {.weights = weights,
+                            .config = &part,
+                            .share = share,
+                            .checkpoint = checkpoint,
+                            .method = method,
+                            .seed = seed + ((uint64_t)share->rank << 32), /* each rank's weights are its own */
+                            .error = error};
     *weights = (struct weights){.device = device};
+    if (weights_check(config, method, share->ranks, error) || share_config(config, share->ranks, &part, error))
+        return -1;
     loader.staging = malloc(STAGING * sizeof *loader.staging);
     if (!loader.staging) return error_set(error, "out of memory");
     int status = checkpoint ? take_raw(&loader) : 0;
     if (!status) status = load_all(&loader);
     device_free(device, loader.raw);
+    free(loader.part_room);
     free(loader.staging);
     return status;
 }

@@ -3,6 +3,7 @@
 #define TILEBOOK_DECODER_LOAD_H
 
 #include "bench/decoder/model.h"
+#include "bench/decoder/share.h"
 
 /* One (fused) matrix W (K, N). `op` says how it lies and which kernel reads it: OP_FP16_GEMM, OP_MARLIN_GEMM, or
  * OP_AWQ_DEQUANT (words that are dequantised before an fp16_gemm). */
@@ -29,21 +30,26 @@ struct layer {
 struct weights {
     struct device *device;
     struct layer *layers;
-    struct linear head; /* N rounded up to 64, the added rows zero */
+    struct linear head; /* N: share_head(), the added rows zero */
     float *final_norm;
-    const uint16_t *embedding; /* (vocab, hidden), which the device can read; the head's if they are tied */
+    const uint16_t *embedding; /* (vocab, hidden), which the device can read; the head's if they are tied and that is
+                                  whole. The first rank's alone: all devices reach it */
     size_t bytes;              /* on the device */
-    size_t embedding_bytes;    /* on the host; 0 if tied */
+    size_t embedding_bytes;    /* on the host; 0 if it is the head's */
     size_t block_count;
     void **blocks;    /* every device allocation */
     void *host_block; /* the embedding's memory, or NULL */
 };
 
-/* Fills *weights, from the checkpoint or, without one, at random from the seed. Errors: a tensor missing or of another
- * shape or type, a value beyond fp16, a layer whose shape no kernel takes, memory. weights_free is due after a failure
- * too. */
-int weights_load(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
-                 enum method method, unsigned long long seed, struct weights *weights, struct error *error);
+/* Whether so many ranks can share the model. Errors: a shape that no kernel takes; the message names the numbers that
+ * could, if any. */
+int weights_check(const struct model_config *config, enum method method, int ranks, struct error *error);
+/* Fills *weights with the rank's share of the model, from the checkpoint or, without one, at random from the seed.
+ * Errors: those of weights_check, a tensor missing or of another shape or type, a value beyond fp16, groups out of
+ * order whose rows several ranks would share, memory. weights_free is due after a failure too. */
+int weights_load(struct device *device, const struct model_config *config, const struct share *share,
+                 const struct checkpoint *checkpoint, enum method method, unsigned long long seed,
+                 struct weights *weights, struct error *error);
 void weights_free(struct weights *weights);
 
 /* What one call with m rows of x computes, with the norm of x if that need not be permuted in between; for

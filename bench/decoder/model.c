@@ -24,7 +24,8 @@ struct buffers {
     uint16_t *activation;  /* (M, intermediate): silu(gate) * up */
     uint16_t *gathered;    /* (M, largest K); of permuted linears */
     uint16_t *dequantized; /* the largest (N, K); of linears that are dequantised before their GEMM */
-    uint16_t *logits;      /* (sequences or options.scored, N of the head) */
+    uint16_t *logits;      /* (sequences or options.scored, width()) */
+    uint16_t *head;        /* (sequences or options.scored, N of the head): of several ranks, its part of them */
     float *frequency;      /* (head_dim / 2), fp32 */
     uint16_t *kv;          /* (layers, 2, pages, kv_heads, OPS_PAGE, head_dim) */
     int32_t *pages;        /* (sequences + 1, pitch): of a step's rows, and of a prompt */
@@ -37,16 +38,24 @@ struct buffers {
     uint8_t *seen;                 /* (sequences, ops_seen_bytes()) */
 };
 
+/* On several devices (ranks) a model is one on each, with its share of the weights and of the cache (share.h). The
+ * first is the one that others know, and leads: it has every rank do each op, one behind the other, and then those that
+ * follow what it decides have the same residual, logits and tokens. */
 struct model {
     struct device *device;
-    const struct model_config *config;
+    const struct model_config *config; /* &part */
+    struct model_config part;          /* of the share */
+    struct share share;
+    struct model **ranks;    /* of the one that leads: all, itself first; NULL of the others */
+    uint16_t **places;       /* (2 ranks), likewise: for the communicator */
+    const void **workspaces; /* (ranks), likewise: of steps */
     struct model_options options;
     struct weights weights;
     struct ops ops;
     struct plans *plans, *others; /* others: of the table that was in use before; NULL at first */
     struct buffers buffers;
-    struct steps *steps;
-    struct pages *pages;
+    struct steps *steps;              /* of all ranks */
+    struct pages *pages;              /* likewise */
     int32_t *host_pages;              /* (sequences, pitch) */
     int step_count;                   /* sequences of the next step */
     int step_sequence, step_position; /* the one with the least room left among them */
@@ -81,12 +90,17 @@ static bool survey(const struct model *model, size_t *dequantized) {
     return permuted;
 }
 
+/* Logits of a row, with those added that no id has. */
+static int width(const struct model *model) {
+    return model->weights.head.n * model->share.ranks;
+}
+
 /* Greedy, until model_sample says otherwise. */
 static int take_sampling(struct model *model, struct error *error) {
     const struct ops_sampling greedy = sampling_parameters(&(struct sampling){.top_p = 1, .repetition_penalty = 1});
     struct buffers *b = &model->buffers;
     size_t sequences = (size_t)model->options.sequences, *total = &model->scratch_bytes;
-    size_t counts = sequences * OPS_BINS * sizeof *b->counts, seen = sequences * ops_seen_bytes(model->weights.head.n);
+    size_t counts = sequences * OPS_BINS * sizeof *b->counts, seen = sequences * ops_seen_bytes(width(model));
     if (!(b->counts = take(model, counts, total, error)) || !(b->seen = take(model, seen, total, error)) ||
         !(b->sampling = take(model, sequences * sizeof *b->sampling, total, error)) ||
         device_fill(model->device, b->counts, 0, counts, error) || device_fill(model->device, b->seen, 0, seen, error))
@@ -102,9 +116,10 @@ static int take_scratch(struct model *model, struct error *error) {
     int sequences = model->options.sequences, rows = model->options.chunk, scored = model->options.scored;
     size_t m = (size_t)(rows > sequences ? rows : sequences), hidden = (size_t)c->hidden,
            inner = (size_t)c->intermediate;
-    size_t logits = (size_t)(sequences > scored ? sequences : scored) * (size_t)model->weights.head.n;
+    size_t logits = (size_t)(sequences > scored ? sequences : scored) * (size_t)width(model);
     size_t q = (size_t)c->heads * (size_t)c->head_dim, kv = (size_t)c->kv_heads * (size_t)c->head_dim;
-    size_t widest = q > hidden ? q : hidden, *total = &model->scratch_bytes, dequantized = 0;
+    size_t ranks = (size_t)model->share.ranks, widest = q > hidden ? q : hidden, *total = &model->scratch_bytes,
+           dequantized = 0;
     bool permuted = survey(model, &dequantized);
     size_t arrivals = ops_attend_arrivals(sequences, c->heads, c->kv_heads);
     size_t parts =
@@ -115,6 +130,7 @@ static int take_scratch(struct model *model, struct error *error) {
         !(b->qkv = take(model, 2 * m * (q + 2 * kv), total, error)) ||
         !(b->activation = take(model, 2 * m * inner, total, error)) ||
         !(b->logits = take(model, 2 * logits, total, error)) ||
+        (ranks > 1 && !(b->head = take(model, 2 * logits / ranks, total, error))) ||
         !(b->frequency = take(model, 2 * (size_t)c->head_dim, total, error)) ||
         !(b->parts = take(model, parts, total, error)) || !(b->arrivals = take(model, arrivals, total, error)) ||
         !(b->picks = take(model, (size_t)sequences * OPS_PICKS * sizeof *b->picks, total, error)) ||
@@ -147,9 +163,15 @@ static size_t page_bytes(const struct model *model) {
     return 2 * 2 * (size_t)model->config->layers * page_elements(model);
 }
 
-/* What the KV cache may take: room stays for the workspaces, the graphs and the kernels that are still to come. */
+/* What the KV cache may take, of the device with the least: room stays for the workspaces, the graphs and the kernels
+ * that are still to come. */
 static size_t allowed_bytes(const struct model *model) {
-    size_t available = device_memory_free(model->device), margin = available / 4;
+    size_t available = SIZE_MAX;
+    for (int i = 0; i < model->share.ranks; i++) {
+        size_t here = device_memory_free(model->ranks[i]->device);
+        available = here < available ? here : available;
+    }
+    size_t margin = available / 4;
     if (model->options.kv_limit) return model->options.kv_limit;
     return available - (margin < MARGIN ? margin : MARGIN);
 }
@@ -173,53 +195,103 @@ static int count_pages(const struct model *model, struct error *error) {
     return fit < (size_t)wanted ? (int)fit : wanted;
 }
 
-static int take_cache(struct model *model, struct error *error) {
+/* Of one rank. */
+static int take_pages(struct model *model, int count, size_t table_bytes, struct error *error) {
     const struct model_options *o = &model->options;
-    int count = count_pages(model, error);
-    if (count < 0 || pages_create(count, o->sequences, o->context, &model->pages, error)) return -1;
-    size_t kv = (size_t)count * page_bytes(model);
-    size_t row = (size_t)pages_pitch(model->pages) * sizeof *model->host_pages, rows = (size_t)o->sequences;
-    if (!(model->host_pages = malloc(rows * row))) return error_set(error, "out of memory");
-    if (!(model->buffers.pages = take(model, (rows + 1) * row, &model->scratch_bytes, error))) return -1;
-    if ((model->buffers.kv = take(model, kv, &model->kv_bytes, error))) return 0;
+    if (!(model->buffers.pages = take(model, table_bytes, &model->scratch_bytes, error))) return -1;
+    model->buffers.kv = take(model, (size_t)count * page_bytes(model), &model->kv_bytes, error);
+    if (model->buffers.kv) return 0;
     return error_prefix(error, "KV cache of %ld tokens for up to %d sequences (a smaller %s needs less)",
                         (long)count * OPS_PAGE, o->sequences, o->kv_limit ? "--kv-memory" : "--ctx or --batch");
 }
 
-static int set_up(struct model *model, const struct checkpoint *checkpoint, struct error *error) {
-    const struct model_config *c = model->config;
+static int take_cache(struct model *model, struct error *error) {
+    const struct model_options *o = &model->options;
+    int count = count_pages(model, error);
+    if (count < 0 || pages_create(count, o->sequences, o->context, &model->pages, error)) return -1;
+    size_t row = (size_t)pages_pitch(model->pages) * sizeof *model->host_pages, rows = (size_t)o->sequences;
+    if (!(model->host_pages = malloc(rows * row))) return error_set(error, "out of memory");
+    for (int i = 0; i < model->share.ranks; i++) {
+        struct model *rank = model->ranks[i];
+        rank->pages = model->pages;
+        if (take_pages(rank, count, (rows + 1) * row, error)) return -1;
+    }
+    return 0;
+}
+
+/* What one rank has of its own, but for the cache. */
+static int set_up_rank(struct model *model, const struct model_config *whole, const struct checkpoint *checkpoint,
+                       struct error *error) {
     const struct model_options *options = &model->options;
-    if (options->context < 1 || options->context > c->max_position)
+    if (ops_open(model->device, model->config->hidden, model->config->head_dim, &model->ops, error)) return -1;
+    model->plans = plans_create(model->device, options->table);
+    if (!model->plans) return error_set(error, "out of memory");
+    if (weights_load(model->device, whole, &model->share, options->synthetic ? NULL : checkpoint, options->method,
+                     options->seed, &model->weights, error))
+        return -1;
+    return take_scratch(model, error) || write_frequency(model, error) ? -1 : 0;
+}
+
+static int set_up(struct model *model, const struct model_config *whole, const struct checkpoint *checkpoint,
+                  struct device *const *devices, struct error *error) {
+    const struct model_options *options = &model->options;
+    if (options->context < 1 || options->context > whole->max_position)
         return error_set(error,
                          "a context of %d tokens was asked; this model takes 1 to %d (config.json: "
                          "max_position_embeddings)",
-                         options->context, c->max_position);
+                         options->context, whole->max_position);
     if (!options->synthetic && !checkpoint) return error_set(error, "neither a checkpoint nor synthetic weights");
-    if (ops_open(model->device, c->hidden, c->head_dim, &model->ops, error)) return -1;
-    model->plans = plans_create(model->device, options->table);
-    if (!model->plans) return error_set(error, "out of memory");
-    if (weights_load(model->device, c, options->synthetic ? NULL : checkpoint, options->method, options->seed,
-                     &model->weights, error))
-        return -1;
-    model->host_logits = malloc((size_t)model->weights.head.n * sizeof *model->host_logits);
+    if (steps_create(devices, model->share.ranks, options->sequences, &model->steps, error)) return -1;
+    for (int i = 0; i < model->share.ranks; i++) {
+        struct model *rank = model->ranks[i];
+        rank->steps = model->steps;
+        if (set_up_rank(rank, whole, checkpoint, error))
+            return model->share.ranks > 1 ? error_prefix(error, "rank %d (%s)", i, rank->device->id) : -1;
+        rank->weights.embedding = model->weights.embedding;
+    }
+    model->host_logits = malloc((size_t)width(model) * sizeof *model->host_logits);
     model->host_scores = malloc((size_t)options->scored * sizeof *model->host_scores + 1);
-    model->host_seen = malloc(ops_seen_bytes(model->weights.head.n));
+    model->host_seen = malloc(ops_seen_bytes(width(model)));
     if (!model->host_logits || !model->host_scores || !model->host_seen) return error_set(error, "out of memory");
-    if (steps_create(model->device, options->sequences, &model->steps, error)) return -1;
-    return take_scratch(model, error) || write_frequency(model, error) || take_cache(model, error) ? -1 : 0;
+    return take_cache(model, error);
+}
+
+/* The ranks of a model, still empty. */
+static int create_ranks(struct model *model, const struct model_config *part, struct device *const *devices,
+                        struct error *error) {
+    int ranks = model->share.ranks;
+    model->ranks = calloc((size_t)ranks, sizeof *model->ranks);
+    model->places = calloc(2 * (size_t)ranks, sizeof *model->places);
+    model->workspaces = calloc((size_t)ranks, sizeof *model->workspaces);
+    if (!model->ranks || !model->places || !model->workspaces) return error_set(error, "out of memory");
+    for (int i = 0; i < ranks; i++) {
+        struct model *rank = model->ranks[i] = i ? calloc(1, sizeof *rank) : model;
+        if (!rank) return error_set(error, "out of memory");
+        rank->device = devices[i];
+        rank->part = *part;
+        rank->config = &rank->part;
+        rank->share = (struct share){i, ranks};
+        rank->options = model->options;
+    }
+    return 0;
 }
 
 int model_create(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
                  const struct model_options *options, struct model **result, struct error *error) {
     *result = NULL;
+    const struct communicator *communicator = options->communicator;
+    struct device *const *devices = communicator ? communicator->devices : &device;
+    int ranks = communicator ? communicator->count : 1;
+    struct model_config part;
+    if (weights_check(config, options->method, ranks, error) || share_config(config, ranks, &part, error)) return -1;
     struct model *model = calloc(1, sizeof *model);
     if (!model) return error_set(error, "out of memory");
-    *model = (struct model){.device = device, .config = config, .options = *options};
+    *model = (struct model){.share.ranks = ranks, .options = *options};
     if (model->options.chunk > options->context) model->options.chunk = options->context;
     if (model->options.chunk < 1) model->options.chunk = 1;
     if (model->options.sequences < 1) model->options.sequences = 1;
     if (model->options.choices < 1) model->options.choices = config->vocab;
-    if (set_up(model, checkpoint, error)) {
+    if (create_ranks(model, &part, devices, error) || set_up(model, config, checkpoint, devices, error)) {
         model_destroy(model);
         return -1;
     }
@@ -227,18 +299,29 @@ int model_create(struct device *device, const struct model_config *config, const
     return 0;
 }
 
-void model_destroy(struct model *model) {
-    if (!model) return;
+static void empty_rank(struct model *model) {
     struct buffers *b = &model->buffers;
-    steps_destroy(model->steps);
-    void *buffers[] = {b->ids,         b->residual, b->x,         b->qkv,      b->activation, b->gathered,
-                       b->dequantized, b->logits,   b->frequency, b->kv,       b->parts,      b->arrivals,
-                       b->picks,       b->scores,   b->counts,    b->sampling, b->seen,       b->pages};
+    void *buffers[] = {b->ids,    b->residual,  b->x,    b->qkv,   b->activation, b->gathered, b->dequantized,
+                       b->logits, b->frequency, b->kv,   b->parts, b->arrivals,   b->picks,    b->scores,
+                       b->counts, b->sampling,  b->seen, b->pages, b->head};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) device_free(model->device, buffers[i]);
     plans_destroy(model->plans);
     plans_destroy(model->others);
-    pages_destroy(model->pages);
     weights_free(&model->weights);
+}
+
+void model_destroy(struct model *model) {
+    if (!model) return;
+    steps_destroy(model->steps);
+    for (int i = model->share.ranks - 1; i >= 0 && model->ranks; i--) {
+        struct model *rank = model->ranks[i];
+        if (rank) empty_rank(rank);
+        if (i) free(rank);
+    }
+    pages_destroy(model->pages);
+    free(model->ranks);
+    free(model->places);
+    free(model->workspaces);
     free(model->host_logits);
     free(model->host_scores);
     free(model->host_seen);
@@ -300,11 +383,10 @@ static int run_linear(struct model *model, const struct linear *linear, const ui
 struct pass {
     int rows;
     bool step;
-    int position;       /* unless it is a step */
-    const int32_t *ids; /* on the device, `stride` apart */
-    int stride;
-    int first; /* row of the residual from which on the `rows` are; of those ahead only keys and values are wanted */
-    int kept;  /* the last layer's residual is wanted of so many rows, the last ones */
+    int position; /* unless it is a step */
+    int id;       /* likewise: place of its first token among the prompt's */
+    int first;    /* row of the residual from which on the `rows` are; of those ahead only keys and values are wanted */
+    int kept;     /* the last layer's residual is wanted of so many rows, the last ones */
 };
 
 /* The pass as the last layer goes on with it, once it has keys and values of all rows. */
@@ -341,8 +423,15 @@ static int run_normed(struct model *model, const struct linear *linear, const st
 }
 
 static int embed(struct model *model, const struct pass *pass, struct error *error) {
-    struct ops_embed embed = {model->weights.embedding, pass->ids,   model->buffers.residual, pass->rows,
-                              model->config->hidden,    pass->stride};
+    const struct ops_sequence *sequences = steps_sequences(model->steps, model->share.rank);
+    const struct ops_embed embed = {
+        .table = model->weights.embedding,
+        .ids = pass->step ? &sequences->token : model->buffers.ids + pass->id,
+        .y = model->buffers.residual,
+        .rows = pass->rows,
+        .width = model->config->hidden,
+        .stride = pass->step ? sizeof *sequences / sizeof sequences->token : 1,
+    };
     return model->ops.functions->embed(&model->ops, &embed, error);
 }
 
@@ -376,7 +465,7 @@ static int attend_step(struct model *model, const struct pass *pass, uint16_t *k
         .pages = b->pages,
         .qkv = b->qkv,
         .frequency = b->frequency,
-        .sequences = steps_sequences(model->steps),
+        .sequences = steps_sequences(model->steps, model->share.rank),
         .parts = b->parts,
         .arrivals = b->arrivals,
         .y = b->x,
@@ -404,10 +493,10 @@ static int sample(struct model *model, int rows, struct error *error) {
                                 .counts = b->counts,
                                 .sampling = b->sampling,
                                 .seen = b->seen,
-                                .sequences = steps_sequences(model->steps),
-                                .ring = steps_ring(model->steps),
+                                .sequences = steps_sequences(model->steps, model->share.rank),
+                                .ring = steps_ring(model->steps, model->share.rank),
                                 .rows = rows,
-                                .width = model->weights.head.n,
+                                .width = width(model),
                                 .limit = model->options.choices};
     return model->ops.functions->sample(&model->ops, &sample, error);
 }
@@ -417,10 +506,10 @@ static int choose(struct model *model, int rows, struct error *error) {
     if (model->options.samples) return sample(model, rows, error);
     struct ops_argmax argmax = {.logits = model->buffers.logits,
                                 .picks = model->buffers.picks,
-                                .sequences = steps_sequences(model->steps),
-                                .ring = steps_ring(model->steps),
+                                .sequences = steps_sequences(model->steps, model->share.rank),
+                                .ring = steps_ring(model->steps, model->share.rank),
                                 .rows = rows,
-                                .width = model->weights.head.n,
+                                .width = width(model),
                                 .limit = model->options.choices};
     return model->ops.functions->argmax(&model->ops, &argmax, error);
 }
@@ -465,18 +554,37 @@ static int enqueue_op(struct model *model, int index, enum model_op op, const st
     case MODEL_FINAL_NORM:
         return norm(model, model->weights.final_norm, pass, error);
     case MODEL_HEAD:
-        return run_linear(model, &model->weights.head, b->x, m, b->logits, error);
+        return run_linear(model, &model->weights.head, b->x, m, b->head ? b->head : b->logits, error);
     case MODEL_CHOOSE:
         return choose(model, m, error);
     }
     return error_set(error, "op %d is none of the model's", (int)op);
 }
 
+/* From the parts that the ranks have to what all of them go on with: of o and down summands of the residual, of the
+ * head some of the logits. */
+static int join(struct model *model, enum model_op op, const struct pass *pass, struct error *error) {
+    int ranks = model->share.ranks;
+    bool sums = op == MODEL_O || op == MODEL_DOWN;
+    uint16_t **to = model->places, **from = to + ranks;
+    if (ranks == 1 || (!sums && op != MODEL_HEAD)) return 0;
+    for (int i = 0; i < ranks; i++) {
+        struct model *rank = model->ranks[i];
+        to[i] = sums ? residual_of(rank, pass) : rank->buffers.logits;
+        from[i] = rank->buffers.head;
+    }
+    struct communicator *communicator = model->options.communicator;
+    if (sums) return all_reduce(communicator, to, (size_t)pass->rows * (size_t)model->config->hidden, error);
+    return all_gather(communicator, from, to, pass->rows, model->weights.head.n, error);
+}
+
 static int run_op(struct model *model, int index, enum model_op op, const struct pass *pass, struct error *error) {
     nvtx_push(op_names[op]);
     const struct model_call call = {index, op, pass->rows, pass->step ? -1 : pass->position};
     int status = model->enter ? model->enter(model->enter_context, &call, error) : 0;
-    if (!status) status = enqueue_op(model, index, op, pass, error);
+    for (int i = 0; i < model->share.ranks && !status; i++)
+        status = enqueue_op(model->ranks[i], index, op, pass, error);
+    if (!status) status = join(model, op, pass, error);
     nvtx_pop();
     return status;
 }
@@ -515,7 +623,7 @@ static int run_head(struct model *model, int first, int rows, struct error *erro
 
 int model_logits(struct model *model, int row, float *logits, struct error *error) {
     size_t vocab = (size_t)model->config->vocab;
-    const uint16_t *from = model->buffers.logits + (size_t)row * (size_t)model->weights.head.n;
+    const uint16_t *from = model->buffers.logits + (size_t)row * (size_t)width(model);
     if (device_read(model->device, model->host_logits, from, 2 * vocab, error)) return error_prefix(error, "logits");
     for (size_t i = 0; i < vocab; i++) logits[i] = half_to_float(model->host_logits[i]);
     return 0;
@@ -563,29 +671,35 @@ static int check_room(struct model *model, int sequence, int count, int position
     return check_position(model, sequence, count, position, error);
 }
 
-/* The pages of `count` sequences (NULL: the first ones) to the device, for what will be enqueued. */
-static int write_pages(struct model *model, const int *sequences, int count, int32_t *to, struct error *error) {
-    size_t pitch = (size_t)pages_pitch(model->pages);
+/* The pages of `count` sequences (NULL: the first ones) to the devices, for what will be enqueued: a step, or one
+ * sequence's prompt. */
+static int write_pages(struct model *model, const int *sequences, int count, bool prompt, struct error *error) {
+    size_t pitch = (size_t)pages_pitch(model->pages), bytes = (size_t)count * pitch * sizeof *model->host_pages;
     for (int i = 0; i < count; i++)
         memcpy(model->host_pages + (size_t)i * pitch, pages_list(model->pages, sequences ? sequences[i] : i),
-               pitch * sizeof *to);
-    return device_write(model->device, to, model->host_pages, (size_t)count * pitch * sizeof *to, error);
+               pitch * sizeof *model->host_pages);
+    for (int i = 0; i < model->share.ranks; i++) {
+        struct model *rank = model->ranks[i];
+        int32_t *to = prompt ? prompt_pages(rank) : rank->buffers.pages;
+        if (device_write(rank->device, to, model->host_pages, bytes, error)) return -1;
+    }
+    return 0;
 }
 
-/* What a prompt needs on the device: all at once, so that its chunks do not wait for the host. */
+/* What a prompt needs on the devices: all at once, so that its chunks do not wait for the host. */
 static int write_prompt(struct model *model, int sequence, const int *ids, int count, struct error *error) {
-    int32_t *to = model->buffers.ids;
-    if (write_pages(model, &sequence, 1, prompt_pages(model), error)) return -1;
-    return device_write(model->device, to, ids, (size_t)count * sizeof *to, error);
+    if (write_pages(model, &sequence, 1, true, error)) return -1;
+    for (int i = 0; i < model->share.ranks; i++) {
+        struct model *rank = model->ranks[i];
+        if (device_write(rank->device, rank->buffers.ids, ids, (size_t)count * sizeof *ids, error)) return -1;
+    }
+    return 0;
 }
 
 /* Behind `done` tokens of `count`, of which the first is at `position`. */
 static struct pass next_chunk(const struct model *model, int done, int count, int position) {
     int left = count - done, chunk = model->options.chunk;
-    return (struct pass){.rows = left < chunk ? left : chunk,
-                         .position = position + done,
-                         .ids = model->buffers.ids + done,
-                         .stride = 1};
+    return (struct pass){.rows = left < chunk ? left : chunk, .position = position + done, .id = done};
 }
 
 static int run_chunks(struct model *model, int sequence, const int *ids, int count, int position, bool head,
@@ -600,6 +714,10 @@ static int run_chunks(struct model *model, int sequence, const int *ids, int cou
     return 0;
 }
 
+static void allow_overlap(struct model *model, enum device_overlap overlap) {
+    for (int i = 0; i < model->share.ranks; i++) device_overlap(model->ranks[i]->device, overlap);
+}
+
 /* Of the last token with `head` the logits, too. */
 static int prefill(struct model *model, int sequence, const int *ids, int count, int position, bool head,
                    struct error *error) {
@@ -607,9 +725,9 @@ static int prefill(struct model *model, int sequence, const int *ids, int count,
         check_ids(model, ids, count, error))
         return -1;
     nvtx_push("prefill");
-    device_overlap(model->device, OVERLAP_WEIGHTS);
+    allow_overlap(model, OVERLAP_WEIGHTS);
     int status = run_chunks(model, sequence, ids, count, position, head, error);
-    device_overlap(model->device, OVERLAP_NOTHING);
+    allow_overlap(model, OVERLAP_NOTHING);
     nvtx_pop();
     return status;
 }
@@ -628,15 +746,20 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
 
 int model_sample(struct model *model, int sequence, const struct sampling *sampling, const int *ids, int count,
                  struct error *error) {
-    const struct buffers *b = &model->buffers;
     const struct ops_sampling parameters = sampling_parameters(sampling);
-    size_t bytes = ops_seen_bytes(model->weights.head.n);
+    size_t bytes = ops_seen_bytes(width(model));
     if (!model->options.samples) return error_set(error, "the model was made without options.samples");
     if (check_sequences(model, sequence + 1, error) || check_ids(model, ids, count, error)) return -1;
     memset(model->host_seen, 0, bytes);
     for (int i = 0; i < count; i++) model->host_seen[ids[i] / 8] |= (uint8_t)(1 << ids[i] % 8);
-    if (device_write(model->device, &b->sampling[sequence], &parameters, sizeof parameters, error)) return -1;
-    return device_write(model->device, b->seen + (size_t)sequence * bytes, model->host_seen, bytes, error);
+    for (int i = 0; i < model->share.ranks; i++) {
+        const struct model *rank = model->ranks[i];
+        const struct buffers *b = &rank->buffers;
+        if (device_write(rank->device, &b->sampling[sequence], &parameters, sizeof parameters, error) ||
+            device_write(rank->device, b->seen + (size_t)sequence * bytes, model->host_seen, bytes, error))
+            return -1;
+    }
+    return 0;
 }
 
 /* --- scores --- */
@@ -647,10 +770,10 @@ static int score_rows(struct model *model, const struct pass *pass, int first, i
     const struct buffers *b = &model->buffers;
     double *scores = model->host_scores;
     struct ops_score score = {.logits = b->logits,
-                              .targets = pass->ids + first + 1,
+                              .targets = b->ids + pass->id + first + 1,
                               .scores = b->scores,
                               .rows = rows,
-                              .width = model->weights.head.n,
+                              .width = width(model),
                               .limit = model->config->vocab};
     if (run_head(model, first, rows, error) || model->ops.functions->score(&model->ops, &score, error) ||
         device_read(model->device, scores, b->scores, (size_t)rows * sizeof *scores, error))
@@ -698,19 +821,16 @@ struct step {
 static int enqueue_step(void *context, struct error *error) {
     const struct step *step = context;
     struct model *model = step->model;
-    struct ops_sequence *sequences = steps_sequences(model->steps);
-    const struct pass pass = {.rows = step->count,
-                              .kept = step->count,
-                              .step = true,
-                              .ids = &sequences->token,
-                              .stride = sizeof *sequences / sizeof sequences->token};
+    const struct pass pass = {.rows = step->count, .kept = step->count, .step = true};
     if (run_layers(model, &pass, error) || run_head(model, 0, step->count, error)) return -1;
     return run_op(model, -1, MODEL_CHOOSE, &pass, error);
 }
 
 static int enqueue_choice(void *context, struct error *error) {
     struct model *model = context;
-    return choose(model, 1, error);
+    for (int i = 0; i < model->share.ranks; i++)
+        if (choose(model->ranks[i], 1, error)) return -1;
+    return 0;
 }
 
 int model_choose(struct model *model, int sequence, int position, int *id, struct error *error) {
@@ -737,7 +857,7 @@ int model_begin(struct model *model, const int *sequences, const int *ids, const
         model->step_position = positions[i];
     }
     model->step_count = count;
-    if (write_pages(model, sequences, count, model->buffers.pages, error)) return -1;
+    if (write_pages(model, sequences, count, false, error)) return -1;
     return steps_begin(model->steps, sequences, ids, positions, count, error);
 }
 
@@ -759,10 +879,10 @@ int model_take(struct model *model, int *ids, double *seconds, struct error *err
 
 /* --- preparing --- */
 
-int model_use(struct model *model, const struct tile_table *table, struct error *error) {
+/* On one rank. */
+static int use_table(struct model *model, const struct tile_table *table, struct error *error) {
     if (device_synchronize(model->device, error)) return -1;
     struct plans *plans = model->others;
-    if (plans_table(model->plans) == table) return 0;
     if (!plans || plans_table(plans) != table) {
         plans = plans_create(model->device, table);
         if (!plans) return error_set(error, "out of memory");
@@ -770,7 +890,14 @@ int model_use(struct model *model, const struct tile_table *table, struct error 
     }
     model->others = model->plans;
     model->plans = plans;
+    return 0;
+}
+
+int model_use(struct model *model, const struct tile_table *table, struct error *error) {
+    if (plans_table(model->plans) == table) return 0;
     steps_forget(model->steps);
+    for (int i = 0; i < model->share.ranks; i++)
+        if (use_table(model->ranks[i], table, error)) return -1;
     return 0;
 }
 
@@ -804,9 +931,13 @@ int model_expect(struct model *model, int count, struct error *error) {
     return get_prompt(model, count, plans_expect, error);
 }
 
+/* Rank by rank: but for the epilogues of o and down, what one has compiled the next ones find in the cache. */
 int model_prepare(struct model *model, int count, struct error *error) {
-    if (model_expect(model, count, error)) return -1;
-    return get_prompt(model, count, plans_prepare, error);
+    for (int i = 0; i < model->share.ranks; i++)
+        if (get_prompt(model->ranks[i], count, plans_expect, error) ||
+            get_prompt(model->ranks[i], count, plans_prepare, error))
+            return -1;
+    return 0;
 }
 
 int model_expect_steps(struct model *model, int count, struct error *error) {
@@ -816,8 +947,14 @@ int model_expect_steps(struct model *model, int count, struct error *error) {
 
 int model_prepare_steps(struct model *model, int count, struct error *error) {
     struct step step = {model, count};
-    if (model_expect_steps(model, count, error) || get_pass(model, count, count, plans_prepare, error)) return -1;
-    return steps_record(model->steps, count, enqueue_step, &step, plans_memory(model->plans), error);
+    if (check_sequences(model, count, error)) return -1;
+    for (int i = 0; i < model->share.ranks; i++) {
+        struct model *rank = model->ranks[i];
+        if (get_pass(rank, count, count, plans_expect, error) || get_pass(rank, count, count, plans_prepare, error))
+            return -1;
+        model->workspaces[i] = plans_memory(rank->plans);
+    }
+    return steps_record(model->steps, count, enqueue_step, &step, model->workspaces, error);
 }
 
 /* --- telling --- */

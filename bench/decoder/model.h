@@ -10,6 +10,7 @@
 #include "bench/decoder/config.h"
 #include "bench/decoder/pages.h"
 #include "bench/decoder/sample.h"
+#include "kernels/communicator.h"
 #include "kernels/kernel.h"
 #include "kernels/tiles.h"
 
@@ -26,18 +27,19 @@ int method_resolve(enum method asked, const struct model_config *config, const c
 struct model;
 
 struct model_options {
-    enum method method;             /* resolved */
-    int context;                    /* most tokens of a sequence */
-    int sequences;                  /* that are decoded together; 0 is 1 */
-    int pages;                      /* of KV cache, for all sequences; 0: what the context of each needs */
-    int least_pages;                /* where fewer than `pages` fit, so many will do; 0: all of them must */
-    size_t kv_limit;                /* most bytes of these; 0: what is free, less a quarter, at most 1 GiB */
-    int choices;                    /* ids from here on are never a step's token; 0: any may be */
-    bool samples;                   /* tokens are chosen as model_sample says; else greedily */
-    int scored;                     /* rows of logits that model_score makes at once; 0 if it is not called */
-    int chunk;                      /* most tokens that run through the layers at once */
-    const struct tile_table *table; /* NULL: built-in defaults */
-    bool synthetic;                 /* weights made on the device from the seed; checkpoint is NULL */
+    enum method method; /* resolved */
+    int context;        /* most tokens of a sequence */
+    int sequences;      /* that are decoded together; 0 is 1 */
+    int pages;          /* of KV cache, for all sequences; 0: what the context of each needs */
+    int least_pages;    /* where fewer than `pages` fit, so many will do; 0: all of them must */
+    size_t kv_limit;    /* most bytes of these, of each device; 0: what is free, less a quarter, at most 1 GiB */
+    int choices;        /* ids from here on are never a step's token; 0: any may be */
+    bool samples;       /* tokens are chosen as model_sample says; else greedily */
+    int scored;         /* rows of logits that model_score makes at once; 0 if it is not called */
+    int chunk;          /* most tokens that run through the layers at once */
+    const struct tile_table *table;    /* NULL: built-in defaults */
+    struct communicator *communicator; /* the devices that share the model; NULL: one */
+    bool synthetic;                    /* weights made on the device from the seed; checkpoint is NULL */
     unsigned long long seed;
 };
 
@@ -49,7 +51,9 @@ struct model_memory {
 
 enum { MODEL_CHUNK = 2048 }; /* a good options.chunk: GEMMs of fewer rows are slower */
 
-/* `config`, `checkpoint` and options->table must outlive the model. */
+/* On `device`, which of several that share the model is the first. `checkpoint`, the table and the
+ * communicator of the options must outlive the model. What is told of a model below (memory, bytes, plans) is of the
+ * first device. */
 int model_create(struct device *device, const struct model_config *config, const struct checkpoint *checkpoint,
                  const struct model_options *options, struct model **model, struct error *error);
 void model_destroy(struct model *model);

@@ -8,7 +8,7 @@
 #include "bench/commands.h"
 #include "bench/shapes.h"
 
-enum { DEFAULT_TOKENS = 128, MOST_BATCH = 1024, MOST = 1 << 30 };
+enum { DEFAULT_TOKENS = 128, MOST_BATCH = 1024, MOST_DEVICES = 1024, MOST = 1 << 30 };
 
 enum {
     OPTION_IN_MEMORY = 256,
@@ -27,6 +27,7 @@ enum {
     OPTION_MISSES,
     OPTION_CTX,
     OPTION_KV_MEMORY,
+    OPTION_TP,
     OPTION_JSON,
     OPTION_LOGITS,
     OPTION_BENCH,
@@ -48,6 +49,11 @@ static const struct argp_option option_list[] = {
      "run the repacked int4 GEMM",
      0},
     {"device", 'd', "auto|cpu|cuda:N", 0, "Where to run (default auto: a GPU if there is one)", 0},
+    {"tp", OPTION_TP, "N", 0,
+     "Tensor parallel: N GPUs share the model, that of --device (auto: the first) and the next ones (default 1). On "
+     "the "
+     "CPU N shares run by turns",
+     0},
     {"ctx", OPTION_CTX, "N", 0,
      "Most tokens of a sequence (default: prompt and --max-tokens, at most the model's; 4096 with --bench, --report, "
      "--profile, 2048 with --perplexity). The KV cache has room for as many of every sequence; with --prompts for what "
@@ -224,6 +230,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
     case 't':
         o->table = text;
         return 0;
+    case OPTION_TP:
+        o->tp = (int)argument_whole(state, "tp", text, 1, MOST_DEVICES);
+        return 0;
     case OPTION_IN_MEMORY:
         o->in_memory = true;
         return 0;
@@ -319,6 +328,7 @@ void decode_options_parse(int argc, char **argv, struct decode_options *options)
         0};
     static char name[] = "tilebook decode";
     *options = (struct decode_options){.device = "auto",
+                                       .tp = 1,
                                        .batch = 1,
                                        .max_tokens = DEFAULT_TOKENS,
                                        .top_k = -1,

@@ -15,6 +15,7 @@ struct decode_options {
     enum method method;
     bool in_memory, chat, ignore_eos, untuned, json, bench, report, profile;
     int max_tokens, top_k; /* top_k: -1 if not given */
+    int tp;                /* devices that share the model */
     int batch, ctx;        /* the first of each list; batch 1, ctx 0 if not given */
     struct counts batches, contexts;
     double kv_memory;                              /* GiB; 0: not given */

@@ -146,6 +146,9 @@ static void print_prompts(const struct batch_figures *f, FILE *stream) {
 void report_print(const struct report *report, FILE *stream) {
     fprintf(stream, "model    %s on %s (%s)%s\n", method_name(report->method), report->device->id, report->device->name,
             report->synthetic ? ", synthetic weights" : "");
+    if (report->tp > 1)
+        fprintf(stream, "shared   by %d devices (--tp); memory, GB/s, kernels and tiles are of %s\n", report->tp,
+                report->device->id);
     if (report->perplexity)
         print_perplexity(report->perplexity, stream);
     else if (report->profile)
@@ -211,10 +214,11 @@ static json_t *json_report(const struct report *report) {
                      : report->profile  ? profile_json(report->profile, report->model)
                      : report->prompts  ? json_prompts(report->prompts)
                                         : json_generation(report);
-    json_t *about = json_pack("{s:s, s:s, s:s, s:b, s:i, s:o, s:s, s:b, s:o}", "method", method_name(report->method),
-                              "device", report->device->id, "device_name", report->device->name, "synthetic_weights",
-                              report->synthetic, "context", report->context, "memory", json_memory(report), "tiles",
-                              report->table, "tuned", report->tuned, "configurations", json_plans(report));
+    json_t *about =
+        json_pack("{s:s, s:s, s:i, s:s, s:b, s:i, s:o, s:s, s:b, s:o}", "method", method_name(report->method), "device",
+                  report->device->id, "tp", report->tp, "device_name", report->device->name, "synthetic_weights",
+                  report->synthetic, "context", report->context, "memory", json_memory(report), "tiles", report->table,
+                  "tuned", report->tuned, "configurations", json_plans(report));
     if (object && json_object_update(object, about)) {
         json_decref(object);
         object = NULL;

@@ -12,7 +12,8 @@
 struct report {
     const struct model *model;
     const struct model_config *config;
-    const struct device *device;
+    const struct device *device; /* the first of tp */
+    int tp;
     enum method method;
     bool synthetic;
     int context;

@@ -38,7 +38,7 @@ static struct runs_row empty_row(const char *method) {
 struct command_line {
     const char *list[32];
     int count;
-    char numbers[4][24];
+    char numbers[5][24];
 };
 
 static void add(struct command_line *a, const char *option, const char *value) {
@@ -62,6 +62,7 @@ static void make_arguments(const struct decode_options *o, const struct device *
     if (o->table) add(a, "--table", o->table);
     if (o->misses) add(a, "--misses", o->misses);
     add_number(a, 0, "--seed", o->seed);
+    add_number(a, 4, "--tp", (unsigned long long)o->tp);
 }
 
 static void bench_arguments(const struct decode_options *o, const struct runs_row *row, struct command_line *a) {
@@ -242,14 +243,16 @@ static int run_methods(struct table *table, struct error *error) {
 static void describe(const struct table *table, char text[ABOUT]) {
     const struct decode_options *o = table->options;
     const struct device *device = &table->device;
+    char shared[96] = "";
+    if (o->tp > 1) snprintf(shared, sizeof shared, " Shared by %d devices (--tp): GB/s and memory are of one.", o->tp);
     snprintf(
         text, ABOUT,
         "%s%s on %s (%s, %s), %s, kernels %s, tiles: %s. Each row ran in a process of its own, warmed up, greedily "
         "to the end of its context; first token: of every sequence; GB/s: weights and the cached keys and values, "
-        "each byte once; ceiling: reading memory, measured in the same process.%s%s%s",
+        "each byte once; ceiling: reading memory, measured in the same process.%s%s%s%s",
         o->model, o->in_memory || table->config.synthetic ? ", synthetic weights," : "", device->name, device->id,
         device->architecture, device->software, device->kernels,
-        o->table && !o->untuned ? o->table : "built-in defaults", o->perplexity ? " Perplexity: of " : "",
+        o->table && !o->untuned ? o->table : "built-in defaults", shared, o->perplexity ? " Perplexity: of " : "",
         o->perplexity ? o->perplexity : "", o->perplexity ? ", in a process a method." : "");
 }
 

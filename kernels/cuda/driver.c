@@ -87,6 +87,7 @@ struct state {
     CUstream stream;
     CUevent events[DEVICE_MARKS];
     bool recording;        /* between begin and end of a capture of the stream */
+    bool apart;            /* as cuda_stand_apart set it */
     pthread_mutex_t mutex; /* of the two lists */
     struct module *modules;
     struct device_function *functions;
@@ -160,6 +161,10 @@ static struct state *state_of(const struct device *device) {
 
 CUstream cuda_stream(const struct device *device) {
     return state_of(device)->stream;
+}
+
+void cuda_stand_apart(struct device *device) {
+    state_of(device)->apart = true;
 }
 
 int cuda_enter(const struct device *device, struct error *error) {
@@ -356,9 +361,11 @@ static int cuda_launch(struct device *device, const struct device_function *func
     if (grid->cluster > 1)
         attributes[config.numAttrs++] =
             (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, .value.clusterDim = {grid->cluster, 1, 1}};
-    if (grid->overlaps && device->overlap != OVERLAP_NOTHING && device->compute_capability >= 90)
+    bool overlaps = grid->overlaps && device->overlap != OVERLAP_NOTHING && !state_of(device)->apart;
+    if (overlaps && device->compute_capability >= 90)
         attributes[config.numAttrs++] = (CUlaunchAttribute){.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                                             .value.programmaticStreamSerializationAllowed = 1};
+    state_of(device)->apart = false;
     CUresult result = driver.launch(&config, function->handle, parameters, NULL);
     if (result == CUDA_SUCCESS) return 0;
     cuda_check(result, "launch", error);
@@ -406,36 +413,56 @@ static int cuda_elapsed(struct device *device, int from, int to, double *microse
 
 /* --- graphs --- */
 
-/* The stream from begin to end of the capture, which ends whatever happens in between. */
-static int capture(struct state *state, device_enqueue *enqueue, void *context, CUgraph *captured,
-                   struct error *error) {
-    /* Other threads may load code meanwhile; this one is watched for calls that a capture forbids. */
-    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    if (cuda_check(driver.capture_begin(state->stream, mode), "beginning to record a graph", error)) return -1;
-    state->recording = true;
-    int result = enqueue(context, error);
-    state->recording = false;
-    CUresult ended = driver.capture_end(state->stream, captured);
-    return result ? -1 : cuda_check(ended, "recording a graph", error);
+/* Other threads may load code meanwhile; this one is watched for calls that a capture forbids. */
+static int begin_capture(struct device *device, struct error *error) {
+    const CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    if (refuse_recording(device, "recording a graph", error) || cuda_enter(device, error) ||
+        cuda_check(driver.capture_begin(cuda_stream(device), mode), "beginning to record a graph", error))
+        return -1;
+    state_of(device)->recording = true;
+    return 0;
 }
 
-static int cuda_graph_record(struct device *device, device_enqueue *enqueue, void *context,
-                             struct device_graph **result, struct error *error) {
-    CUgraph captured = NULL;
-    CUgraphExec handle = NULL;
-    struct device_graph *graph = NULL;
-    if (refuse_recording(device, "recording a graph", error) || cuda_enter(device, error)) return -1;
-    int failed = capture(state_of(device), enqueue, context, &captured, error);
-    if (!failed) failed = cuda_check(driver.graph_instantiate(&handle, captured, 0), "making a graph", error);
-    if (captured) driver.capture_release(captured);
-    if (failed) return -1;
-    if (!(graph = malloc(sizeof *graph))) {
-        driver.graph_release(handle);
-        return error_set(error, "out of memory");
+static int end_capture(struct device *device, CUgraph *captured, struct error *error) {
+    state_of(device)->recording = false;
+    if (cuda_enter(device, error)) return -1;
+    return cuda_check(driver.capture_end(cuda_stream(device), captured), "recording a graph", error);
+}
+
+/* The streams from begin to end of their captures, which end whatever happens in between. */
+static int capture(struct device *const *devices, int count, device_enqueue *enqueue, void *context, CUgraph *captured,
+                   struct error *error) {
+    int begun = 0;
+    while (begun < count && !begin_capture(devices[begun], error)) begun++;
+    int status = begun < count ? -1 : enqueue(context, error);
+    for (int i = 0; i < begun; i++)
+        if (end_capture(devices[i], &captured[i], status ? NULL : error)) status = -1;
+    return status;
+}
+
+static int instantiate(struct device *device, CUgraph captured, struct device_graph **result, struct error *error) {
+    struct device_graph *graph = calloc(1, sizeof *graph);
+    if (!graph) return error_set(error, "out of memory");
+    if (cuda_enter(device, error) ||
+        cuda_check(driver.graph_instantiate(&graph->handle, captured, 0), "making a graph", error)) {
+        free(graph);
+        return -1;
     }
-    graph->handle = handle;
     *result = graph;
     return 0;
+}
+
+static int cuda_graph_record(struct device *const *devices, int count, device_enqueue *enqueue, void *context,
+                             struct device_graph **graphs, struct error *error) {
+    CUgraph *captured = calloc((size_t)count, sizeof *captured);
+    if (!captured) return error_set(error, "out of memory");
+    int status = capture(devices, count, enqueue, context, captured, error);
+    for (int i = 0; i < count; i++) {
+        if (!status) status = instantiate(devices[i], captured[i], &graphs[i], error);
+        if (captured[i]) driver.capture_release(captured[i]);
+    }
+    free(captured);
+    return status;
 }
 
 static int cuda_graph_launch(struct device *device, const struct device_graph *graph, struct error *error) {

@@ -18,6 +18,10 @@ CUstream cuda_stream(const struct device *device);
 /* Makes the device's context the calling thread's: before calls into libraries that use the current one. */
 int cuda_enter(const struct device *device, struct error *error);
 
+/* For what was enqueued by other means than device_launch: the next launch starts when that has ended, whatever
+ * device_overlap allows. */
+void cuda_stand_apart(struct device *device);
+
 /* Opens the first of a NULL-terminated list of sonames that is there, also below $CUDA_HOME, $CUDA_PATH
  * and /usr/local/cuda; NULL if none is. */
 void *cuda_library(const char *const *names);
