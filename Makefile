@@ -123,7 +123,7 @@ $(PEERS): $(OUT)/tests/peer/%.so: tests/peer/%.c kernels/peer/tilebook_peer.h $(
 	$(call say,CC $<)$(CC) $(PEER_FLAGS) $< -o $@
 
 # In the place of NVIDIA's: loaded first, they are what the program finds by these names.
-$(OUT)/tests/test_clock $(OUT)/tests/test_pack: | $(FAKES)
+$(addprefix $(OUT)/tests/,test_clock test_communicator test_pack): | $(FAKES)
 
 $(FAKES): $(OUT)/tests/%: tests/%.c tests/fake/fake.h $(OBJ)/flags
 	@mkdir -p $(@D)

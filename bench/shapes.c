@@ -57,45 +57,33 @@ static int add_shape(struct shapes *shapes, const struct shape *shape, struct er
     return 0;
 }
 
-/* What the shapes of a decoder's layer follow from. */
-struct layer_sizes {
-    int hidden, intermediate, heads, kv_heads, head_dim, vocab;
-    bool qkv_bias;
-};
-
-/* Models that the decoder does not run, but whose GEMMs can be measured: from their config.json. */
+/* Models that the decoder does not run, but whose GEMMs can be measured: from their config.json. Without biases. */
 static const struct {
     const char *name;
-    struct layer_sizes sizes;
+    struct model_config config;
 } other_models[] = {
-    {"llama-3-8b", {4096, 14336, 32, 8, 128, 128256, false}},
-    {"llama-3-70b", {8192, 28672, 64, 8, 128, 128256, false}},
+    {"llama-3-8b",
+     {.hidden = 4096, .intermediate = 14336, .heads = 32, .kv_heads = 8, .head_dim = 128, .vocab = 128256}},
+    {"llama-3-70b",
+     {.hidden = 8192, .intermediate = 28672, .heads = 64, .kv_heads = 8, .head_dim = 128, .vocab = 128256}},
 };
 
-/* One device's part of `parts`: columns of qkv, gate_up and lm_head, rows of o and down are shared out. */
-static int check_parts(const struct layer_sizes *s, int parts, struct error *error) {
-    if (s->heads % parts || s->kv_heads % parts)
-        return error_set(error, "tp%d does not divide %d heads and %d KV heads", parts, s->heads, s->kv_heads);
-    if (s->intermediate % parts || s->vocab % parts)
-        return error_set(error, "tp%d does not divide the intermediate size %d and the vocabulary %d", parts,
-                         s->intermediate, s->vocab);
-    return 0;
-}
-
-/* The linears of a layer as the decoder fuses them, then the head. */
-static int add_layer(struct shapes *shapes, const struct layer_sizes *s, int parts, struct error *error) {
-    if (check_parts(s, parts, error)) return -1;
-    int attention = s->heads * s->head_dim, qkv = attention + 2 * s->kv_heads * s->head_dim;
-    const struct shape head = {"lm_head", s->hidden, s->vocab / parts, false, EPILOGUE_NONE, 0};
+/* The linears of a layer as the decoder fuses them, then the head; of one device's share of `parts`. */
+static int add_layer(struct shapes *shapes, const struct model_config *config, bool qkv_bias, int parts,
+                     struct error *error) {
+    struct model_config c;
+    if (share_config(config, parts, &c, error)) return error_prefix(error, "tp%d", parts);
+    int attention = c.heads * c.head_dim, qkv = attention + 2 * c.kv_heads * c.head_dim;
+    const struct shape head = {"lm_head", c.hidden, share_head(c.vocab, parts), false, EPILOGUE_NONE, 0};
     const struct {
         const char *layer;
         int k, n;
-    } linears[LAYER_LINEARS] = {[LINEAR_QKV] = {"qkv", s->hidden, qkv / parts},
-                                [LINEAR_O] = {"o", attention / parts, s->hidden},
-                                [LINEAR_GATE_UP] = {"gate_up", s->hidden, 2 * s->intermediate / parts},
-                                [LINEAR_DOWN] = {"down", s->intermediate / parts, s->hidden}};
+    } linears[LAYER_LINEARS] = {[LINEAR_QKV] = {"qkv", c.hidden, qkv},
+                                [LINEAR_O] = {"o", attention, c.hidden},
+                                [LINEAR_GATE_UP] = {"gate_up", c.hidden, 2 * c.intermediate},
+                                [LINEAR_DOWN] = {"down", c.intermediate, c.hidden}};
     for (int i = 0; i < LAYER_LINEARS; i++) {
-        enum epilogue epilogue = i == LINEAR_QKV && !s->qkv_bias ? EPILOGUE_NONE : linear_epilogue(i);
+        enum epilogue epilogue = i == LINEAR_QKV && !qkv_bias ? EPILOGUE_NONE : linear_epilogue(i);
         struct shape shape = {"", linears[i].k, linears[i].n, true, epilogue, 0};
         snprintf(shape.layer, sizeof shape.layer, "%s", linears[i].layer);
         if (add_shape(shapes, &shape, error)) return -1;
@@ -104,9 +92,8 @@ static int add_layer(struct shapes *shapes, const struct layer_sizes *s, int par
 }
 
 static int add_model(struct shapes *shapes, const struct model_config *c, int parts, struct error *error) {
-    const struct layer_sizes sizes = {c->hidden, c->intermediate, c->heads, c->kv_heads, c->head_dim, c->vocab, true};
     if (c->group_all || c->group) shapes->group = c->group;
-    return add_layer(shapes, &sizes, parts, error);
+    return add_layer(shapes, c, true, parts, error);
 }
 
 static int add_directory(struct shapes *shapes, const char *directory, int parts, struct error *error) {
@@ -200,7 +187,7 @@ static int add_any(struct shapes *shapes, const char *text, struct error *error)
     snprintf(shapes->model, sizeof shapes->model, "%s", name);
     if (!model_config_named(name, &config, NULL)) return add_model(shapes, &config, parts, error);
     for (size_t i = 0; i < sizeof other_models / sizeof *other_models; i++)
-        if (!strcmp(name, other_models[i].name)) return add_layer(shapes, &other_models[i].sizes, parts, error);
+        if (!strcmp(name, other_models[i].name)) return add_layer(shapes, &other_models[i].config, false, parts, error);
     shapes->model[0] = 0;
     if (!stat(text, &status) && S_ISREG(status.st_mode)) return add_file(shapes, text, error);
     if (strchr(name, '/') || (!stat(name, &status) && S_ISDIR(status.st_mode)))

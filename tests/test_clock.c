@@ -19,21 +19,11 @@
 #include "bench/states.h"
 #include "bench/sweep.h"
 #include "tests/fake/fake.h"
+#include "tests/fake/load.h"
 
 static struct fake_cupti *cupti;
 static struct fake_nvml *nvml;
 static useconds_t launch_takes;
-
-/* The library FOLDER/fake/NAME beside this program; its `fake`. NULL if it was not built. */
-static void *load(const char *name) {
-    char path[4096];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 64);
-    assert_true(length > 0);
-    path[length] = 0;
-    snprintf(strrchr(path, '/'), 64, "/fake/%s", name);
-    void *library = dlopen(path, RTLD_NOW);
-    return library ? dlsym(library, "fake") : NULL;
-}
 
 /* --- a device without a GPU: launching a graph makes records --- */
 
@@ -313,8 +303,8 @@ static void bad_states_are_refused(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    cupti = load("libcupti.so.13");
-    nvml = load("libnvidia-ml.so.1");
+    cupti = fake_load("libcupti.so.13");
+    nvml = fake_load("libnvidia-ml.so.1");
     if (!cupti) print_message("skip: built without the CUDA Toolkit\n");
     return mkdtemp(folder) ? 0 : -1;
 }

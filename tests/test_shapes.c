@@ -57,7 +57,7 @@ static void other_models(void **state) {
     check_shape(&shapes, 3, "down", 14336, 4096, true);
     shapes_free(&shapes);
     assert_int_equal(shapes_parse("qwen2.5-7b:tp8", &shapes, &error), -1);
-    assert_non_null(strstr(error.text, "tp8 does not divide 28 heads and 4 KV heads"));
+    assert_non_null(strstr(error.text, "tp8: 28 heads, 4 key-value heads"));
     assert_int_equal(shapes_parse("qwen2.5-7b:tp0", &shapes, &error), -1);
     assert_non_null(strstr(error.text, "'qwen2.5-7b:tp0' is not a model"));
 }

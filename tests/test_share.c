@@ -1,106 +1,8 @@
-/* Several devices that share a model, on the CPU: what they tell each other, and that they choose what one would. */
+/* Several devices that share a model, on the CPU: what each has, and that they choose what one would. */
 #include <sys/wait.h>
 
 #include "bench/decoder/load.h"
-#include "bench/decoder/synthetic.h"
-#include "kernels/half.h"
-#include "tests/golden.h"
-#include "tests/model_dir.h"
-
-/* With four ranks the last has no id of its own, with two the second has fewer than the first. */
-enum { VOCAB = 180, CONTEXT = 96, BATCH = 3, PROMPT = 21, NEW = 12, REQUESTS = 7 };
-
-static const struct model_config shape = {.hidden = 256,
-                                          .intermediate = 512,
-                                          .layers = 2,
-                                          .heads = 8,
-                                          .kv_heads = 4,
-                                          .head_dim = 64,
-                                          .vocab = VOCAB,
-                                          .max_position = CONTEXT,
-                                          .rms_eps = 1e-6,
-                                          .rope_theta = 1e4,
-                                          .dtype = "float16",
-                                          .temperature = 1,
-                                          .top_p = 1,
-                                          .repetition_penalty = 1};
-
-static char directory[64];
-
-static void make_model(enum quant_method quant, bool tied) {
-    struct synthetic_options options = {.config = shape, .seed = 4, .directory = directory};
-    struct error error = {""};
-    options.config.quant = quant;
-    options.config.group = quant == QUANT_NONE ? 0 : 128;
-    options.config.symmetric = quant == QUANT_GPTQ;
-    options.config.tied = tied;
-    model_dir_remove(directory);
-    must(synthetic_write(&options, &error), &error);
-}
-
-/* A model of the directory, shared by so many. */
-struct shared {
-    struct communicator *communicator;
-    struct model_config config;
-    struct checkpoint *checkpoint;
-    struct model *model;
-};
-
-static int open_shared(struct shared *s, enum method method, int ranks, struct error *error) {
-    struct model_options options = {
-        .method = method, .context = CONTEXT, .sequences = BATCH, .samples = golden_samples, .scored = 5, .chunk = 16};
-    *s = (struct shared){0};
-    must(communicator_open("cpu", ranks, &s->communicator, error), error);
-    must(model_config_read(directory, &s->config, error), error);
-    must(checkpoint_open(directory, &s->checkpoint, error), error);
-    options.communicator = s->communicator;
-    return model_create(s->communicator->devices[0], &s->config, s->checkpoint, &options, &s->model, error);
-}
-
-static void close_shared(struct shared *s) {
-    model_destroy(s->model);
-    checkpoint_close(s->checkpoint);
-    communicator_close(s->communicator);
-}
-
-/* --- what they tell each other --- */
-
-static void parts_are_added_in_the_order_of_ranks(void **state) {
-    (void)state;
-    /* In fp32 and in this order the last one is not lost; by pairs of fp16 it would be. */
-    const float parts[3][2] = {{60000, 1}, {-60000, 0x1p-11f}, {0x1p-10f, 0x1p-11f}};
-    uint16_t words[3][2], *buffers[3];
-    struct communicator *c;
-    struct error error = {""};
-    must(communicator_open("cpu", 3, &c, &error), &error);
-    assert_int_equal(c->count, 3);
-    for (int rank = 0; rank < 3; rank++) {
-        buffers[rank] = words[rank];
-        for (int i = 0; i < 2; i++) words[rank][i] = half_from_float(parts[rank][i]);
-    }
-    must(all_reduce(c, buffers, 2, &error), &error);
-    for (int rank = 0; rank < 3; rank++) {
-        assert_float_equal(half_to_float(words[rank][0]), 0x1p-10f, 0);
-        assert_float_equal(half_to_float(words[rank][1]), 1 + 0x1p-10f, 0);
-    }
-    communicator_close(c);
-}
-
-static void rows_are_put_side_by_side(void **state) {
-    (void)state;
-    uint16_t parts[2][6] = {{1, 2, 3, 4, 5, 6}, {11, 12, 13, 14, 15, 16}}, all[2][12], *from[2], *to[2];
-    const uint16_t expected[12] = {1, 2, 11, 12, 3, 4, 13, 14, 5, 6, 15, 16};
-    struct communicator *c;
-    struct error error = {""};
-    must(communicator_open("cpu", 2, &c, &error), &error);
-    for (int rank = 0; rank < 2; rank++) {
-        from[rank] = parts[rank];
-        to[rank] = all[rank];
-    }
-    must(all_gather(c, from, to, 3, 2, &error), &error);
-    for (int rank = 0; rank < 2; rank++) assert_memory_equal(all[rank], expected, sizeof expected);
-    communicator_close(c);
-}
+#include "tests/shared.h"
 
 /* --- what each of them has --- */
 
@@ -152,8 +54,8 @@ static void each_has_a_part_of_everything(void **state) {
     struct shared one, four;
     struct error error = {""};
     make_model(QUANT_NONE, false);
-    must(open_shared(&one, METHOD_NONE, 1, &error), &error);
-    must(open_shared(&four, METHOD_NONE, 4, &error), &error);
+    must(open_shared(&one, "cpu", METHOD_NONE, 1, &error), &error);
+    must(open_shared(&four, "cpu", METHOD_NONE, 4, &error), &error);
     struct model_memory all = model_memory(one.model), part = model_memory(four.model);
     assert_in_range(4 * part.weights, all.weights, all.weights + 64 * 256 * 2 + 4 * 8192);
     assert_int_equal(4 * part.kv, all.kv);
@@ -167,126 +69,30 @@ static void each_has_a_part_of_everything(void **state) {
 
 /* --- tokens --- */
 
-static void fill_prompt(int which, int *ids, int count) {
-    for (int i = 0; i < count; i++) ids[i] = (i * 37 + which * 59 + 5) % VOCAB;
-}
-
-/* Prompts of their own lengths in sequences of another order, then steps, two under way. */
-static void run_batch(struct model *model, float logits[VOCAB], int tokens[NEW][BATCH]) {
-    int prompt[PROMPT], ids[BATCH], positions[BATCH], sequences[BATCH] = {2, 0, 1};
-    struct error error = {""};
-    double seconds;
-    for (int i = 0; i < BATCH; i++) {
-        positions[i] = PROMPT - 4 * i;
-        fill_prompt(i, prompt, positions[i]);
-        must(model_forward(model, sequences[i], prompt, positions[i], 0, i ? NULL : logits, &error), &error);
-        ids[i] = i + 7;
-    }
-    must(model_begin(model, sequences, ids, positions, BATCH, &error), &error);
-    must(model_step(model, &error), &error);
-    for (int step = 0; step < NEW; step++) {
-        if (step + 1 < NEW) must(model_step(model, &error), &error);
-        must(model_take(model, tokens[step], &seconds, &error), &error);
-        assert_true(seconds > 0);
-    }
-}
-
-static struct requests make_requests(void) {
-    struct requests requests = {.path = "made up", .count = REQUESTS};
-    requests.list = calloc(REQUESTS, sizeof *requests.list);
-    for (int i = 0; i < REQUESTS; i++) {
-        struct request *r = &requests.list[i];
-        *r = (struct request){.line = i + 1, .prompt_count = 3 + 5 * i % 17, .max_tokens = 2 + 3 * i % 7};
-        r->prompt = malloc((size_t)r->prompt_count * sizeof *r->prompt);
-        fill_prompt(i, r->prompt, r->prompt_count);
-    }
-    return requests;
-}
-
-/* Requests that join and leave. */
-static struct requests run_requests(struct shared *s) {
-    static const volatile sig_atomic_t never;
-    struct requests requests = make_requests();
-    struct batch_figures figures;
-    struct error error = {""};
-    int ended = 0;
-    const struct batch_options options = {.sampling = {.top_p = 1, .repetition_penalty = 1},
-                                          .context = CONTEXT,
-                                          .sequences = BATCH,
-                                          .ignore_eos = true,
-                                          .interrupted = &never};
-    must(batch_run(s->model, &s->config, &options, &requests, golden_ended, &ended, &figures, &error), &error);
-    assert_int_equal(figures.done, REQUESTS);
-    return requests;
-}
-
-struct outcome {
-    float logits[VOCAB];
-    int tokens[NEW][BATCH];
-    struct requests requests;
-    double score;
-};
-
-static struct outcome outcome_of(enum method method, int ranks) {
-    struct shared s;
-    struct outcome outcome;
-    struct error error = {""};
-    int prompt[PROMPT];
-    must(open_shared(&s, method, ranks, &error), &error);
-    run_batch(s.model, outcome.logits, outcome.tokens);
-    fill_prompt(9, prompt, PROMPT);
-    must(model_score(s.model, prompt, PROMPT, &outcome.score, &error), &error);
-    outcome.requests = run_requests(&s);
-    close_shared(&s);
-    return outcome;
-}
-
-static void check_outcomes(const struct outcome *a, const struct outcome *b, const char *what) {
-    double off = relative_error(a->logits, b->logits, VOCAB);
-    if (!(off <= GOLDEN_TOLERANCE)) fail_msg("%s: logits are off by %g", what, off);
-    if (memcmp(a->tokens, b->tokens, sizeof a->tokens)) fail_msg("%s: other tokens in a batch", what);
-    if (!(fabs(a->score - b->score) < 0.01)) fail_msg("%s: scores %g and %g", what, a->score, b->score);
-    for (int i = 0; i < REQUESTS; i++) {
-        const struct request *r = &a->requests.list[i], *other = &b->requests.list[i];
-        assert_int_equal(r->count, other->count);
-        if (memcmp(r->ids, other->ids, (size_t)r->count * sizeof *r->ids)) fail_msg("%s: request %d differs", what, i);
-    }
-}
-
-static void check_method(enum method method) {
-    struct outcome one = outcome_of(method, 1);
-    for (int ranks = 2; ranks <= 4; ranks *= 2) {
-        struct outcome shared = outcome_of(method, ranks);
-        check_outcomes(&one, &shared, method_name(method));
-        requests_free(&shared.requests);
-    }
-    requests_free(&one.requests);
-}
-
 static void none_gives_the_same_tokens(void **state) {
     (void)state;
     make_model(QUANT_NONE, false);
-    check_method(METHOD_NONE);
+    check_method("cpu", METHOD_NONE, 4);
 }
 
 static void a_tied_head_gives_the_same_tokens(void **state) {
     (void)state;
     make_model(QUANT_NONE, true);
-    check_method(METHOD_NONE);
+    check_method("cpu", METHOD_NONE, 4);
 }
 
 static void awq_gives_the_same_tokens(void **state) {
     (void)state;
     make_model(QUANT_AWQ, false);
-    check_method(METHOD_AWQ);
-    check_method(METHOD_AWQ_MARLIN);
+    check_method("cpu", METHOD_AWQ, 4);
+    check_method("cpu", METHOD_AWQ_MARLIN, 4);
 }
 
 static void gptq_gives_the_same_tokens(void **state) {
     (void)state;
     make_model(QUANT_GPTQ, false);
-    check_method(METHOD_GPTQ);
-    check_method(METHOD_GPTQ_MARLIN);
+    check_method("cpu", METHOD_GPTQ, 4);
+    check_method("cpu", METHOD_GPTQ_MARLIN, 4);
 }
 
 /* By the ops of sampling, which have state on each device: a step fails where ranks choose differently. */
@@ -299,7 +105,7 @@ static void samples_are_the_same_on_all(void **state) {
     double seconds;
     golden_samples = true;
     make_model(QUANT_NONE, false);
-    must(open_shared(&s, METHOD_NONE, 4, &error), &error);
+    must(open_shared(&s, "cpu", METHOD_NONE, 4, &error), &error);
     fill_prompt(0, prompt, PROMPT);
     must(model_prefill(s.model, 1, prompt, PROMPT, 0, &error), &error);
     must(model_sample(s.model, 1, &sampling, prompt, PROMPT, &error), &error);
@@ -348,7 +154,7 @@ static void a_rank_that_fails_ends_all(void **state) {
     assert_int_equal(fseek(file, find_bytes(path, "model.layers.1.mlp.down_proj.weight") + 2 * 300, SEEK_SET), 0);
     assert_int_equal(fwrite((const char *)&beyond + 2, 2, 1, file), 1);
     assert_int_equal(fclose(file), 0);
-    assert_int_equal(open_shared(&s, METHOD_NONE, 4, &error), -1);
+    assert_int_equal(open_shared(&s, "cpu", METHOD_NONE, 4, &error), -1);
     assert_says(error.text, "rank 2 (cpu)|down_proj|beyond fp16");
     close_shared(&s);
 }
@@ -405,18 +211,11 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parts_are_added_in_the_order_of_ranks),
-        cmocka_unit_test(rows_are_put_side_by_side),
-        cmocka_unit_test(tensors_are_cut_on_either_side),
-        cmocka_unit_test(numbers_of_devices_are_checked),
-        cmocka_unit_test(each_has_a_part_of_everything),
-        cmocka_unit_test(none_gives_the_same_tokens),
-        cmocka_unit_test(a_tied_head_gives_the_same_tokens),
-        cmocka_unit_test(awq_gives_the_same_tokens),
-        cmocka_unit_test(gptq_gives_the_same_tokens),
-        cmocka_unit_test(samples_are_the_same_on_all),
-        cmocka_unit_test(a_rank_that_fails_ends_all),
-        cmocka_unit_test(decode_takes_tp),
+        cmocka_unit_test(tensors_are_cut_on_either_side),    cmocka_unit_test(numbers_of_devices_are_checked),
+        cmocka_unit_test(each_has_a_part_of_everything),     cmocka_unit_test(none_gives_the_same_tokens),
+        cmocka_unit_test(a_tied_head_gives_the_same_tokens), cmocka_unit_test(awq_gives_the_same_tokens),
+        cmocka_unit_test(gptq_gives_the_same_tokens),        cmocka_unit_test(samples_are_the_same_on_all),
+        cmocka_unit_test(a_rank_that_fails_ends_all),        cmocka_unit_test(decode_takes_tp),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -254,6 +254,15 @@ static void test_interrupt_says_how_to_go_on(void **state) {
     expect(0, "table lint @/tiles.txt", "0 findings");
 }
 
+/* The second shape is o. */
+static void test_tunes_a_share(void **state) {
+    (void)state;
+    expect(0, "tune --model qwen2.5-0.5b --tp 2 --part 2/5 --op fp16_gemm --device cpu --m 1 --trials 1 --out @/t",
+           "[1/1] fp16_gemm m=1 n=896 k=448 epilogue=residual|1 problems");
+    expect(2, "tune --model qwen2.5-0.5b --tp 3", "tp3: 14 heads, 2 key-value heads");
+    expect(2, "tune --shapes 128x128 --tp 2", "--tp is for --model");
+}
+
 static void test_refuses(void **state) {
     (void)state;
     expect(2, "tune", "Give --model qwen2.5-14b or --shapes KxN");
@@ -576,6 +585,7 @@ int main(void) {
         TEST(test_rows_of_other_shapes_stay),
         TEST(test_kill_then_resume),
         TEST(test_interrupt_says_how_to_go_on),
+        TEST(test_tunes_a_share),
         TEST(test_refuses),
         TEST(test_export_json),
         TEST(test_export_table_and_csv),

@@ -37,6 +37,7 @@ static const char cpu_m[] = "1,4,16,64";
 
 enum {
     OPTION_MODEL = 256,
+    OPTION_TP,
     OPTION_SHAPES,
     OPTION_DEVICE,
     OPTION_BUDGET,
@@ -60,9 +61,9 @@ enum {
 static const struct argp_option options[] = {
     {"model", OPTION_MODEL, "NAME|DIR", 0,
      "tune every linear layer of a model: qwen2.5-0.5b to -72b, llama-3-8b, llama-3-70b, or a directory with "
-     "config.json; "
-     ":tpN behind it for the part of one of N devices",
+     "config.json",
      0},
+    {"tp", OPTION_TP, "N", 0, "of the model the share that each of N devices has, as with decode --tp N", 0},
     {"shapes", OPTION_SHAPES, "KxN,...", 0, "tune these shapes instead", 0},
     {"from-misses", OPTION_FROM_MISSES, "FILE", 0,
      "tune what decode or sweep --misses FILE looked up in vain, and mend the table with it", 0},
@@ -123,6 +124,7 @@ static const char documentation[] =
     "Examples:\n"
     "  tilebook tune --model qwen2.5-14b --device cuda:0 --budget 10m\n"
     "  tilebook tune --model qwen2.5-14b --device all --budget 10m\n"
+    "  tilebook tune --model qwen2.5-14b --tp 2 --device cuda:0 --out tp2.txt\n"
     "  tilebook tune --shapes 256x768 --device cpu\n"
     "  tilebook decode --model DIR --table tiles.txt --misses misses.txt --prompt Hi\n"
     "  tilebook tune --from-misses misses.txt --out tiles.txt\n";
@@ -133,10 +135,11 @@ struct choices {
     struct shapes shapes;
     struct misses misses;
     int *m, m_count;
+    int tp; /* 0: not given */
     int group, trials, part, parts;
     const struct effort *effort;
     enum strategy strategy;
-    bool have_group, have_op, have_regime, ops[OP_COUNT], fresh, coarse;
+    bool have_model, have_group, have_op, have_regime, ops[OP_COUNT], fresh, coarse;
     enum regime regime;
     double budget_s, limit_s;
     double service_s;           /* of the budget, to choose in service; 0: no limit */
@@ -181,19 +184,27 @@ static void keep_part(struct choices *c, struct argp_state *state) {
     c->shapes.count = kept;
 }
 
+static void parse_shapes(struct choices *c, struct argp_state *state) {
+    struct error error;
+    char share[4096];
+    if (c->tp && !c->have_model) argp_error(state, "--tp is for --model, whose matrices are shared out");
+    snprintf(share, sizeof share, "%s:tp%d", c->shapes_text, c->tp);
+    if (shapes_parse(c->tp > 1 ? share : c->shapes_text, &c->shapes, &error)) argp_error(state, "%s", error.text);
+}
+
 static void check_choices(struct choices *c, struct argp_state *state) {
     struct error error;
     if (c->misses_file) {
-        if (c->shapes_text || c->m_text || c->have_op || c->have_group || c->parts)
+        if (c->shapes_text || c->tp || c->m_text || c->have_op || c->have_group || c->parts)
             argp_error(state,
-                       "--from-misses says what to tune: --model, --shapes, --part, --m, --op and --group do not "
-                       "go with it");
+                       "--from-misses says what to tune: --model, --tp, --shapes, --part, --m, --op and --group do "
+                       "not go with it");
         if (misses_read(c->misses_file, &c->misses, &error)) argp_error(state, "--from-misses: %s", error.text);
         return;
     }
     if (!c->shapes_text)
         argp_error(state, "what should be tuned? Give --model qwen2.5-14b or --shapes KxN, or --from-misses FILE");
-    if (shapes_parse(c->shapes_text, &c->shapes, &error)) argp_error(state, "%s", error.text);
+    parse_shapes(c, state);
     if (c->parts) keep_part(c, state);
     for (int i = 0; i < c->shapes.count; i++)
         if (c->shapes.list[i].m)
@@ -208,10 +219,14 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     struct choices *c = state->input;
     struct error error;
     switch (key) {
+    case OPTION_TP:
+        c->tp = (int)argument_whole(state, "tp", text, 1, 1024);
+        return 0;
     case OPTION_MODEL:
     case OPTION_SHAPES:
         if (c->shapes_text) argp_error(state, "--model and --shapes are given once, and not together");
         c->shapes_text = text;
+        c->have_model = key == OPTION_MODEL;
         return 0;
     case OPTION_FROM_MISSES:
         c->misses_file = text;

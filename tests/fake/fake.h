@@ -33,6 +33,12 @@ struct fake_nvml {
     uint64_t used; /* bytes of memory, by two processes */
 };
 
+struct fake_nccl {
+    bool refuses; /* to connect */
+    int first;    /* GPU; the others follow */
+    int comms, groups;
+};
+
 /* As NVML declares them: nvmlMemory_v2_t, nvmlProcessInfo_t. */
 struct fake_memory {
     unsigned version;
