@@ -50,9 +50,8 @@ static const struct argp_option option_list[] = {
      0},
     {"device", 'd', "auto|cpu|cuda:N", 0, "Where to run (default auto: a GPU if there is one)", 0},
     {"tp", OPTION_TP, "N", 0,
-     "Tensor parallel: N GPUs share the model, that of --device (auto: the first) and the next ones (default 1). On "
-     "the "
-     "CPU N shares run by turns",
+     "Tensor parallel: N GPUs share the model, that of --device (auto: the first) and the next ones; on the CPU N "
+     "shares run by turns (default 1)",
      0},
     {"ctx", OPTION_CTX, "N", 0,
      "Most tokens of a sequence (default: prompt and --max-tokens, at most the model's; 4096 with --bench, --report, "
