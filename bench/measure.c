@@ -171,6 +171,8 @@ static bool beaten_in_warm_up(const struct measure_options *options, const struc
 static int warm_up(measure_sampler *take, void *context, const struct measure_options *options,
                    struct measure_sample *samples, float *sorted, int *batch, struct measurement *m,
                    struct error *error) {
+    /* Whatever the first call loads or attaches is no measure of a batch. */
+    if (take(context, 1, samples, error)) return -1;
     double start = measure_now(), previous = 0;
     int most = options->max_samples < MOST_IN_BATCH ? options->max_samples : MOST_IN_BATCH;
     *batch = 1;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 enum { MOST_THREADS = 64, MOST_JOBS = 4096 };
+enum { WAVE = 4 }; /* of what is planned for a problem, before the next problem's */
 
 /* NONE is a place that is free. DONE stays as long as there is room, so that nothing is queued twice. */
 enum state { NONE, WAITING, RUNNING, DONE };
@@ -12,6 +13,7 @@ struct job {
     enum state state;
     bool announced;
     int last_turn;        /* the last problem that it is planned for; -1 without */
+    int wave;             /* of what was planned for the same problem in a row */
     unsigned long number; /* the order of queueing */
     uint64_t key;         /* of source and options; without a launch, of all that is known */
     const struct kernel *kernel;
@@ -29,6 +31,7 @@ struct ahead {
     struct job jobs[MOST_JOBS];
     int used; /* places that were ever taken */
     unsigned long numbers;
+    int planned_turn, planned; /* for that turn in a row */
     int waiting, running;
     bool ending;
 };
@@ -64,14 +67,17 @@ static struct job *find(struct ahead *ahead, uint64_t key) {
     return NULL;
 }
 
-/* What is announced first, then what is planned, each in order; NULL if nothing waits. */
+static bool before(const struct job *a, const struct job *b) {
+    if (a->announced != b->announced) return a->announced;
+    return !a->announced && a->wave != b->wave ? a->wave < b->wave : a->number < b->number;
+}
+
+/* What is announced first, in order, then what is planned, wave by wave; NULL if nothing waits. */
 static struct job *next(struct ahead *ahead) {
     struct job *best = NULL;
     for (int i = 0; i < ahead->used; i++) {
         struct job *job = &ahead->jobs[i];
-        if (job->state != WAITING) continue;
-        bool before = best && job->announced == best->announced ? job->number < best->number : job->announced;
-        if (!best || before) best = job;
+        if (job->state == WAITING && (!best || before(job, best))) best = job;
     }
     return best;
 }
@@ -89,10 +95,17 @@ static struct job *make_room(struct ahead *ahead, bool announced) {
         struct job *job = &ahead->jobs[i];
         if (job->state == NONE) return job;
         if (job->state == DONE && (!done || job->number < done->number)) done = job;
-        if (job->state == WAITING && !job->announced && (!last || job->number > last->number)) last = job;
+        if (job->state == WAITING && !job->announced && (!last || before(last, job))) last = job;
     }
     if (ahead->used < MOST_JOBS) return &ahead->jobs[ahead->used++];
     return done || !announced ? done : last;
+}
+
+/* The wave of one more that is planned. */
+static int next_wave(struct ahead *ahead, int turn) {
+    if (turn != ahead->planned_turn) ahead->planned = 0;
+    ahead->planned_turn = turn;
+    return ahead->planned++ / WAVE;
 }
 
 /* `turn` is -1 for what is announced. */
@@ -101,15 +114,17 @@ static void add(struct ahead *ahead, int turn, const struct kernel *kernel, cons
     if (!compiles(kernel)) return;
     uint64_t key = key_of(ahead, kernel, problem, config);
     pthread_mutex_lock(&ahead->mutex);
+    int wave = turn < 0 ? 0 : next_wave(ahead, turn);
     struct job *job = find(ahead, key), *room = job ? NULL : make_room(ahead, turn < 0);
     if (room) {
         set(ahead, room, WAITING);
-        *room = (struct job){WAITING, false, -1, ahead->numbers++, key, kernel, *problem, *config};
+        *room = (struct job){WAITING, false, -1, wave, ahead->numbers++, key, kernel, *problem, *config};
         pthread_cond_signal(&ahead->work);
         job = room;
     }
     if (job && turn < 0) job->announced = true;
     if (job && turn > job->last_turn) job->last_turn = turn;
+    if (job && turn >= 0 && wave < job->wave) job->wave = wave;
     pthread_mutex_unlock(&ahead->mutex);
 }
 

@@ -15,7 +15,8 @@ typedef int ahead_compiler(const struct device *device, const struct kernel *ker
 /* As many threads as asked for, at least one; NULL if none can be had, which costs only time. The device is used for
  * what it says of itself, and must live as long. */
 struct ahead *ahead_create(const struct device *device, ahead_compiler *compile, int threads);
-/* Queues a legal configuration behind what is planned, for the search of problem number `turn`. What does not compile
+/* Queues a legal configuration for the search of problem number `turn`; what is planned for one problem in a row goes
+ * in waves with what is planned for the others, so that each search finds its first ones ready. What does not compile
  * is not reported: its trial will. A full queue drops it. */
 void ahead_plan(struct ahead *ahead, int turn, const struct kernel *kernel, const struct problem *problem,
                 const struct config *config);

@@ -121,6 +121,16 @@ static void test_kernels_of_several_launches(void **state) {
     assert_int_equal(plan_compile(&device, &library, &(struct problem){.m = 1}, &config, NULL), 0);
 }
 
+/* The first four of each turn, then the next; what another turn begins with comes early. */
+static void test_waves(void **state) {
+    (void)state;
+    struct ahead *ahead = begin();
+    for (int value = 1; value <= 6; value++) plan(ahead, 1, value);
+    for (int value = 11; value <= 15; value++) plan(ahead, 2, value);
+    plan(ahead, 3, 6);
+    expect_compiled(ahead, (int[]){100, 1, 2, 3, 4, 6, 11, 12, 13, 14, 5, 15}, 12);
+}
+
 static void test_announced_ones_go_first(void **state) {
     (void)state;
     struct ahead *ahead = begin();
@@ -269,6 +279,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_once_and_in_order),
         cmocka_unit_test(test_kernels_of_several_launches),
+        cmocka_unit_test(test_waves),
         cmocka_unit_test(test_announced_ones_go_first),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_trials_take_what_they_need),

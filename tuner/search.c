@@ -12,7 +12,7 @@
 #define NOISE_FLOOR 0.01
 
 enum { BY_ESTIMATE = 8 }; /* trials before the leader's neighbours are looked at */
-enum { EXPECTED = 32 };   /* candidates that are announced ahead of their turn */
+enum { EXPECTED = 16 };   /* candidates that are announced ahead of their turn: more delay a leader's neighbours */
 
 static const double least_trial_s = 0.04; /* a trial's warm-up and samples, whatever is measured */
 
