@@ -42,8 +42,8 @@ LIBS := $(DEPS)/libbenchmark.a -l:libsqlite3.a -l:libjansson.a -l:libpcre2-8.a -
 comma := ,
 
 DEVICE_SOURCES := $(sort $(wildcard kernels/*/*.cu kernels/*/*.cuh bench/*.cu bench/decoder/*.cu bench/decoder/*.cuh))
-# What a tile table was measured with; the reference and the repacking do not change a kernel's time.
-TIMED_SOURCES := $(filter-out kernels/formats/% kernels/cuda/reference.%,$(filter kernels/%,$(DEVICE_SOURCES)))
+# What a tile table was measured with; the reference, the repacking and sums over GPUs do not change a kernel's time.
+TIMED_SOURCES := $(filter-out kernels/formats/% kernels/cuda/reference.% kernels/cuda/direct.%,$(filter kernels/%,$(DEVICE_SOURCES)))
 CPU_SOURCES := $(sort $(wildcard kernels/cpu/*.[ch]))
 # What every exported pack holds beside its own constants.
 PACK_SOURCES := tuner/pack/tilebook_pack.h tuner/pack/tilebook_pack.c

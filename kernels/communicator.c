@@ -6,28 +6,46 @@
 
 #include "kernels/half.h"
 #ifdef TILEBOOK_CUDA
+#include "kernels/cuda/direct.h"
 #include "kernels/cuda/nccl.h"
+
+static int open_gpus(struct communicator *c, struct error *error) {
+    return nccl_open(c, error) || direct_open(c, error) ? -1 : 0;
+}
+
+static void close_gpus(struct communicator *c) {
+    if (c->direct) direct_close(c);
+    if (c->nccl) nccl_close(c);
+}
+
+static int sum_on_gpus(struct communicator *c, uint16_t *const *buffers, size_t count, struct error *error) {
+    return (direct_takes(c, count) ? direct_all_reduce : nccl_all_reduce)(c, buffers, count, error);
+}
+
+static int gather_on_gpus(struct communicator *c, uint16_t *const *from, uint16_t *const *to, int rows, int width,
+                          struct error *error) {
+    return nccl_all_gather(c, from, to, rows, width, error);
+}
 #else
 /* Without its backend there is no GPU to call these for. */
-static int nccl_open(struct communicator *communicator, struct error *error) {
-    (void)communicator;
+static int open_gpus(struct communicator *c, struct error *error) {
+    (void)c;
     return error_set(error, "this build has no CUDA backend");
 }
 
-static void nccl_close(struct communicator *communicator) {
-    (void)communicator;
+static void close_gpus(struct communicator *c) {
+    (void)c;
 }
 
-static int nccl_all_reduce(struct communicator *communicator, uint16_t *const *buffers, size_t count,
-                           struct error *error) {
+static int sum_on_gpus(struct communicator *c, uint16_t *const *buffers, size_t count, struct error *error) {
     (void)buffers, (void)count;
-    return nccl_open(communicator, error);
+    return open_gpus(c, error);
 }
 
-static int nccl_all_gather(struct communicator *communicator, uint16_t *const *from, uint16_t *const *to, int rows,
-                           int width, struct error *error) {
+static int gather_on_gpus(struct communicator *c, uint16_t *const *from, uint16_t *const *to, int rows, int width,
+                          struct error *error) {
     (void)from, (void)to, (void)rows, (void)width;
-    return nccl_open(communicator, error);
+    return open_gpus(c, error);
 }
 #endif
 
@@ -39,7 +57,7 @@ static int open_devices(struct communicator *c, const char *id, int count, struc
         snprintf(next, sizeof next, "cpu");
         if (first->backend == BACKEND_CUDA) snprintf(next, sizeof next, "cuda:%d", first->index + c->count + 1);
     }
-    return count > 1 && c->devices[0]->backend == BACKEND_CUDA ? nccl_open(c, error) : 0;
+    return count > 1 && c->devices[0]->backend == BACKEND_CUDA ? open_gpus(c, error) : 0;
 }
 
 int communicator_open(const char *id, int count, struct communicator **result, struct error *error) {
@@ -54,7 +72,7 @@ int communicator_open(const char *id, int count, struct communicator **result, s
 
 void communicator_close(struct communicator *c) {
     if (!c) return;
-    if (c->nccl) nccl_close(c);
+    close_gpus(c);
     for (int i = 0; i < c->count; i++) device_close(c->devices[i]);
     free(c->devices);
     free(c);
@@ -79,14 +97,14 @@ static void gather_on_cpu(const struct communicator *c, uint16_t *const *from, u
 }
 
 int all_reduce(struct communicator *c, uint16_t *const *buffers, size_t count, struct error *error) {
-    if (c->nccl) return nccl_all_reduce(c, buffers, count, error);
+    if (c->nccl) return sum_on_gpus(c, buffers, count, error);
     sum_on_cpu(c, buffers, count);
     return 0;
 }
 
 int all_gather(struct communicator *c, uint16_t *const *from, uint16_t *const *to, int rows, int width,
                struct error *error) {
-    if (c->nccl) return nccl_all_gather(c, from, to, rows, width, error);
+    if (c->nccl) return gather_on_gpus(c, from, to, rows, width, error);
     gather_on_cpu(c, from, to, rows, width);
     return 0;
 }

@@ -11,6 +11,7 @@ struct communicator {
     int count;
     struct device **devices; /* the ranks */
     struct nccl *nccl;       /* of several GPUs */
+    struct direct *direct;   /* of those that reach each other's memory, for short sums; else NULL */
 };
 
 /* Opens `count` devices: of "cuda:N" that GPU and the next ones, of "auto" the first GPUs or, without a GPU, the CPU,
@@ -19,7 +20,8 @@ int communicator_open(const char *id, int count, struct communicator **communica
 void communicator_close(struct communicator *communicator);
 
 /* Each rank's buffers[rank], (count), becomes the sum of all of them, in the same bits everywhere. The CPU adds in fp32
- * and in the order of ranks. May be recorded. */
+ * and in the order of ranks, as GPUs do that reach each other's memory, up to DIRECT_PAIRS pairs; else it is NCCL's
+ * sum. May be recorded. */
 int all_reduce(struct communicator *communicator, uint16_t *const *buffers, size_t count, struct error *error);
 /* Each rank's to[rank], (rows, ranks * width), becomes the rows of all from[rank], (rows, width), side by side. May be
  * recorded. */

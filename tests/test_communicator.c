@@ -1,4 +1,5 @@
-/* What devices that share a model tell each other: on the CPU, and as GPUs do by a library in the place of NCCL. */
+/* What devices that share a model tell each other: on the CPU, and as GPUs do, by a library in the place of NCCL and by
+ * device code on the host. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +10,9 @@
 #include <cmocka.h>
 
 #include "kernels/communicator.h"
+#include "kernels/cuda/direct.cuh"
 #include "kernels/half.h"
+#include "tests/emulation/load.h"
 #include "tests/fake/fake.h"
 #include "tests/fake/load.h"
 #include "tests/model_dir.h"
@@ -117,10 +120,75 @@ static void gpus_do_it_by_nccl(void **state) {
 }
 #endif
 
+/* --- short sums, by the memory of others --- */
+
+enum { PAIRS = 2 * DIRECT_CHUNK - 100, BLOCKS = 2, LINES = 2 * RANKS * DIRECT_PAIRS, OURS = 1 };
+
+static unsigned pair_of(int rank, int pair, unsigned epoch) {
+    uint16_t low = half_from_float((float)((pair * 7 + rank * 5 + (int)epoch) % 64) - 31.5f);
+    return low | (unsigned)half_from_float((float)(pair % 13 * (rank + 1))) << 16;
+}
+
+static unsigned long long *line_of(unsigned long long *lines, unsigned epoch, int sender, int pair) {
+    return lines + ((size_t)(epoch % 2) * RANKS + (size_t)sender) * DIRECT_PAIRS + (size_t)pair;
+}
+
+/* The sums of all, by the order of ranks. */
+static unsigned sum_of(int pair, unsigned epoch) {
+    float low = 0, high = 0;
+    for (int rank = 0; rank < RANKS; rank++) {
+        unsigned word = pair_of(rank, pair, epoch);
+        low += half_to_float((uint16_t)word);
+        high += half_to_float((uint16_t)(word >> 16));
+    }
+    return half_from_float(low) | (unsigned)half_from_float(high) << 16;
+}
+
+/* Everyone was sent our pairs, and nothing else. */
+static void check_sent(unsigned long long *const lines[RANKS], unsigned epoch) {
+    for (int rank = 0; rank < RANKS; rank++)
+        for (int pair = 0; pair < PAIRS + 100 && rank != OURS; pair++) {
+            unsigned long long expected = (unsigned long long)epoch << 32 | pair_of(OURS, pair, epoch);
+            assert_int_equal(*line_of(lines[rank], epoch, OURS, pair), pair < PAIRS ? expected : 0);
+            assert_int_equal(*line_of(lines[rank], epoch, (OURS + 1) % RANKS, pair), 0);
+        }
+}
+
+/* The others have sent theirs before; those of the epoch before last lie there still. */
+static void ranks_write_to_each_other(void **state) {
+    (void)state;
+    static unsigned values[PAIRS + 1], epochs[DIRECT_BLOCKS];
+    const struct device_grid grid = {.blocks = {BLOCKS, 1, 1}, .threads = DIRECT_THREADS, .overlaps = true};
+    struct direct_arguments a = {values, epochs, .pairs = PAIRS, .rank = OURS};
+    emulate_function *emulate;
+    void *library =
+        emulation_load("cuda/direct.cu", "direct_all_reduce", "struct direct_arguments", "-DRANKS=3", &emulate);
+    for (int i = 0; i < RANKS; i++) assert_non_null(a.sent[i] = calloc(LINES, sizeof **a.sent));
+    a.received = a.sent[OURS];
+    for (unsigned epoch = 1; epoch <= 4; epoch++) {
+        for (int pair = 0; pair < PAIRS; pair++) {
+            values[pair] = pair_of(OURS, pair, epoch);
+            for (int rank = 0; rank < RANKS; rank++)
+                if (rank != OURS)
+                    *line_of(a.sent[OURS], epoch, rank, pair) =
+                        (unsigned long long)epoch << 32 | pair_of(rank, pair, epoch);
+        }
+        values[PAIRS] = 12345;
+        emulate(&a, &grid, epoch % 2, epoch);
+        for (int pair = 0; pair < PAIRS; pair++) assert_int_equal(values[pair], sum_of(pair, epoch));
+        assert_int_equal(values[PAIRS], 12345);
+        check_sent(a.sent, epoch);
+        for (int i = 0; i < DIRECT_BLOCKS; i++) assert_int_equal(epochs[i], i < BLOCKS ? epoch : 0);
+    }
+    for (int i = 0; i < RANKS; i++) free(a.sent[i]);
+    dlclose(library);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpus_add_in_the_order_of_ranks_and_gather),
         cmocka_unit_test(gpus_do_it_by_nccl),
+        cmocka_unit_test(ranks_write_to_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

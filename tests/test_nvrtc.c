@@ -242,6 +242,8 @@ static void *compile_jobs(void *unused) {
 /* Sources that no registered kernel launches, with the options that their callers give. */
 static const char *const others[][2] = {
     {"cuda/reference.cu", ""},
+    {"cuda/direct.cu", "-DRANKS=2"},
+    {"cuda/direct.cu", "-DRANKS=8"},
     {"formats/repack.cu", ""},
     {"ceilings.cu", ""},
     {"chain.cu", "-DBLOCK=512 -DKEPT=2"},

@@ -23,6 +23,8 @@
     X(device_memory, cuDeviceTotalMem, "cuDeviceTotalMem_v2")                                                          \
     X(device_attribute, cuDeviceGetAttribute, "cuDeviceGetAttribute")                                                  \
     X(context_retain, cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain")                                            \
+    X(peer_possible, cuDeviceCanAccessPeer, "cuDeviceCanAccessPeer")                                                   \
+    X(peer_enable, cuCtxEnablePeerAccess, "cuCtxEnablePeerAccess")                                                     \
     X(context_release, cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2")                                      \
     X(context_set, cuCtxSetCurrent, "cuCtxSetCurrent")                                                                 \
     X(stream_create, cuStreamCreate, "cuStreamCreate")                                                                 \
@@ -165,6 +167,19 @@ CUstream cuda_stream(const struct device *device) {
 
 void cuda_stand_apart(struct device *device) {
     state_of(device)->apart = true;
+}
+
+int cuda_reach(const struct device *from, const struct device *to, bool *reaches, struct error *error) {
+    const struct state *here = state_of(from), *there = state_of(to);
+    int possible = 0;
+    if (cuda_check(driver.peer_possible(&possible, here->device, there->device), "asking for peer access", error) ||
+        cuda_enter(from, error))
+        return -1;
+    *reaches = possible || here->context == there->context;
+    if (!possible) return 0;
+    CUresult result = driver.peer_enable(there->context, 0);
+    if (result == CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED) return 0;
+    return cuda_check(result, "enabling peer access", error);
 }
 
 int cuda_enter(const struct device *device, struct error *error) {

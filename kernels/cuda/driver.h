@@ -22,6 +22,9 @@ int cuda_enter(const struct device *device, struct error *error);
  * device_overlap allows. */
 void cuda_stand_apart(struct device *device);
 
+/* Lets kernels of one GPU use the other's memory, at its addresses; *reaches is false where that is impossible. */
+int cuda_reach(const struct device *from, const struct device *to, bool *reaches, struct error *error);
+
 /* Opens the first of a NULL-terminated list of sonames that is there, also below $CUDA_HOME, $CUDA_PATH
  * and /usr/local/cuda; NULL if none is. */
 void *cuda_library(const char *const *names);

@@ -1,5 +1,6 @@
-/* What GPUs tell each other by NCCL, in order with kernels and inside graphs: with all GPUs there are, be it one. With
- * several they share a model. */
+/* What GPUs tell each other by NCCL, and by each other's memory, in order with kernels and inside graphs: with all GPUs
+ * there are, be it one. With several they share a model. */
+#include "kernels/cuda/direct.h"
 #include "kernels/cuda/nccl.h"
 #include "kernels/half.h"
 #include "tests/shared.h"
@@ -8,6 +9,7 @@ enum { ROWS = 3, WIDTH = 64, COUNT = ROWS * WIDTH, RUNS = 3 };
 
 static struct communicator *all;
 static struct error error;
+static bool small; /* under a sanitizer, which lets no two kernels run at a time */
 
 static int open_nccl(struct communicator *c) {
     return c->nccl ? 0 : nccl_open(c, &error);
@@ -129,6 +131,51 @@ static void graphs_hold_it(void **state) {
     free_buffers(&b);
 }
 
+static int enqueue_direct(void *context, struct error *why) {
+    const struct buffers *b = context;
+    for (int i = 0; i < all->count; i++)
+        if (device_copy(all->devices[i], b->sums[i], b->parts[i], 2 * COUNT, why)) return -1;
+    return direct_all_reduce(all, b->sums, COUNT, why);
+}
+
+/* Sums of both; poisons them. */
+static void check_direct(const struct buffers *b) {
+    uint16_t words[COUNT];
+    for (int rank = 0; rank < all->count; rank++) {
+        must(device_read(all->devices[rank], words, b->sums[rank], sizeof words, &error), &error);
+        must(device_fill(all->devices[rank], b->sums[rank], 0xff, sizeof words, &error), &error);
+        for (int i = 0; i < COUNT; i++)
+            if (half_to_float(words[i]) != part(0, i) + part(1, i))
+                fail_msg("rank %d: sum %d is %g", rank, i, half_to_float(words[i]));
+    }
+}
+
+/* Two ranks on the first GPU, which wait for each other's kernels; many sums without the host in between. */
+static void ranks_write_to_each_other(void **state) {
+    (void)state;
+    if (small) skip();
+    struct communicator two = {.count = 2, .devices = (struct device *[]){NULL, NULL}}, *others = all;
+    for (int i = 0; i < 2; i++) must(device_open("cuda:0", &two.devices[i], &error), &error);
+    must(direct_open(&two, &error), &error);
+    assert_non_null(two.direct);
+    all = &two;
+    assert_true(direct_takes(all, COUNT) && direct_takes(all, 1 << 19) && !direct_takes(all, (1 << 19) + 2));
+    assert_false(direct_takes(all, 5));
+    struct buffers b = make_buffers();
+    struct device_graph *graphs[2];
+    for (int run = 0; run < 50; run++) must(enqueue_direct(&b, &error), &error);
+    check_direct(&b);
+    must(device_graphs_record(two.devices, 2, enqueue_direct, &b, graphs, &error), &error);
+    for (int run = 0; run < 50; run++)
+        for (int i = 0; i < 2; i++) must(device_graph_launch(two.devices[i], graphs[i], &error), &error);
+    check_direct(&b);
+    for (int i = 0; i < 2; i++) device_graph_destroy(two.devices[i], graphs[i]);
+    free_buffers(&b);
+    direct_close(all);
+    all = others;
+    for (int i = 0; i < 2; i++) device_close(two.devices[i]);
+}
+
 static void gpus_share_a_model(void **state) {
     (void)state;
     if (!all || all->count < 2) {
@@ -145,10 +192,12 @@ static void gpus_share_a_model(void **state) {
     check_method("cuda:0", METHOD_GPTQ_MARLIN, most);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    small = argc > 1 && !strcmp(argv[1], "small");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpus_add_and_gather),
         cmocka_unit_test(graphs_hold_it),
+        cmocka_unit_test(ranks_write_to_each_other),
         cmocka_unit_test(gpus_share_a_model),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
