@@ -31,6 +31,9 @@ static size_t golden_prompts = SIZE_MAX;
 /* Whether subjects choose by the ops of sampling, greedily as long as nobody says otherwise. */
 static bool golden_samples;
 
+/* What their KV cache holds. */
+static enum kv_type golden_kv;
+
 /* A checkpoint opened for one method. */
 struct subject {
     struct device *device;
@@ -49,6 +52,7 @@ static inline void subject_create(struct subject *s, enum method method, int chu
     struct error error = {""};
     struct model_options options = {.method = method,
                                     .context = GOLDEN_IDS,
+                                    .kv = golden_kv,
                                     .sequences = GOLDEN_BATCH,
                                     .pages = pages,
                                     .samples = golden_samples,
@@ -334,8 +338,13 @@ static inline void golden_check_long(const char *device_id, int count) {
     must(model_config_read(FIXTURES "tiny-qwen2", &config, &error), &error);
     config.heads = 10, config.kv_heads = 2, config.head_dim = 128, config.hidden = 1280;
     config.max_position = count + STEPS;
-    struct model_options options = {
-        .method = METHOD_NONE, .context = count + STEPS, .sequences = 2, .chunk = 512, .synthetic = true, .seed = 1};
+    struct model_options options = {.method = METHOD_NONE,
+                                    .context = count + STEPS,
+                                    .kv = golden_kv,
+                                    .sequences = 2,
+                                    .chunk = 512,
+                                    .synthetic = true,
+                                    .seed = 1};
     must(model_create(device, &config, NULL, &options, &model, &error), &error);
     golden_scatter(model, 2, count + STEPS);
     for (int i = 0; i < count; i++) prompt[i] = i * 7919 % GOLDEN_VOCAB;

@@ -255,21 +255,39 @@ static const char *const others[][2] = {
     {"marlin_gemm/dequantize.cu", "-DGROUP=32 -DZEROS=1 -DTHREADS=256"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=32 -DZEROS=1 -DTHREADS=256 -DBF16"},
     {"marlin_gemm/dequantize.cu", "-DGROUP=128 -DZEROS=0 -DTHREADS=256"},
-    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DPAGE=64 -DPICKS=128 -DRING=4"},
-    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=3 -DHEAD_DIM=128 -DPAGE=64 -DPICKS=128 -DRING=4"},
-    {"decoder/attend.cu", "-DHEAD_DIM=64 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DCLUSTER=1 -DSHARED_BYTES=34960"},
-    {"decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DCLUSTER=1 -DSHARED_BYTES=69776"},
-    {"decoder/attend_prompt.cu", "-DHEAD_DIM=64 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=49152"},
-    {"decoder/attend_prompt.cu", "-DHEAD_DIM=128 -DWARPS=4 -DKEYS=64 -DSHARED_BYTES=98304"},
+    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DPAGE=64 -DKV_BYTES=2 -DPICKS=128 -DRING=4"},
+    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=3 -DHEAD_DIM=128 -DPAGE=64 -DKV_BYTES=2 -DPICKS=128 -DRING=4"},
+    {"decoder/attend.cu", "-DHEAD_DIM=64 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DKV_BYTES=2 -DCLUSTER=1 -DSHARED_BYTES=34960"},
+    {"decoder/attend.cu",
+     "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DKV_BYTES=2 -DCLUSTER=1 -DSHARED_BYTES=69776"},
+    {"decoder/attend_prompt.cu", "-DHEAD_DIM=64 -DWARPS=4 -DKEYS=64 -DKV_BYTES=2 -DSHARED_BYTES=49152"},
+    {"decoder/attend_prompt.cu", "-DHEAD_DIM=128 -DWARPS=4 -DKEYS=64 -DKV_BYTES=2 -DSHARED_BYTES=98304"},
     {"decoder/sample.cu", "-DCOUNT_THREADS=256 -DWARPS=32 -DBINS=65536 -DRING=4"},
 };
 
+/* With a cache in fp8, from sm_89 on. */
+static const char *const fp8[][2] = {
+    {"decoder/ops.cu", "-DBLOCK=256 -DHELD=1 -DHEAD_DIM=64 -DPAGE=64 -DKV_BYTES=1 -DPICKS=128 -DRING=4"},
+    {"decoder/attend.cu", "-DHEAD_DIM=64 -DWARPS=4 -DSTAGES=4 -DHEADS=8 -DKV_BYTES=1 -DCLUSTER=1 -DSHARED_BYTES=34960"},
+    {"decoder/attend.cu",
+     "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=4 -DHEADS=8 -DKV_BYTES=1 -DCLUSTER=1 -DSHARED_BYTES=69776"},
+    {"decoder/attend_prompt.cu", "-DHEAD_DIM=64 -DWARPS=4 -DKEYS=64 -DKV_BYTES=1 -DSHARED_BYTES=40960"},
+    {"decoder/attend_prompt.cu", "-DHEAD_DIM=128 -DWARPS=4 -DKEYS=64 -DKV_BYTES=1 -DSHARED_BYTES=81920"},
+};
+
 static void add_other_sources(void) {
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+    for (size_t d = 0; d < sizeof devices / sizeof *devices; d++) {
+        for (size_t i = 0; i < sizeof others / sizeof *others; i++)
             add_job(others[i][0], others[i][1], devices[d].architecture, true);
-    add_job("decoder/attend.cu", "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DCLUSTER=8 -DSHARED_BYTES=69776",
-            "sm_90a", true);
+        for (size_t i = 0; devices[d].compute_capability >= 89 && i < sizeof fp8 / sizeof *fp8; i++)
+            add_job(fp8[i][0], fp8[i][1], devices[d].architecture, true);
+    }
+    add_job("decoder/attend.cu",
+            "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=2 -DHEADS=8 -DKV_BYTES=2 -DCLUSTER=8 -DSHARED_BYTES=69776", "sm_90a",
+            true);
+    add_job("decoder/attend.cu",
+            "-DHEAD_DIM=128 -DWARPS=4 -DSTAGES=4 -DHEADS=8 -DKV_BYTES=1 -DCLUSTER=8 -DSHARED_BYTES=69776", "sm_90a",
+            true);
 }
 
 /* So that a new source cannot stay out of this suite. */

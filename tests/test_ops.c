@@ -14,7 +14,7 @@
 #include "kernels/reference.h"
 #include "tests/emulation/load.h"
 
-static struct ops cpu;
+static struct ops cpu; /* its cache is what a test says */
 static struct error error;
 static const struct device h100 = {.backend = BACKEND_CUDA, .compute_capability = 90, .multiprocessors = 132};
 static const struct device a100 = {.backend = BACKEND_CUDA, .compute_capability = 80, .multiprocessors = 108};
@@ -22,7 +22,7 @@ static const struct device a100 = {.backend = BACKEND_CUDA, .compute_capability 
 static int open_cpu(void **state) {
     (void)state;
     struct device *device;
-    return device_open("cpu", &device, &error) || ops_open(device, 1152, 128, &cpu, &error);
+    return device_open("cpu", &device, &error) || ops_open(device, 1152, 128, KV_FP16, &cpu, &error);
 }
 
 static int close_cpu(void **state) {
@@ -53,13 +53,22 @@ static void *copy_of(const void *from, size_t bytes) {
     return memcpy(poisoned(bytes), from, bytes);
 }
 
-/* fp16 results agree to a rounding or two; what neither wrote (NaN) may stay. */
-static void agree(const char *what, const uint16_t *found, const uint16_t *expected, size_t count) {
+static double element(const void *elements, enum kv_type type, size_t i) {
+    return type == KV_FP8 ? e4m3_to_float(((const uint8_t *)elements)[i])
+                          : half_to_float(((const uint16_t *)elements)[i]);
+}
+
+/* fp16 results agree to a rounding or two, codes are the same; what neither wrote (NaN) may stay. */
+static void agree_as(enum kv_type type, const char *what, const void *found, const void *expected, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        double a = half_to_float(found[i]), b = half_to_float(expected[i]);
+        double a = element(found, type, i), b = element(expected, type, i);
         if (isnan(a) && isnan(b)) continue;
         if (!(fabs(a - b) <= 4e-3 * (fabs(b) + 0.1))) fail_msg("%s: element %zu is %g, not %g", what, i, a, b);
     }
+}
+
+static void agree(const char *what, const uint16_t *found, const uint16_t *expected, size_t count) {
+    agree_as(KV_FP16, what, found, expected, count);
 }
 
 /* --- the cache --- */
@@ -74,19 +83,30 @@ static int32_t *scattered(const int *positions, int count, int pitch) {
     return pages;
 }
 
+/* The elements of fp16 as the cache has them. */
+static void *cached(const uint16_t *random, size_t count) {
+    uint8_t *codes = poisoned(2 * count);
+    if (cpu.kv == KV_FP16) return memcpy(codes, random, 2 * count);
+    for (size_t i = 0; i < count; i++) codes[i] = e4m3_from_half(random[i]);
+    return codes;
+}
+
 /* Random numbers where a sequence has positions, NaN elsewhere. */
-static uint16_t *scattered_cache(const int32_t *pages, const int *positions, int count, int pitch, int kv_heads,
-                                 int head_dim, float scale, uint64_t seed) {
+static void *scattered_cache(const int32_t *pages, const int *positions, int count, int pitch, int kv_heads,
+                             int head_dim, float scale, uint64_t seed) {
     size_t row = (size_t)head_dim, all = (size_t)((count * pitch + 1) * kv_heads * OPS_PAGE) * row;
-    uint16_t *random = halves(all, scale, seed), *cache = poisoned(2 * all);
+    size_t bytes = kv_bytes(cpu.kv);
+    uint16_t *random = halves(all, scale, seed);
+    char *elements = cached(random, all), *cache = poisoned(bytes * all);
     for (int i = 0; i < count; i++)
         for (int p = 0; p < positions[i]; p++)
             for (int head = 0; head < kv_heads; head++) {
                 size_t page = (size_t)pages[i * pitch + p / OPS_PAGE] * (size_t)kv_heads + (size_t)head;
                 size_t at = (page * OPS_PAGE + (size_t)(p % OPS_PAGE)) * row;
-                memcpy(cache + at, random + at, 2 * row);
+                memcpy(cache + bytes * at, elements + bytes * at, bytes * row);
             }
     device_free(cpu.device, random);
+    device_free(cpu.device, elements);
     return cache;
 }
 
@@ -142,15 +162,15 @@ static void check_run(const struct device *device, const struct step *before, co
     struct ops_attend a = before->a;
     size_t parts = ops_attend_parts(device, a.count, a.heads, a.kv_heads, before->context, a.head_dim);
     size_t arrivals = ops_attend_arrivals(a.count, a.heads, a.kv_heads);
-    a.keys = copy_of(a.keys, 2 * before->cache);
-    a.values = copy_of(a.values, 2 * before->cache);
+    a.keys = copy_of(a.keys, kv_bytes(cpu.kv) * before->cache);
+    a.values = copy_of(a.values, kv_bytes(cpu.kv) * before->cache);
     a.y = y;
     a.parts = poisoned(parts);
     a.arrivals = memset(poisoned(arrivals), 0, arrivals);
     memset(y, 0xff, 2 * before->y);
     assert_int_equal(emulate(&a, grid, run == 0, run), 0);
-    agree("keys", a.keys, after->a.keys, before->cache);
-    agree("values", a.values, after->a.values, before->cache);
+    agree_as(cpu.kv, "keys", a.keys, after->a.keys, before->cache);
+    agree_as(cpu.kv, "values", a.values, after->a.values, before->cache);
     agree("attend", y, after->a.y, before->y);
     for (size_t i = 0; i < arrivals / sizeof *a.arrivals; i++) assert_int_equal(a.arrivals[i], 0);
     void *memory[] = {a.keys, a.values, a.parts, a.arrivals};
@@ -165,8 +185,8 @@ static void check_attend(const struct device *device, int head_dim, int heads, i
     size_t shared_bytes;
     char options[160];
     emulate_function *emulate;
-    ops_attend_launch(&before.a, &grid, &shared_bytes);
-    ops_attend_options(device, head_dim, shared_bytes, options, sizeof options);
+    ops_attend_launch(&before.a, cpu.kv, &grid, &shared_bytes);
+    ops_attend_options(device, head_dim, cpu.kv, shared_bytes, options, sizeof options);
     void *library = emulation_load("decoder/attend.cu", "attend", "struct attend_arguments", options, &emulate);
     must(cpu.functions->attend(&cpu, &after.a, &error));
     uint16_t *y[2] = {poisoned(2 * before.y), poisoned(2 * before.y)};
@@ -220,6 +240,26 @@ static void attend_alone(void **state) {
     CHECK_ATTEND(&a100, 64, 11, 1, 700, 3);
 }
 
+static int use_fp8(void **state) {
+    (void)state;
+    cpu.kv = KV_FP8;
+    return 0;
+}
+
+static int use_fp16(void **state) {
+    (void)state;
+    cpu.kv = KV_FP16;
+    return 0;
+}
+
+/* More pages than stages, fewer, none; a fresh position anywhere in its tile. */
+static void attend_codes(void **state) {
+    (void)state;
+    CHECK_ATTEND(&h100, 128, 8, 1, 1999, 0, 128);
+    CHECK_ATTEND(&h100, 64, 14, 2, 5, 700, 63);
+    CHECK_ATTEND(&h100, 128, 5, 1, 0, 1, 2, 15, 16, 17, 63, 64, 65, 126, 127, 128, 129, 191, 400, 30, 3);
+}
+
 static void splits_fit_their_buffers(void **state) {
     (void)state;
     assert_int_equal(ops_attend_splits(&h100, 1, 8, 512), 8);
@@ -261,8 +301,8 @@ static void check_attention(int head_dim, int heads, int kv_heads, int tokens, i
     struct device_grid grid;
     char options[160];
     emulate_function *emulate;
-    ops_attention_launch(&a, &grid, &shared_bytes);
-    ops_attention_options(head_dim, shared_bytes, options, sizeof options);
+    ops_attention_launch(&a, cpu.kv, &grid, &shared_bytes);
+    ops_attention_options(head_dim, cpu.kv, shared_bytes, options, sizeof options);
     void *library =
         emulation_load("decoder/attend_prompt.cu", "attend_prompt", "struct attention_arguments", options, &emulate);
     a.y = y[2];
@@ -296,12 +336,19 @@ static void attention_of_large_scores(void **state) {
     check_attention(64, 2, 1, 129, 63, 30);
 }
 
+static void attention_of_codes(void **state) {
+    (void)state;
+    check_attention(128, 2, 2, 67, 0, 2);
+    check_attention(128, 1, 1, 129, 61, 2);
+    check_attention(64, 2, 1, 129, 63, 30);
+}
+
 /* --- the others --- */
 
 static void *load_op(const char *entry, const char *arguments, emulate_function **emulate) {
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DPAGE=%d -DPICKS=%d -DRING=%d", OPS_PAGE,
-             OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options, "-DBLOCK=64 -DHELD=3 -DHEAD_DIM=64 -DPAGE=%d -DKV_BYTES=%zu -DPICKS=%d -DRING=%d",
+             OPS_PAGE, kv_bytes(cpu.kv), OPS_PICKS, OPS_RING);
     return emulation_load("decoder/ops.cu", entry, arguments, options, emulate);
 }
 
@@ -311,6 +358,7 @@ static void rotations(void **state) {
     enum { HEADS = 15, KV_HEADS = 2, TOKENS = 70, POSITION = 61, DIM = 64, PITCH = 4 };
     const int last = POSITION + TOKENS - 1;
     const size_t cache = (PITCH + 1) * KV_HEADS * OPS_PAGE * DIM, qkv = TOKENS * (HEADS + 2 * KV_HEADS) * DIM;
+    const size_t bytes = cache * kv_bytes(cpu.kv);
     emulate_function *emulate;
     void *library = load_op("rope", "struct rope_arguments", &emulate);
     int32_t *pages = scattered(&last, 1, PITCH);
@@ -318,18 +366,18 @@ static void rotations(void **state) {
     for (int i = 0; i < DIM / 2; i++) frequency[i] = powf(1e4f, -2.0f * (float)i / DIM);
     struct ops_rope a[2];
     for (int i = 0; i < 2; i++)
-        a[i] = (struct ops_rope){{poisoned(2 * cache), poisoned(2 * cache), pages, KV_HEADS, DIM, POSITION},
+        a[i] = (struct ops_rope){{poisoned(bytes), poisoned(bytes), pages, KV_HEADS, DIM, POSITION},
                                  halves(qkv, 2, 1),
                                  frequency,
                                  TOKENS,
                                  HEADS};
     emulate(&a[0], &(struct device_grid){.blocks = {TOKENS, 1, 1}, .threads = 64}, false, 1);
     must(cpu.functions->rope(&cpu, &a[1], &error));
-    agree("rope, keys", a[0].cache.keys, a[1].cache.keys, cache);
-    agree("rope, values", a[0].cache.values, a[1].cache.values, cache);
+    agree_as(cpu.kv, "rope, keys", a[0].cache.keys, a[1].cache.keys, cache);
+    agree_as(cpu.kv, "rope, values", a[0].cache.values, a[1].cache.values, cache);
     agree("rope, queries", a[0].qkv, a[1].qkv, qkv);
     size_t written = 0;
-    for (size_t i = 0; i < cache; i++) written += a[1].cache.keys[i] != 0xffff;
+    for (size_t i = 0; i < cache; i++) written += !isnan(element(a[1].cache.keys, cpu.kv, i));
     assert_int_equal(written, TOKENS * KV_HEADS * DIM);
     void *memory[] = {pages,           frequency,         a[0].cache.keys, a[0].cache.values,
                       a[1].cache.keys, a[1].cache.values, a[0].qkv,        a[1].qkv};
@@ -564,10 +612,13 @@ int main(void) {
         cmocka_unit_test(attend_one_sequence),
         cmocka_unit_test(attend_batches),
         cmocka_unit_test(attend_alone),
+        cmocka_unit_test_setup_teardown(attend_codes, use_fp8, use_fp16),
         cmocka_unit_test(splits_fit_their_buffers),
         cmocka_unit_test(attention_of_chunks),
         cmocka_unit_test(attention_of_large_scores),
+        cmocka_unit_test_setup_teardown(attention_of_codes, use_fp8, use_fp16),
         cmocka_unit_test(rotations),
+        cmocka_unit_test_setup_teardown(rotations, use_fp8, use_fp16),
         cmocka_unit_test(norms),
         cmocka_unit_test(embeddings),
         cmocka_unit_test(argmax),

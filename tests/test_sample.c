@@ -22,7 +22,7 @@ static struct error error;
 static int open_cpu(void **state) {
     (void)state;
     struct device *device;
-    return device_open("cpu", &device, &error) || ops_open(device, 64, 64, &cpu, &error);
+    return device_open("cpu", &device, &error) || ops_open(device, 64, 64, KV_FP16, &cpu, &error);
 }
 
 static int close_cpu(void **state) {

@@ -104,9 +104,10 @@ static void print_row(const struct against *a, const char *what, const struct co
 
 void against_print(const struct against *a, FILE *stream) {
     fprintf(stream,
-            "%s against %s: %s on %s, %d sequence%s, %d tokens of prompt each, %d rounds by turns, %d steps each\n",
-            a->name, a->old_name, a->method, a->device, a->batch, a->batch == 1 ? "" : "s", a->prompt_count,
-            AGAINST_ROUNDS, a->tokens - 1);
+            "%s against %s: %s on %s, %s cache, %d sequence%s, %d tokens of prompt each, %d rounds by turns, %d steps "
+            "each\n",
+            a->name, a->old_name, a->method, a->device, kv_name(a->kv), a->batch, a->batch == 1 ? "" : "s",
+            a->prompt_count, AGAINST_ROUNDS, a->tokens - 1);
     print_row(a, "decode", &a->decode, 1, stream);
     print_row(a, "prefill", &a->prefill, a->prompt_count, stream);
     fprintf(stream, "tokens   the first %d of %d are the same\n", a->agreed, a->tokens);
@@ -120,10 +121,10 @@ static json_t *row_json(const struct against *a, const struct compare_row *row, 
 
 int against_print_json(const struct against *a, FILE *stream, struct error *error) {
     json_t *object =
-        json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "table", a->name, "against", a->old_name,
-                  "quantization", a->method, "device", a->device, "batch", a->batch, "prompt", a->prompt_count,
-                  "rounds", AGAINST_ROUNDS, "agreed", a->agreed, "tokens", a->tokens, "decode",
-                  row_json(a, &a->decode, 1), "prefill", row_json(a, &a->prefill, a->prompt_count));
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o}", "table", a->name, "against",
+                  a->old_name, "quantization", a->method, "device", a->device, "kv", kv_name(a->kv), "batch", a->batch,
+                  "prompt", a->prompt_count, "rounds", AGAINST_ROUNDS, "agreed", a->agreed, "tokens", a->tokens,
+                  "decode", row_json(a, &a->decode, 1), "prefill", row_json(a, &a->prefill, a->prompt_count));
     int status = object ? json_dumpf(object, stream, JSON_REAL_PRECISION(9)) : -1;
     json_decref(object);
     fputc('\n', stream);

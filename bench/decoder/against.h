@@ -13,6 +13,7 @@ struct against {
     const struct tile_table *table, *old; /* NULL: built-in configurations */
     const char *name, *old_name;
     const char *device, *method; /* for the words */
+    enum kv_type kv;
     int batch, prompt_count;
 
     /* A is the old table, ratios are of times: of a step, and of the prompts. */

@@ -1,5 +1,6 @@
 // Attention of one query a sequence; ops.h says what it computes, ops.c how it is launched. HEAD_DIM: 64 or 128; WARPS,
-// STAGES, HEADS: as ops.c has them; CLUSTER: the most blocks that a cluster may have, 1 before sm_90.
+// STAGES, HEADS: as ops.c has them; KV_BYTES: of an element of the cache; CLUSTER: the most blocks that a cluster may
+// have, 1 before sm_90.
 //
 // Blocks: x takes pages of positions, y is a sequence, a key head of it and up to HEADS of the query heads that use
 // that. Of n blocks that have positions, block x takes page x and every n-th from there: where its first page lies is
@@ -19,6 +20,7 @@
 // Position, pages and cache were written before the step, or by earlier ones, which have ended when a step begins: the
 // ring is filled before the kernel waits for the one ahead of it.
 
+#include "decoder/kv.cuh"
 #include "decoder/rotate.cuh"
 
 typedef unsigned short half_word;
@@ -28,8 +30,8 @@ struct sequence {
 };
 
 struct attend_arguments {
-    half_word *keys, *values; // (all pages, kv_heads, PAGE, HEAD_DIM)
-    const int *pages;         // (count, pitch)
+    kv_element *keys, *values; // (all pages, kv_heads, PAGE, HEAD_DIM)
+    const int *pages;          // (count, pitch)
     const half_word *qkv;
     const float *frequency;
     const struct sequence *sequences;
@@ -39,11 +41,18 @@ struct attend_arguments {
     int count, heads, kv_heads, pitch, head_dim, splits, cluster;
 };
 
-constexpr int TILE = 16, THREADS = 32 * WARPS, PAGE = TILE * WARPS, CHUNKS = HEAD_DIM / 8;
-constexpr int TILE_BYTES = TILE * HEAD_DIM * 2, RING_BYTES = STAGES * 2 * TILE_BYTES;
+constexpr int TILE = 16, THREADS = 32 * WARPS, PAGE = TILE * WARPS;
+// A tile's chunk is 16 bytes: elements of one, and how many a row has.
+constexpr int ELEMENTS = 16 / KV_BYTES, CHUNKS = HEAD_DIM / ELEMENTS;
+constexpr int TILE_BYTES = TILE * HEAD_DIM * KV_BYTES, RING_BYTES = STAGES * 2 * TILE_BYTES;
 // Floats of a part: sums, the largest score, base 2, and the sum of the weights relative to it, two unused; halves of a
 // query. Both pitches spread a warp's accesses over the banks.
 constexpr int PART = HEAD_DIM + 4, QUERY = HEAD_DIM + 8;
+// Codes are unpacked where they are: so, of each 16 elements, the matrix unit has them in another order. Of keys, lane
+// l has in its columns elements KEY_STEP * (l % 4), KEY_NEXT further on, and those behind them; of values in its rows
+// VALUE_STEP * (l / 4), and VALUE_NEXT further on.
+constexpr int KEY_STEP = KV_BYTES == 1 ? 4 : 2, KEY_NEXT = KV_BYTES == 1 ? 2 : 8;
+constexpr int VALUE_STEP = KV_BYTES == 1 ? 2 : 1, VALUE_NEXT = KV_BYTES == 1 ? 1 : 8;
 // Behind the rings: what the cluster's blocks sent, a part each of each head that this block adds up, and what counts
 // it.
 constexpr int RECEIVED = WARPS * RING_BYTES, TRANSFER = RECEIVED + HEADS * PART * 4;
@@ -107,14 +116,16 @@ __device__ inline struct place place_of(const struct attend_arguments &a) {
     return p;
 }
 
-// Chunk (eight elements) `chunk` of row `row` of a tile: swapped within the row, so that eight rows use all banks.
+// Chunk `chunk` of row `row` of a tile: swapped within the row, so that eight rows use all banks, which eight chunks
+// do.
 __device__ inline unsigned chunk_at(unsigned tile, int row, int chunk) {
-    return tile + (row * CHUNKS + (chunk ^ row % 8)) * 16;
+    constexpr int SWAPS = CHUNKS < 8 ? CHUNKS : 8;
+    return tile + (row * CHUNKS + (chunk ^ row * SWAPS / 8 % SWAPS)) * 16;
 }
 
 // Keys and values of the block's key head in the first page of all; elements from one page to the next.
 struct cache {
-    half_word *keys, *values;
+    kv_element *keys, *values;
     size_t pitch;
 };
 
@@ -126,7 +137,7 @@ __device__ inline void copy_tile(const struct place &p, const struct cache &c, i
     for (int i = 0; i < TILE * CHUNKS / 32; i++) {
         const int row = (32 * i + p.lane) / CHUNKS, chunk = (32 * i + p.lane) % CHUNKS;
         const bool inside = first + row < p.cached;
-        const size_t from = start + row * HEAD_DIM + chunk * 8;
+        const size_t from = start + row * HEAD_DIM + chunk * ELEMENTS;
         copy_async(chunk_at(tile, row, chunk), c.keys + from, inside);
         copy_async(chunk_at(tile + TILE_BYTES, row, chunk), c.values + from, inside);
     }
@@ -155,9 +166,9 @@ __device__ inline void rotate(const struct place &p, const struct cache &c, cons
     *(uint4 *)to = low;
     *(uint4 *)(to + HEAD_DIM / 2) = high;
     if (row < HEADS) return;
-    to = (row == HEADS ? c.keys : c.values) + p.fresh_page * c.pitch + p.cached % PAGE * HEAD_DIM + i;
-    *(uint4 *)to = low;
-    *(uint4 *)(to + HEAD_DIM / 2) = high;
+    kv_element *at = (row == HEADS ? c.keys : c.values) + p.fresh_page * c.pitch + p.cached % PAGE * HEAD_DIM + i;
+    store_elements(at, low);
+    store_elements(at + HEAD_DIM / 2, high);
 }
 
 // Zeros for the columns of the matrix unit that have no query head.
@@ -169,7 +180,7 @@ __device__ inline void clear_queries(const struct place &p) {
 __device__ inline void place_fresh(const struct place &p, int row, unsigned tile) {
     for (int i = p.lane; i < 2 * CHUNKS; i += 32)
         store_shared4(chunk_at(tile + i / CHUNKS * TILE_BYTES, row, i % CHUNKS),
-                      *(const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * 8]);
+                      elements_of((const uint4 *)&fresh[i / CHUNKS][i % CHUNKS * ELEMENTS]));
 }
 
 // A warp's softmax so far. As multiply() has them: lane l holds query heads 2 * (l % 4) and the next, and of the sums
@@ -179,14 +190,43 @@ struct partial {
     float sums[HEAD_DIM / 16][4];
 };
 
+// Codes of a tile's keys or values, 16 elements of all positions to two words, which begin at codes[t / 2][t % 2 * 2]:
+// lane l has elements 4 * (l % 4) to + 3 of positions l / 4, then l / 4 + 8; transposed, elements 2 * (l / 4) and the
+// next of positions 2 * (l % 4) and the next, then of those 8 further on.
+template <bool TRANSPOSED>
+__device__ inline void load_codes(const struct place &p, unsigned tile, unsigned (&codes)[HEAD_DIM / 32][4]) {
+#pragma unroll
+    for (int i = 0; i < HEAD_DIM / 32; i++) {
+        const unsigned from = chunk_at(tile, p.lane % 16, 2 * i + p.lane / 16);
+        if (TRANSPOSED)
+            load_matrices_transposed(from, codes[i]);
+        else
+            load_matrices(from, codes[i]);
+    }
+}
+
+// A tile's keys: of each 16 elements what multiply() takes.
+__device__ inline void load_keys(const struct place &p, unsigned tile, unsigned (&keys)[HEAD_DIM / 16][4]) {
+    if (KV_BYTES == 1) {
+        unsigned codes[HEAD_DIM / 32][4];
+        load_codes<false>(p, tile, codes);
+#pragma unroll
+        for (int k = 0; k < HEAD_DIM / 16; k++)
+            for (int i = 0; i < 2; i++) halves_from_codes(codes[k / 2][k % 2 * 2 + i], keys[k][i], keys[k][i + 2]);
+    } else {
+#pragma unroll
+        for (int k = 0; k < HEAD_DIM / 16; k++)
+            load_matrices(chunk_at(tile, p.lane % 16, 2 * k + p.lane / 16), keys[k]);
+    }
+}
+
 // Scores (TILE x HEADS) of the keys of a tile, lane l having positions l / 4 and l / 4 + 8. Two sums, so that a product
 // does not wait for the one before; all keys first, so that none waits for shared memory.
 __device__ inline void score_tile(const struct place &p, const unsigned (&query)[HEAD_DIM / 16][2], unsigned tile,
                                   float (&scores)[4]) {
     unsigned keys[HEAD_DIM / 16][4];
     float sums[2][4] = {};
-#pragma unroll
-    for (int k = 0; k < HEAD_DIM / 16; k++) load_matrices(chunk_at(tile, p.lane % 16, 2 * k + p.lane / 16), keys[k]);
+    load_keys(p, tile, keys);
 #pragma unroll
     for (int k = 0; k < HEAD_DIM / 16; k++) multiply(sums[k % 2], keys[k], query[k][0], query[k][1]);
 #pragma unroll
@@ -210,12 +250,23 @@ __device__ inline void weigh(struct partial &part, float (&scores)[4]) {
     }
 }
 
-// A tile's values, transposed: of tile t of 16 elements, what multiply() takes.
+// A tile's values, transposed: of tile t of 16 elements, what multiply() takes. Of codes, two positions' first elements
+// are brought together, and their second ones.
 __device__ inline void load_values(const struct place &p, unsigned tile, unsigned (&values)[HEAD_DIM / 16][4]) {
-    const int row = p.lane % 8 + p.lane / 16 * 8, chunk = p.lane / 8 % 2;
+    if (KV_BYTES == 1) {
+        unsigned codes[HEAD_DIM / 32][4];
+        load_codes<true>(p, tile + TILE_BYTES, codes);
 #pragma unroll
-    for (int t = 0; t < HEAD_DIM / 16; t++)
-        load_matrices_transposed(chunk_at(tile + TILE_BYTES, row, 2 * t + chunk), values[t]);
+        for (int t = 0; t < HEAD_DIM / 16; t++)
+            for (int i = 0; i < 2; i++)
+                halves_from_codes(select_bytes(codes[t / 2][t % 2 * 2 + i], 0, 0x3120), values[t][2 * i],
+                                  values[t][2 * i + 1]);
+    } else {
+        const int row = p.lane % 8 + p.lane / 16 * 8, chunk = p.lane / 8 % 2;
+#pragma unroll
+        for (int t = 0; t < HEAD_DIM / 16; t++)
+            load_matrices_transposed(chunk_at(tile + TILE_BYTES, row, 2 * t + chunk), values[t]);
+    }
 }
 
 // Adds them, weighted.
@@ -253,7 +304,7 @@ __device__ inline void stream(const struct place &p, const struct cache &c, int 
     unsigned query[HEAD_DIM / 16][2], stage = 0;
     for (int k = 0; k < HEAD_DIM / 16; k++)
         for (int half = 0; half < 2; half++)
-            query[k][half] = *(const unsigned *)&queries[p.lane / 4][16 * k + 8 * half + p.lane % 4 * 2];
+            query[k][half] = *(const unsigned *)&queries[p.lane / 4][16 * k + KEY_NEXT * half + p.lane % 4 * KEY_STEP];
     for (int first = blockIdx.x * PAGE + TILE * p.warp; first <= p.cached; first += p.stride) {
         const int ahead = first + STAGES * p.stride;
         const unsigned tile = p.ring + stage * 2 * TILE_BYTES;
@@ -286,8 +337,8 @@ __device__ inline void store_partial(const struct place &p, struct partial &part
         for (int step = 4; step < 32; step *= 2) part.sum[column] += other_lane(part.sum[column], step);
 #pragma unroll
         for (int t = 0; t < HEAD_DIM / 16; t++) {
-            sums[head * PART + 16 * t + p.lane / 4] = part.sums[t][column];
-            sums[head * PART + 16 * t + p.lane / 4 + 8] = part.sums[t][column + 2];
+            sums[head * PART + 16 * t + p.lane / 4 * VALUE_STEP] = part.sums[t][column];
+            sums[head * PART + 16 * t + p.lane / 4 * VALUE_STEP + VALUE_NEXT] = part.sums[t][column + 2];
         }
         if (p.lane < 4) sums[head * PART + HEAD_DIM] = part.most[column];
         if (p.lane < 4) sums[head * PART + HEAD_DIM + 1] = part.sum[column];

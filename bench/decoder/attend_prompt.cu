@@ -1,5 +1,5 @@
 // Attention of a prompt's chunk; ops.h says what it computes (ops_attention), ops.c how it is launched. HEAD_DIM: 64 or
-// 128; WARPS, KEYS: as ops.c has them.
+// 128; WARPS, KEYS: as ops.c has them; KV_BYTES: of an element of the cache.
 //
 // Blocks: x is a query head, y counts ROWS neighbouring queries from the chunk's end on, so that those with the most
 // positions start first. Of its queries each warp has WARP_ROWS; tiles of KEYS positions, a page of the cache
@@ -11,15 +11,16 @@
 //              ...            |      |      |      |    \ |  ...        behind the diagonal: weight 0, or no work
 //
 // Scores and weights never leave a warp's registers: what the matrix unit returns as sums is laid out as it takes the
-// left operand of the next product.
+// left operand of the next product. A cache of codes has one tile in use, unpacked; on their way are the codes of the
+// next.
 
-#include "decoder/ptx.cuh"
+#include "decoder/kv.cuh"
 
 typedef unsigned short half_word;
 
 struct cache {
-    half_word *keys, *values; // (all pages, kv_heads, KEYS, HEAD_DIM)
-    const int *pages;         // the sequence's
+    kv_element *keys, *values; // (all pages, kv_heads, KEYS, HEAD_DIM)
+    const int *pages;          // the sequence's
     int kv_heads, head_dim, position;
 };
 
@@ -33,7 +34,7 @@ struct attention_arguments {
 constexpr int THREADS = 32 * WARPS, WARP_ROWS = 32, ROWS = WARPS * WARP_ROWS, CHUNKS = HEAD_DIM / 8;
 constexpr int ROW_BYTES = HEAD_DIM * 2, QUERY_BYTES = ROWS * ROW_BYTES, TILE_BYTES = KEYS * ROW_BYTES;
 constexpr int STAGE_BYTES = 2 * TILE_BYTES; // keys, then values
-static_assert(SHARED_BYTES == QUERY_BYTES + 2 * STAGE_BYTES, "ops.c disagrees");
+static_assert(SHARED_BYTES == QUERY_BYTES + STAGE_BYTES + STAGE_BYTES / 2 * KV_BYTES, "ops.c disagrees");
 
 extern __shared__ __align__(1024) uint4 shared_memory[];
 
@@ -82,12 +83,45 @@ template <int COUNT> __device__ inline void copy_rows(const half_word *from, siz
     for (int row = 0; row < COUNT; row += AT_ONCE) copy_async(to + row * ROW_BYTES, from + row * pitch, row < inside);
 }
 
+// Codes of a row, in chunks of 16; chunks of a tile of them, and where its values begin, that a thread copies at once.
+constexpr int CODE_CHUNKS = HEAD_DIM / 16, CODE_COPIES = KEYS * CODE_CHUNKS / THREADS;
+
+// Begins to copy the codes of a tile's keys or values; zeros for rows that are not `inside`.
+__device__ inline void copy_codes(const kv_element *from, int inside, unsigned to) {
+#pragma unroll
+    for (int i = 0; i < CODE_COPIES; i++) {
+        const int chunk = i * THREADS + threadIdx.x;
+        copy_async(to + chunk * 16, from + chunk * 16, chunk / CODE_CHUNKS < inside);
+    }
+}
+
 // Begins to copy the positions from `first` on, those of page `page` in memory, that the block sees. Others may hold
 // anything, even NaN, which weight 0 would not keep out of the sums.
 __device__ inline void copy_tile(const struct place &p, const struct cache &c, int page, int first, unsigned to) {
     const size_t from = ((size_t)page * c.kv_heads + p.kv_head) * KEYS * HEAD_DIM;
-    copy_rows<KEYS>(c.keys + from, HEAD_DIM, p.end - first, to);
-    copy_rows<KEYS>(c.values + from, HEAD_DIM, p.end - first, to + TILE_BYTES);
+    if (KV_BYTES == 1) {
+        copy_codes(c.keys + from, p.end - first, to);
+        copy_codes(c.values + from, p.end - first, to + TILE_BYTES / 2);
+    } else {
+        copy_rows<KEYS>((const half_word *)c.keys + from, HEAD_DIM, p.end - first, to);
+        copy_rows<KEYS>((const half_word *)c.values + from, HEAD_DIM, p.end - first, to + TILE_BYTES);
+    }
+}
+
+// The codes that this thread copied to `codes`, keys and values, as rows of a tile.
+__device__ inline void unpack(unsigned codes, unsigned tile) {
+#pragma unroll
+    for (int i = 0; i < 2 * CODE_COPIES; i++) {
+        const int chunk = i * THREADS + threadIdx.x, row = chunk / CODE_CHUNKS, pair = chunk % CODE_CHUNKS * 2;
+        const uint4 from = load_shared4(codes + chunk * 16);
+        uint4 low, high;
+        halves_from_codes(from.x, low.x, low.y);
+        halves_from_codes(from.y, low.z, low.w);
+        halves_from_codes(from.z, high.x, high.y);
+        halves_from_codes(from.w, high.z, high.w);
+        store_shared4(chunk_at(tile, row, pair), low);
+        store_shared4(chunk_at(tile, row, pair + 1), high);
+    }
 }
 
 // A warp's softmax so far. Lane l has of each m16 x n8 tile of scores and sums rows l / 4 ([0], [1]) and l / 4 + 8
@@ -244,16 +278,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     programmatic_launch();
     programmatic_wait();
     copy_rows<ROWS>(a.qkv + p.row * pitch + p.head * HEAD_DIM, pitch, a.tokens - p.row, p.queries);
-    copy_tile(p, a.cache, a.cache.pages[0], 0, p.tiles);
+    copy_tile(p, a.cache, a.cache.pages[0], 0, p.tiles + (KV_BYTES == 1) * STAGE_BYTES);
     copy_async_commit();
-    for (int first = 0, stage = 0; first < p.end; first += KEYS, stage ^= 1) {
-        const unsigned tile = p.tiles + stage * STAGE_BYTES;
+    for (int first = 0, stage = 0; first < p.end; first += KEYS, stage ^= KV_BYTES == 2) {
+        const unsigned tile = p.tiles + stage * STAGE_BYTES, next = p.tiles + (stage ^ 1) * STAGE_BYTES;
         const bool more = first + KEYS < p.end;
         const int page = more ? a.cache.pages[first / KEYS + 1] : 0; // on its way while the block meets
         copy_async_wait<0>();
         __syncthreads();
-        if (more) copy_tile(p, a.cache, page, first + KEYS, p.tiles + (stage ^ 1) * STAGE_BYTES);
+        if (KV_BYTES == 1) unpack(next, tile);
+        if (more) copy_tile(p, a.cache, page, first + KEYS, next);
         copy_async_commit();
+        if (KV_BYTES == 1) __syncthreads();
         if (first > p.warp_last) continue;
         float scores[2][KEYS / 8][4] = {};
         score_tile(p, tile, scores);

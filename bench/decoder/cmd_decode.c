@@ -222,6 +222,7 @@ static int open_session(struct session *s, struct error *error) {
     struct model_options options = {
         .method = s->method,
         .context = s->context,
+        .kv = s->options->kv,
         .sequences = s->sequences,
         .pages = s->pages,
         .least_pages = s->least_pages,
@@ -348,6 +349,7 @@ static int run_against(struct session *s, struct error *error) {
         .old_name = s->has_old ? o->against : "built-in defaults",
         .device = s->device->name,
         .method = method_name(s->method),
+        .kv = o->kv,
         .batch = o->batch,
         .prompt_count = s->prompt_count,
     };

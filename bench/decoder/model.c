@@ -27,7 +27,7 @@ struct buffers {
     uint16_t *logits;      /* (sequences or options.scored, width()) */
     uint16_t *head;        /* (sequences or options.scored, N of the head): of several ranks, its part of them */
     float *frequency;      /* (head_dim / 2), fp32 */
-    uint16_t *kv;          /* (layers, 2, pages, kv_heads, OPS_PAGE, head_dim) */
+    char *kv;              /* (layers, 2, pages, kv_heads, OPS_PAGE, head_dim), of options.kv */
     int32_t *pages;        /* (sequences + 1, pitch): of a step's rows, and of a prompt */
     float *parts;          /* ops_attend_parts() */
     unsigned *arrivals;    /* ops_attend_arrivals() */
@@ -153,14 +153,19 @@ static int write_frequency(struct model *model, struct error *error) {
     return status;
 }
 
-/* Elements of a page's keys, or of its values, in one layer. */
-static size_t page_elements(const struct model *model) {
-    return OPS_PAGE * (size_t)model->config->kv_heads * (size_t)model->config->head_dim;
+/* Bytes of a position's keys, or of its values, in one layer. */
+static size_t position_bytes(const struct model *model) {
+    return (size_t)model->config->kv_heads * (size_t)model->config->head_dim * kv_bytes(model->options.kv);
+}
+
+/* Of a page's keys, or of its values, in one layer. */
+static size_t half_page_bytes(const struct model *model) {
+    return OPS_PAGE * position_bytes(model);
 }
 
 /* Of all layers. */
 static size_t page_bytes(const struct model *model) {
-    return 2 * 2 * (size_t)model->config->layers * page_elements(model);
+    return 2 * (size_t)model->config->layers * half_page_bytes(model);
 }
 
 /* What the KV cache may take, of the device with the least: room stays for the workspaces, the graphs and the kernels
@@ -180,6 +185,11 @@ static double gib(double bytes) {
     return bytes / (1 << 30);
 }
 
+/* What else needs less. */
+static const char *or_fp8(const struct model *model) {
+    return model->options.kv == KV_FP16 ? ", or --kv fp8," : "";
+}
+
 /* Pages of the KV cache; -1 if too few fit. */
 static int count_pages(const struct model *model, struct error *error) {
     const struct model_options *o = &model->options;
@@ -187,11 +197,12 @@ static int count_pages(const struct model *model, struct error *error) {
     if (!o->least_pages) return wanted;
     size_t page = page_bytes(model), allowed = allowed_bytes(model), fit = allowed / page;
     if (fit < (size_t)o->least_pages)
-        return error_set(error,
-                         "KV cache: the longest sequence needs %.4g GiB; %.4g GiB %s (a smaller --ctx or --max-tokens "
-                         "needs less)",
-                         gib((double)o->least_pages * (double)page), gib((double)allowed),
-                         o->kv_limit ? "are allowed by --kv-memory" : "may be taken of what is free");
+        return error_set(
+            error,
+            "KV cache: the longest sequence needs %.4g GiB; %.4g GiB %s (a smaller --ctx or --max-tokens%s needs "
+            "less)",
+            gib((double)o->least_pages * (double)page), gib((double)allowed),
+            o->kv_limit ? "are allowed by --kv-memory" : "may be taken of what is free", or_fp8(model));
     return fit < (size_t)wanted ? (int)fit : wanted;
 }
 
@@ -201,8 +212,9 @@ static int take_pages(struct model *model, int count, size_t table_bytes, struct
     if (!(model->buffers.pages = take(model, table_bytes, &model->scratch_bytes, error))) return -1;
     model->buffers.kv = take(model, (size_t)count * page_bytes(model), &model->kv_bytes, error);
     if (model->buffers.kv) return 0;
-    return error_prefix(error, "KV cache of %ld tokens for up to %d sequences (a smaller %s needs less)",
-                        (long)count * OPS_PAGE, o->sequences, o->kv_limit ? "--kv-memory" : "--ctx or --batch");
+    return error_prefix(error, "KV cache of %ld tokens for up to %d sequences (a smaller %s%s needs less)",
+                        (long)count * OPS_PAGE, o->sequences, o->kv_limit ? "--kv-memory" : "--ctx or --batch",
+                        or_fp8(model));
 }
 
 static int take_cache(struct model *model, struct error *error) {
@@ -223,7 +235,8 @@ static int take_cache(struct model *model, struct error *error) {
 static int set_up_rank(struct model *model, const struct model_config *whole, const struct checkpoint *checkpoint,
                        struct error *error) {
     const struct model_options *options = &model->options;
-    if (ops_open(model->device, model->config->hidden, model->config->head_dim, &model->ops, error)) return -1;
+    if (ops_open(model->device, model->config->hidden, model->config->head_dim, options->kv, &model->ops, error))
+        return -1;
     model->plans = plans_create(model->device, options->table);
     if (!model->plans) return error_set(error, "out of memory");
     if (weights_load(model->device, whole, &model->share, options->synthetic ? NULL : checkpoint, options->method,
@@ -440,8 +453,7 @@ static int32_t *prompt_pages(const struct model *model) {
     return model->buffers.pages + (size_t)model->options.sequences * (size_t)pages_pitch(model->pages);
 }
 
-static int attend_chunk(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
-                        struct error *error) {
+static int attend_chunk(struct model *model, const struct pass *pass, void *keys, void *values, struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
     struct ops_cache all = {keys, values, prompt_pages(model), c->kv_heads, c->head_dim, pass->position - pass->first};
@@ -454,8 +466,7 @@ static int attend_chunk(struct model *model, const struct pass *pass, uint16_t *
     return pass->rows ? model->ops.functions->attention(&model->ops, &attention, error) : 0;
 }
 
-static int attend_step(struct model *model, const struct pass *pass, uint16_t *keys, uint16_t *values,
-                       struct error *error) {
+static int attend_step(struct model *model, const struct pass *pass, void *keys, void *values, struct error *error) {
     const struct model_config *c = model->config;
     struct buffers *b = &model->buffers;
     int splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, model->options.context);
@@ -481,8 +492,8 @@ static int attend_step(struct model *model, const struct pass *pass, uint16_t *k
 }
 
 static int attend(struct model *model, int index, const struct pass *pass, struct error *error) {
-    size_t all = (size_t)pages_count(model->pages) * page_elements(model);
-    uint16_t *keys = model->buffers.kv + 2 * (size_t)index * all;
+    size_t all = (size_t)pages_count(model->pages) * half_page_bytes(model);
+    char *keys = model->buffers.kv + 2 * (size_t)index * all;
     return pass->step ? attend_step(model, pass, keys, keys + all, error)
                       : attend_chunk(model, pass, keys, keys + all, error);
 }
@@ -967,6 +978,7 @@ struct model_memory model_memory(const struct model *model) {
     return (struct model_memory){
         .weights = model->weights.bytes,
         .kv = model->kv_bytes,
+        .kv_type = model->options.kv,
         .kv_tokens = (long)pages_count(model->pages) * OPS_PAGE,
         .scratch = model->scratch_bytes + plans_workspace(model->plans),
         .embedding = model->weights.embedding_bytes,
@@ -999,7 +1011,7 @@ static const struct linear *op_linear(const struct model *model, int layer, enum
 
 double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions) {
     const struct linear *linear = op_linear(model, layer, op);
-    if (op == MODEL_ATTEND) return positions * 2 * 2 * model->config->kv_heads * model->config->head_dim;
+    if (op == MODEL_ATTEND) return positions * 2 * (double)position_bytes(model);
     return linear ? (double)linear_bytes(linear) : 0;
 }
 

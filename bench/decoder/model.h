@@ -1,5 +1,5 @@
 /* A Qwen2 model on a device: from a checkpoint to logits. The same code for both backends; only ops.h
- * differs. Activations, the residual among them, and the KV cache are fp16, sums fp32. */
+ * differs. Activations, the residual among them, are fp16, the KV cache that or fp8, sums fp32. */
 #ifndef TILEBOOK_DECODER_MODEL_H
 #define TILEBOOK_DECODER_MODEL_H
 
@@ -8,6 +8,7 @@
 
 #include "bench/decoder/checkpoint.h"
 #include "bench/decoder/config.h"
+#include "bench/decoder/kv.h"
 #include "bench/decoder/pages.h"
 #include "bench/decoder/sample.h"
 #include "kernels/communicator.h"
@@ -29,14 +30,15 @@ struct model;
 struct model_options {
     enum method method; /* resolved */
     int context;        /* most tokens of a sequence */
-    int sequences;      /* that are decoded together; 0 is 1 */
-    int pages;          /* of KV cache, for all sequences; 0: what the context of each needs */
-    int least_pages;    /* where fewer than `pages` fit, so many will do; 0: all of them must */
-    size_t kv_limit;    /* most bytes of these, of each device; 0: what is free, less a quarter, at most 1 GiB */
-    int choices;        /* ids from here on are never a step's token; 0: any may be */
-    bool samples;       /* tokens are chosen as model_sample says; else greedily */
-    int scored;         /* rows of logits that model_score makes at once; 0 if it is not called */
-    int chunk;          /* most tokens that run through the layers at once */
+    enum kv_type kv;
+    int sequences;   /* that are decoded together; 0 is 1 */
+    int pages;       /* of KV cache, for all sequences; 0: what the context of each needs */
+    int least_pages; /* where fewer than `pages` fit, so many will do; 0: all of them must */
+    size_t kv_limit; /* most bytes of these, of each device; 0: what is free, less a quarter, at most 1 GiB */
+    int choices;     /* ids from here on are never a step's token; 0: any may be */
+    bool samples;    /* tokens are chosen as model_sample says; else greedily */
+    int scored;      /* rows of logits that model_score makes at once; 0 if it is not called */
+    int chunk;       /* most tokens that run through the layers at once */
     const struct tile_table *table;    /* NULL: built-in defaults */
     struct communicator *communicator; /* the devices that share the model; NULL: one */
     bool synthetic;                    /* weights made on the device from the seed; checkpoint is NULL */
@@ -45,8 +47,9 @@ struct model_options {
 
 struct model_memory {
     size_t weights, kv, scratch; /* on the device */
-    long kv_tokens;              /* that its pages have room for */
-    size_t embedding;            /* of the mapped checkpoint, on the host */
+    enum kv_type kv_type;
+    long kv_tokens;   /* that its pages have room for */
+    size_t embedding; /* of the mapped checkpoint, on the host */
 };
 
 enum { MODEL_CHUNK = 2048 }; /* a good options.chunk: GEMMs of fewer rows are slower */

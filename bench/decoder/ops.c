@@ -2,8 +2,9 @@
 
 #include <stdio.h>
 
-/* attend.cu: its warps stream tiles of positions through stages, a page at a time, for up to so many query heads. */
-enum { TILE = 16, WARPS = 4, STAGES = 2, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
+/* attend.cu: its warps stream tiles of positions through stages, of so many bytes an element all together, a page at a
+ * time, for up to so many query heads. */
+enum { TILE = 16, WARPS = 4, STAGE_BYTES = 4, HEADS = 8, MOST_SPLITS = 32, BLOCKS_A_PROCESSOR = 4 };
 /* The most blocks of a cluster, which add up their parts in each other's shared memory; 1: always in memory. */
 enum { CLUSTER = 8 };
 /* attend_prompt.cu: a block's queries, of which each warp has 32, meet tiles of keys in two stages. */
@@ -14,10 +15,10 @@ enum { COUNT_THREADS = 256, NEXT_WARPS = 32 };
 _Static_assert(TILE *WARPS == OPS_PAGE, "a block takes a page at a time");
 _Static_assert(MOST_SPLITS <= 32, "a lane weighs a part");
 
-int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error) {
+int ops_open(struct device *device, int hidden, int head_dim, enum kv_type kv, struct ops *ops, struct error *error) {
     bool cuda = device->backend == BACKEND_CUDA;
     *ops = (struct ops){
-        .device = device, .functions = cuda ? &ops_cuda : &ops_cpu, .hidden = hidden, .head_dim = head_dim};
+        .device = device, .functions = cuda ? &ops_cuda : &ops_cpu, .hidden = hidden, .head_dim = head_dim, .kv = kv};
     if (head_dim < 2 || head_dim % 2)
         return error_set(error, "head dimension %d is odd; rotary positions need pairs", head_dim);
     return cuda ? ops_cuda_compile(ops, error) : 0;
@@ -62,34 +63,43 @@ size_t ops_attend_arrivals(int count, int heads, int kv_heads) {
     return (size_t)count * (size_t)attend_rows(heads, kv_heads) * HEADS * sizeof(unsigned);
 }
 
-void ops_attend_launch(const struct ops_attend *a, struct device_grid *grid, size_t *shared_bytes) {
+/* As many bytes are on their way with either type. */
+static int attend_stages(enum kv_type kv) {
+    return STAGE_BYTES / (int)kv_bytes(kv);
+}
+
+void ops_attend_launch(const struct ops_attend *a, enum kv_type kv, struct device_grid *grid, size_t *shared_bytes) {
     *grid = (struct device_grid){
         .blocks = {(unsigned)a->splits, (unsigned)(a->count * attend_rows(a->heads, a->kv_heads)), 1},
         .threads = 32 * WARPS,
         .cluster = (unsigned)a->cluster,
         .overlaps = true,
     };
-    *shared_bytes = WARPS * STAGES * (size_t)(2 * TILE * a->head_dim) * sizeof(uint16_t) +
+    *shared_bytes = WARPS * (size_t)(attend_stages(kv) * 2 * TILE * a->head_dim) * kv_bytes(kv) +
                     HEADS * (size_t)(a->head_dim + 4) * sizeof(float) + 16;
 }
 
-void ops_attend_options(const struct device *device, int head_dim, size_t shared_bytes, char *options, size_t size) {
-    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DSTAGES=%d -DHEADS=%d -DCLUSTER=%d -DSHARED_BYTES=%zu", head_dim,
-             WARPS, STAGES, HEADS, most_cluster(device), shared_bytes);
+void ops_attend_options(const struct device *device, int head_dim, enum kv_type kv, size_t shared_bytes, char *options,
+                        size_t size) {
+    snprintf(options, size,
+             "-DHEAD_DIM=%d -DWARPS=%d -DSTAGES=%d -DHEADS=%d -DKV_BYTES=%zu -DCLUSTER=%d -DSHARED_BYTES=%zu", head_dim,
+             WARPS, attend_stages(kv), HEADS, kv_bytes(kv), most_cluster(device), shared_bytes);
 }
 
-void ops_attention_launch(const struct ops_attention *a, struct device_grid *grid, size_t *shared_bytes) {
+void ops_attention_launch(const struct ops_attention *a, enum kv_type kv, struct device_grid *grid,
+                          size_t *shared_bytes) {
     *grid = (struct device_grid){
         .blocks = {(unsigned)a->heads, (unsigned)divide_up(a->tokens, PROMPT_QUERIES), 1},
         .threads = 32 * PROMPT_WARPS,
         .overlaps = true,
     };
-    *shared_bytes = (PROMPT_QUERIES + 2 * 2 * PROMPT_KEYS) * (size_t)a->cache.head_dim * sizeof(uint16_t);
+    size_t row = (size_t)a->cache.head_dim, fp16 = sizeof(uint16_t);
+    *shared_bytes = row * (PROMPT_QUERIES * fp16 + 2 * PROMPT_KEYS * (fp16 + kv_bytes(kv)));
 }
 
-void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size) {
-    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DKEYS=%d -DSHARED_BYTES=%zu", head_dim, PROMPT_WARPS,
-             PROMPT_KEYS, shared_bytes);
+void ops_attention_options(int head_dim, enum kv_type kv, size_t shared_bytes, char *options, size_t size) {
+    snprintf(options, size, "-DHEAD_DIM=%d -DWARPS=%d -DKEYS=%d -DKV_BYTES=%zu -DSHARED_BYTES=%zu", head_dim,
+             PROMPT_WARPS, PROMPT_KEYS, kv_bytes(kv), shared_bytes);
 }
 
 void ops_sample_launch(const struct ops_sample *a, struct device_grid *count, struct device_grid *next) {

@@ -1,8 +1,9 @@
 // The layer's small operations on a GPU; ops.h says what each computes, ops_cuda.c how it is launched.
 // BLOCK: threads of a block; HELD: vectors of eight fp16 that each has of a row of activations; HEAD_DIM: 64 or 128;
-// PAGE: positions of a page; PICKS: blocks that share a row's logits; RING: steps of which the host can still read the
-// tokens.
+// PAGE: positions of a page; KV_BYTES: of an element of the cache; PICKS: blocks that share a row's logits; RING: steps
+// of which the host can still read the tokens.
 
+#include "decoder/kv.cuh"
 #include "decoder/rotate.cuh"
 
 typedef unsigned short half_word;
@@ -16,7 +17,7 @@ struct rms_norm_arguments {
 };
 
 struct cache {
-    half_word *keys, *values;
+    kv_element *keys, *values;
     const int *pages;
     int kv_heads, head_dim, position;
 };
@@ -144,12 +145,18 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rope(const __grid_constant__
     programmatic_wait();
     for (int head = threadIdx.x / CHUNK_PAIRS; head < heads; head += BLOCK / CHUNK_PAIRS) {
         const int key = head - a.heads, value = key - c.kv_heads;
-        half_word *to = rows + head * HEAD_DIM;
-        uint4 low = *(const uint4 *)to, high = *(const uint4 *)(to + HEAD_DIM / 2);
+        half_word *row = rows + head * HEAD_DIM;
+        void *to = row;
+        uint4 low = *(const uint4 *)row, high = *(const uint4 *)(row + HEAD_DIM / 2);
         if (value < 0) rotate_chunks(low, high, by);
         if (key >= 0) to = (value < 0 ? c.keys + key * PAGE * HEAD_DIM : c.values + value * PAGE * HEAD_DIM) + cached;
-        *(uint4 *)to = low;
-        *(uint4 *)(to + HEAD_DIM / 2) = high;
+        if (KV_BYTES == 1 && key >= 0) {
+            store_elements((kv_element *)to, low);
+            store_elements((kv_element *)to + HEAD_DIM / 2, high);
+        } else {
+            *(uint4 *)to = low;
+            *(uint4 *)((half_word *)to + HEAD_DIM / 2) = high;
+        }
     }
 }
 

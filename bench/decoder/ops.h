@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+#include "bench/decoder/kv.h"
 #include "kernels/device.h"
 
 /* y = x / sqrt(mean(x^2) + epsilon) * weight, row by row. */
@@ -23,13 +24,14 @@ enum { OPS_PAGE = 64 };
 /* Where a sequence's keys and values lie: those of head h at position p in row p % OPS_PAGE of head h of page
  * pages[p / OPS_PAGE]. */
 struct ops_cache {
-    uint16_t *keys, *values; /* (all pages, kv_heads, OPS_PAGE, head_dim) */
-    const int32_t *pages;    /* of the sequence, as far as its positions reach */
+    void *keys, *values;  /* (all pages, kv_heads, OPS_PAGE, head_dim), of the type that ops_open was given */
+    const int32_t *pages; /* of the sequence, as far as its positions reach */
     int kv_heads, head_dim;
     int position; /* of the first token of this call */
 };
 
-/* Rotates q (in place) and k by their positions (pairs i, i + head_dim/2), and writes k and v into the cache. */
+/* Rotates q (in place) and k by their positions (pairs i, i + head_dim/2), and writes k and v into the cache. In fp8
+ * they are rounded once more, from fp16. */
 struct ops_rope {
     struct ops_cache cache;
     uint16_t *qkv;          /* (tokens, (heads + 2 kv_heads) * head_dim): q, then k, then v */
@@ -73,10 +75,10 @@ struct ops_embed {
 /* One query a sequence, each at its own position: rotates q and k, writes k and v into the sequence's pages, which are
  * no other's, and attends to all positions up to its own. q may be overwritten. */
 struct ops_attend {
-    uint16_t *keys, *values; /* as ops_cache has them */
-    const int32_t *pages;    /* (sequences, pitch), all of which may be read */
-    uint16_t *qkv;           /* (sequences, (heads + 2 kv_heads) * head_dim) */
-    const float *frequency;  /* (head_dim / 2) */
+    void *keys, *values;    /* as ops_cache has them */
+    const int32_t *pages;   /* (sequences, pitch), all of which may be read */
+    uint16_t *qkv;          /* (sequences, (heads + 2 kv_heads) * head_dim) */
+    const float *frequency; /* (head_dim / 2) */
     const struct ops_sequence *sequences;
     float *parts;       /* ops_attend_parts() */
     unsigned *arrivals; /* ops_attend_arrivals(), zero before and after */
@@ -181,12 +183,13 @@ struct ops {
     struct device *device;
     const struct ops_functions *functions;
     int hidden, head_dim;
+    enum kv_type kv;
     struct device_function *compiled[OPS_KERNELS]; /* of a GPU */
 };
 
 /* Compiles what a GPU needs; norms and embeddings are `hidden` wide. Errors: a head_dim that the backend's attention
- * does not take. */
-int ops_open(struct device *device, int hidden, int head_dim, struct ops *ops, struct error *error);
+ * does not take; fp8 on a GPU that cannot convert it. */
+int ops_open(struct device *device, int hidden, int head_dim, enum kv_type kv, struct ops *ops, struct error *error);
 
 /* Blocks that share one key head of one sequence: enough to fill the device, but few enough to be summed by one. They
  * depend on the room of the cache and not on what is in it, so that a recorded step stays right as sequences grow. */
@@ -198,10 +201,13 @@ size_t ops_attend_parts(const struct device *device, int count, int heads, int k
 size_t ops_attend_arrivals(int count, int heads, int kv_heads);
 
 /* How a GPU launches attention and sampling, and NVRTC's options for them. */
-void ops_attend_launch(const struct ops_attend *attend, struct device_grid *grid, size_t *shared_bytes);
-void ops_attend_options(const struct device *device, int head_dim, size_t shared_bytes, char *options, size_t size);
-void ops_attention_launch(const struct ops_attention *attention, struct device_grid *grid, size_t *shared_bytes);
-void ops_attention_options(int head_dim, size_t shared_bytes, char *options, size_t size);
+void ops_attend_launch(const struct ops_attend *attend, enum kv_type kv, struct device_grid *grid,
+                       size_t *shared_bytes);
+void ops_attend_options(const struct device *device, int head_dim, enum kv_type kv, size_t shared_bytes, char *options,
+                        size_t size);
+void ops_attention_launch(const struct ops_attention *attention, enum kv_type kv, struct device_grid *grid,
+                          size_t *shared_bytes);
+void ops_attention_options(int head_dim, enum kv_type kv, size_t shared_bytes, char *options, size_t size);
 void ops_sample_launch(const struct ops_sample *sample, struct device_grid *count, struct device_grid *next);
 void ops_sample_options(char *options, size_t size);
 

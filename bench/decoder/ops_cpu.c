@@ -21,48 +21,66 @@ static int rms_norm(struct ops *ops, const struct ops_rms_norm *a, struct error 
     return 0;
 }
 
+/* Element i of a row of the cache, or of fp16. */
+static float get(const void *row, enum kv_type type, int i) {
+    return type == KV_FP8 ? e4m3_to_float(((const uint8_t *)row)[i]) : half_to_float(((const uint16_t *)row)[i]);
+}
+
+static void put(void *row, enum kv_type type, int i, float value) {
+    uint16_t half = half_from_float(value);
+    if (type == KV_FP8)
+        ((uint8_t *)row)[i] = e4m3_from_half(half);
+    else
+        ((uint16_t *)row)[i] = half;
+}
+
 /* One head of one token, rotated unless `frequency` is NULL, to `to` (which may be `from`). */
-static void rotate(const uint16_t *from, const float *frequency, int position, int head_dim, uint16_t *to) {
+static void rotate(const uint16_t *from, const float *frequency, int position, int head_dim, void *to,
+                   enum kv_type type) {
     int half = head_dim / 2;
     for (int i = 0; i < half; i++) {
         float a = half_to_float(from[i]), b = half_to_float(from[i + half]);
         float angle = frequency ? (float)position * frequency[i] : 0;
         float cosine = cosf(angle), sine = sinf(angle);
-        to[i] = half_from_float(a * cosine - b * sine);
-        to[i + half] = half_from_float(b * cosine + a * sine);
+        put(to, type, i, a * cosine - b * sine);
+        put(to, type, i + half, b * cosine + a * sine);
     }
 }
 
-/* Elements from the keys' or the values' beginning to one position of one head. */
-static size_t cached_at(const struct ops_cache *c, int head, int position) {
+/* The row of one position of one head, of the keys or the values. */
+static void *cached_row(void *cached, const struct ops_cache *c, enum kv_type type, int head, int position) {
     size_t page = (size_t)c->pages[position / OPS_PAGE];
-    return ((page * (size_t)c->kv_heads + (size_t)head) * OPS_PAGE + (size_t)(position % OPS_PAGE)) *
-           (size_t)c->head_dim;
+    size_t row = (page * (size_t)c->kv_heads + (size_t)head) * OPS_PAGE + (size_t)(position % OPS_PAGE);
+    return (char *)cached + row * (size_t)c->head_dim * kv_bytes(type);
 }
 
 static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) {
-    (void)ops, (void)error;
+    (void)error;
     const struct ops_cache *c = &a->cache;
     int all = a->heads + 2 * c->kv_heads;
     for (int token = 0; token < a->tokens; token++)
         for (int head = 0; head < all; head++) {
-            uint16_t *from = a->qkv + ((size_t)token * (size_t)all + (size_t)head) * (size_t)c->head_dim, *to = from;
-            int position = c->position + token, cached = head - a->heads;
-            bool value = cached >= c->kv_heads;
-            if (value) cached -= c->kv_heads;
-            if (cached >= 0) to = (value ? c->values : c->keys) + cached_at(c, cached, position);
-            rotate(from, value ? NULL : a->frequency, position, c->head_dim, to);
+            uint16_t *from = a->qkv + ((size_t)token * (size_t)all + (size_t)head) * (size_t)c->head_dim;
+            int position = c->position + token, key = head - a->heads, value = key - c->kv_heads;
+            if (key < 0)
+                rotate(from, a->frequency, position, c->head_dim, from, KV_FP16);
+            else if (value < 0)
+                rotate(from, a->frequency, position, c->head_dim, cached_row(c->keys, c, ops->kv, key, position),
+                       ops->kv);
+            else
+                rotate(from, NULL, position, c->head_dim, cached_row(c->values, c, ops->kv, value, position), ops->kv);
         }
     return 0;
 }
 
 /* Softmax of q against `length` keys of a head into weights, fp32. */
-static void attention_weights(const float *q, const struct ops_cache *c, int head, int length, float *weights) {
+static void attention_weights(const float *q, const struct ops_cache *c, enum kv_type type, int head, int length,
+                              float *weights) {
     float most = -INFINITY, sum = 0;
     for (int p = 0; p < length; p++) {
-        const uint16_t *key = c->keys + cached_at(c, head, p);
+        const void *key = cached_row(c->keys, c, type, head, p);
         float dot = 0;
-        for (int i = 0; i < c->head_dim; i++) dot += q[i] * half_to_float(key[i]);
+        for (int i = 0; i < c->head_dim; i++) dot += q[i] * get(key, type, i);
         weights[p] = dot;
         if (dot > most) most = dot;
     }
@@ -71,8 +89,8 @@ static void attention_weights(const float *q, const struct ops_cache *c, int hea
 }
 
 /* One query over `length` positions of a key head. scratch: length + 2 * head_dim floats. */
-static void attend(const uint16_t *query, const struct ops_cache *c, int head, int length, float *scratch,
-                   uint16_t *y) {
+static void attend(const uint16_t *query, const struct ops_cache *c, enum kv_type type, int head, int length,
+                   float *scratch, uint16_t *y) {
     int head_dim = c->head_dim;
     float *weights = scratch, *q = scratch + length, *sum = q + head_dim;
     float scale = 1 / sqrtf((float)head_dim);
@@ -80,23 +98,22 @@ static void attend(const uint16_t *query, const struct ops_cache *c, int head, i
         q[i] = half_to_float(query[i]) * scale;
         sum[i] = 0;
     }
-    attention_weights(q, c, head, length, weights);
+    attention_weights(q, c, type, head, length, weights);
     for (int p = 0; p < length; p++) {
-        const uint16_t *value = c->values + cached_at(c, head, p);
-        for (int i = 0; i < head_dim; i++) sum[i] += weights[p] * half_to_float(value[i]);
+        const void *value = cached_row(c->values, c, type, head, p);
+        for (int i = 0; i < head_dim; i++) sum[i] += weights[p] * get(value, type, i);
     }
     for (int i = 0; i < head_dim; i++) y[i] = half_from_float(sum[i]);
 }
 
 static int attention(struct ops *ops, const struct ops_attention *a, struct error *error) {
-    (void)ops;
     const struct ops_cache *c = &a->cache;
     size_t dim = (size_t)c->head_dim, all = (size_t)(a->heads + 2 * c->kv_heads);
     float *scratch = malloc(((size_t)(c->position + a->tokens) + 2 * dim) * sizeof *scratch);
     if (!scratch) return error_set(error, "out of memory for attention over %d tokens", c->position + a->tokens);
     for (int token = 0; token < a->tokens; token++)
         for (int head = 0; head < a->heads; head++)
-            attend(a->qkv + ((size_t)token * all + (size_t)head) * dim, c, head / (a->heads / c->kv_heads),
+            attend(a->qkv + ((size_t)token * all + (size_t)head) * dim, c, ops->kv, head / (a->heads / c->kv_heads),
                    c->position + token + 1, scratch, a->y + ((size_t)token * (size_t)a->heads + (size_t)head) * dim);
     free(scratch);
     return 0;

@@ -9,8 +9,9 @@ enum { BLOCK = 256 };
 static int compile(struct ops *ops, int which, const char *entry, struct error *error) {
     const int vectors = ops->hidden / 8;
     char options[128];
-    snprintf(options, sizeof options, "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DPAGE=%d -DPICKS=%d -DRING=%d", BLOCK,
-             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, OPS_PAGE, OPS_PICKS, OPS_RING);
+    snprintf(options, sizeof options,
+             "-DBLOCK=%d -DHELD=%d -DHEAD_DIM=%d -DPAGE=%d -DKV_BYTES=%zu -DPICKS=%d -DRING=%d", BLOCK,
+             (vectors + BLOCK - 1) / BLOCK, ops->head_dim, OPS_PAGE, kv_bytes(ops->kv), OPS_PICKS, OPS_RING);
     return device_function(ops->device, "decoder/ops.cu", entry, options, 0, &ops->compiled[which], error);
 }
 
@@ -19,8 +20,8 @@ static int compile_attend(struct ops *ops, struct error *error) {
     struct device_grid grid;
     size_t shared_bytes;
     char options[128];
-    ops_attend_launch(&attend, &grid, &shared_bytes);
-    ops_attend_options(ops->device, ops->head_dim, shared_bytes, options, sizeof options);
+    ops_attend_launch(&attend, ops->kv, &grid, &shared_bytes);
+    ops_attend_options(ops->device, ops->head_dim, ops->kv, shared_bytes, options, sizeof options);
     return device_function(ops->device, "decoder/attend.cu", "attend", options, shared_bytes,
                            &ops->compiled[OPS_ATTEND], error);
 }
@@ -30,8 +31,8 @@ static int compile_attention(struct ops *ops, struct error *error) {
     struct device_grid grid;
     size_t shared_bytes;
     char options[128];
-    ops_attention_launch(&attention, &grid, &shared_bytes);
-    ops_attention_options(ops->head_dim, shared_bytes, options, sizeof options);
+    ops_attention_launch(&attention, ops->kv, &grid, &shared_bytes);
+    ops_attention_options(ops->head_dim, ops->kv, shared_bytes, options, sizeof options);
     return device_function(ops->device, "decoder/attend_prompt.cu", "attend_prompt", options, shared_bytes,
                            &ops->compiled[OPS_ATTENTION], error);
 }
@@ -50,6 +51,10 @@ int ops_cuda_compile(struct ops *ops, struct error *error) {
     if (ops->head_dim != 64 && ops->head_dim != 128)
         return error_set(error, "head dimension %d: attention on a GPU takes 64 or 128; `--device cpu` takes any",
                          ops->head_dim);
+    if (ops->kv == KV_FP8 && ops->device->compute_capability < 89)
+        return error_set(error, "--kv fp8 needs compute capability 8.9 or later; %s (%s) has %d.%d. Next: --kv fp16",
+                         ops->device->id, ops->device->name, ops->device->compute_capability / 10,
+                         ops->device->compute_capability % 10);
     if (compile(ops, OPS_RMS_NORM, "rms_norm", error)) return -1;
     if (compile(ops, OPS_ROPE, "rope", error)) return -1;
     if (compile(ops, OPS_GATHER, "gather", error)) return -1;
@@ -79,7 +84,7 @@ static int rope(struct ops *ops, const struct ops_rope *a, struct error *error) 
 static int attention(struct ops *ops, const struct ops_attention *a, struct error *error) {
     struct device_grid grid;
     size_t shared_bytes;
-    ops_attention_launch(a, &grid, &shared_bytes);
+    ops_attention_launch(a, ops->kv, &grid, &shared_bytes);
     return device_launch(ops->device, ops->compiled[OPS_ATTENTION], &grid, a, error);
 }
 
@@ -94,7 +99,7 @@ static int embed(struct ops *ops, const struct ops_embed *a, struct error *error
 static int attend(struct ops *ops, const struct ops_attend *a, struct error *error) {
     struct device_grid grid;
     size_t shared_bytes;
-    ops_attend_launch(a, &grid, &shared_bytes);
+    ops_attend_launch(a, ops->kv, &grid, &shared_bytes);
     return device_launch(ops->device, ops->compiled[OPS_ATTEND], &grid, a, error);
 }
 

@@ -26,6 +26,7 @@ enum {
     OPTION_AGAINST,
     OPTION_MISSES,
     OPTION_CTX,
+    OPTION_KV,
     OPTION_KV_MEMORY,
     OPTION_TP,
     OPTION_JSON,
@@ -57,6 +58,10 @@ static const struct argp_option option_list[] = {
      "Most tokens of a sequence (default: prompt and --max-tokens, at most the model's; 4096 with --bench, --report, "
      "--profile, 2048 with --perplexity). The KV cache has room for as many of every sequence; with --prompts for what "
      "the --batch longest need",
+     0},
+    {"kv", OPTION_KV, "fp16|fp8", 0,
+     "What keys and values are in the KV cache (default fp16). fp8 is e4m3 without a scale: half the memory, and half "
+     "to read; numbers keep four significant bits and end at 448. A GPU needs compute capability 8.9 or later for it",
      0},
     {"kv-memory", OPTION_KV_MEMORY, "GIB", 0,
      "With --prompts: most memory of the KV cache (default: what is free, but for a quarter of that, at most 1 GiB). "
@@ -239,6 +244,9 @@ static error_t parse_model_option(int key, char *text, struct argp_state *state)
         free(o->contexts.list);
         o->contexts = parse_counts(state, "ctx", text, MOST);
         o->ctx = o->contexts.list[0];
+        return 0;
+    case OPTION_KV:
+        if (kv_parse(text, &o->kv, &error)) argp_error(state, "--kv %s", error.text);
         return 0;
     case OPTION_KV_MEMORY:
         o->kv_memory = argument_number(state, "kv-memory", text, 1e-6, 1e6);

@@ -18,6 +18,7 @@ struct decode_options {
     int tp;                /* devices that share the model */
     int batch, ctx;        /* the first of each list; batch 1, ctx 0 if not given */
     struct counts batches, contexts;
+    enum kv_type kv;
     double kv_memory;                              /* GiB; 0: not given */
     double temperature, top_p, repetition_penalty; /* -1: not given */
     unsigned long long seed;

@@ -9,6 +9,23 @@ __device__ __forceinline__ unsigned short half_from_float(float value) {
     return (unsigned short)half2_from_floats(value, 0);
 }
 
+/* Two pairs of fp16 as e4m3 codes, as kv.h has them, in their order (sm_89 on). */
+__device__ __forceinline__ unsigned codes_from_halves(unsigned first, unsigned second) {
+    unsigned codes;
+    asm("{ .reg .b16 f, s; cvt.rn.satfinite.e4m3x2.f16x2 f, %1; cvt.rn.satfinite.e4m3x2.f16x2 s, %2; "
+        "mov.b32 %0, {f, s}; }"
+        : "=r"(codes)
+        : "r"(first), "r"(second));
+    return codes;
+}
+
+/* Four e4m3 codes as two pairs of fp16, in their order (sm_89 on). */
+__device__ __forceinline__ void halves_from_codes(unsigned codes, unsigned &first, unsigned &second) {
+    asm("{ .reg .b16 f, s; mov.b32 {f, s}, %2; cvt.rn.f16x2.e4m3x2 %0, f; cvt.rn.f16x2.e4m3x2 %1, s; }"
+        : "=r"(first), "=r"(second)
+        : "r"(codes));
+}
+
 /* The logarithm of a power of two. */
 __device__ __forceinline__ int log2_of(int power) {
     return 31 - __clz(power);

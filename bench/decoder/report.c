@@ -61,9 +61,9 @@ static double gib(size_t bytes) {
 
 static void print_memory(const struct report *report, FILE *stream) {
     struct model_memory memory = model_memory(report->model);
-    fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%ld tokens), scratch %.3f\n",
+    fprintf(stream, "memory   %.3f GiB on %s: weights %.3f, KV cache %.3f (%ld tokens, %s), scratch %.3f\n",
             gib(memory.weights + memory.kv + memory.scratch), report->device->id, gib(memory.weights), gib(memory.kv),
-            memory.kv_tokens, gib(memory.scratch));
+            memory.kv_tokens, kv_name(memory.kv_type), gib(memory.scratch));
     if (memory.embedding)
         fprintf(stream, "         the embedding, %.3f GiB, lies in the host's memory\n", gib(memory.embedding));
 }
@@ -178,9 +178,9 @@ static json_t *json_plans(const struct report *report) {
 
 static json_t *json_memory(const struct report *report) {
     struct model_memory memory = model_memory(report->model);
-    return json_pack("{s:I, s:I, s:I, s:I}", "weights_bytes", (json_int_t)memory.weights, "kv_bytes",
-                     (json_int_t)memory.kv, "scratch_bytes", (json_int_t)memory.scratch, "host_embedding_bytes",
-                     (json_int_t)memory.embedding);
+    return json_pack("{s:I, s:I, s:s, s:I, s:I}", "weights_bytes", (json_int_t)memory.weights, "kv_bytes",
+                     (json_int_t)memory.kv, "kv", kv_name(memory.kv_type), "scratch_bytes", (json_int_t)memory.scratch,
+                     "host_embedding_bytes", (json_int_t)memory.embedding);
 }
 
 static json_t *json_generation(const struct report *report) {

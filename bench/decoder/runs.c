@@ -27,8 +27,8 @@ struct table {
     bool looked;
 };
 
-static struct runs_row empty_row(const char *method) {
-    struct runs_row row = {.method = method};
+static struct runs_row empty_row(const struct decode_options *o, const char *method) {
+    struct runs_row row = {.method = method, .kv = o->kv};
     for (double *number = &row.batch; number <= &row.perplexity; number++) *number = NAN;
     return row;
 }
@@ -57,6 +57,7 @@ static void make_arguments(const struct decode_options *o, const struct device *
     add(a, "--model", o->model);
     add(a, "--quantization", method);
     add(a, "--device", device->id);
+    add(a, "--kv", kv_name(o->kv));
     if (o->in_memory) add(a, "--in-memory", NULL);
     if (o->untuned) add(a, "--untuned", NULL);
     if (o->table) add(a, "--table", o->table);
@@ -184,7 +185,7 @@ static int read_perplexity(const char *text, struct runs_row *row) {
 static int run_perplexity(struct table *table, const char *method, double *perplexity, struct error *error) {
     const struct decode_options *o = table->options;
     struct command_line arguments;
-    struct runs_row row = empty_row(method);
+    struct runs_row row = empty_row(o, method);
     *perplexity = NAN;
     if (!o->perplexity) return 0;
     make_arguments(o, &table->device, method, &arguments);
@@ -213,7 +214,7 @@ static int run_method(struct table *table, enum method method, struct error *err
     struct error why;
     const struct counts *contexts = &o->contexts, *batches = &o->batches;
     if (decode_options_config(o, method, &config, &resolved, &why)) {
-        struct runs_row row = empty_row(method_name(method));
+        struct runs_row row = empty_row(o, method_name(method));
         snprintf(row.note, sizeof row.note, "%.*s", (int)strcspn(why.text, "\n"), why.text);
         return put(table, &row, error);
     }
@@ -221,7 +222,7 @@ static int run_method(struct table *table, enum method method, struct error *err
     if (run_perplexity(table, method_name(resolved), &perplexity, error)) return -1;
     for (int c = 0; c < contexts->count || !c; c++)
         for (int b = 0; b < batches->count || !b; b++) {
-            struct runs_row row = empty_row(method_name(resolved));
+            struct runs_row row = empty_row(o, method_name(resolved));
             int longest = config.max_position < BENCH_CONTEXT ? config.max_position : BENCH_CONTEXT;
             row.ctx = contexts->count ? contexts->list[c] : longest;
             row.batch = batches->count ? batches->list[b] : 1;
@@ -245,15 +246,15 @@ static void describe(const struct table *table, char text[ABOUT]) {
     const struct device *device = &table->device;
     char shared[96] = "";
     if (o->tp > 1) snprintf(shared, sizeof shared, " Shared by %d devices (--tp): GB/s and memory are of one.", o->tp);
-    snprintf(
-        text, ABOUT,
-        "%s%s on %s (%s, %s), %s, kernels %s, tiles: %s. Each row ran in a process of its own, warmed up, greedily "
-        "to the end of its context; first token: of every sequence; GB/s: weights and the cached keys and values, "
-        "each byte once; ceiling: reading memory, measured in the same process.%s%s%s%s",
-        o->model, o->in_memory || table->config.synthetic ? ", synthetic weights," : "", device->name, device->id,
-        device->architecture, device->software, device->kernels,
-        o->table && !o->untuned ? o->table : "built-in defaults", shared, o->perplexity ? " Perplexity: of " : "",
-        o->perplexity ? o->perplexity : "", o->perplexity ? ", in a process a method." : "");
+    snprintf(text, ABOUT,
+             "%s%s on %s (%s, %s), %s, kernels %s, tiles: %s, KV cache: %s. Each row ran in a process of its own, "
+             "warmed up, greedily to the end of its context; first token: of every sequence; GB/s: weights and the "
+             "cached keys and values, each byte once; ceiling: reading memory, measured in the same process.%s%s%s%s",
+             o->model, o->in_memory || table->config.synthetic ? ", synthetic weights," : "", device->name, device->id,
+             device->architecture, device->software, device->kernels,
+             o->table && !o->untuned ? o->table : "built-in defaults", kv_name(o->kv), shared,
+             o->perplexity ? " Perplexity: of " : "", o->perplexity ? o->perplexity : "",
+             o->perplexity ? ", in a process a method." : "");
 }
 
 /* What device and model are: an error of theirs would be that of every row. */
@@ -274,7 +275,7 @@ static int open_files(struct table *table, const char *about, struct error *erro
     if (o->markdown && !(table->markdown = fopen(o->markdown, "w")))
         return error_set(error, "--markdown %s: %s", o->markdown, strerror(errno));
     if (o->json && !(table->rows = json_array())) return error_set(error, "out of memory");
-    if (table->csv) runs_csv_begin(table->csv, perplexity);
+    if (table->csv) runs_csv_begin(table->csv, o->kv, perplexity);
     if (table->markdown) runs_markdown_begin(table->markdown, about, perplexity);
     if (!o->json) runs_text_begin(stdout, about, perplexity);
     return 0;

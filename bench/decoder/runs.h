@@ -10,6 +10,7 @@
 /* Numbers are NaN where there is none. */
 struct runs_row {
     const char *method;
+    enum kv_type kv;
     double batch, ctx, prompt, tuned;
     double decode_tok_s, prefill_tok_s;
     double ttft_ms; /* until every sequence has its first token; the mean of `prefills` */
@@ -26,12 +27,13 @@ struct runs_row {
  * what else failed. */
 int runs_table(const struct decode_options *options, struct error *error);
 
-/* What was measured on, then the head; a row. With `perplexity` its column is the last. Errors are left to ferror. */
+/* What was measured on, then the head; a row. With `perplexity` its column is the last, but for `kv` in the CSV, which
+ * has it where that is not fp16. Errors are left to ferror. */
 void runs_text_begin(FILE *file, const char *about, bool perplexity);
 void runs_text_put(FILE *file, const struct runs_row *row, bool perplexity);
 void runs_markdown_begin(FILE *file, const char *about, bool perplexity);
 void runs_markdown_put(FILE *file, const struct runs_row *row, bool perplexity);
-void runs_csv_begin(FILE *file, bool perplexity);
+void runs_csv_begin(FILE *file, enum kv_type kv, bool perplexity);
 void runs_csv_put(FILE *file, const struct runs_row *row, bool perplexity);
 json_t *runs_json(const struct runs_row *row);
 

@@ -116,12 +116,12 @@ void runs_markdown_put(FILE *file, const struct runs_row *row, bool perplexity) 
     fflush(file);
 }
 
-void runs_csv_begin(FILE *file, bool perplexity) {
+void runs_csv_begin(FILE *file, enum kv_type kv, bool perplexity) {
     int count = columns_of(perplexity);
     fprintf(file, "method");
     for (int i = 0; i < count; i++)
         if (columns[i].where & IN_CSV) fprintf(file, ",%s", columns[i].name);
-    fputc('\n', file);
+    fputs(kv == KV_FP16 ? "\n" : ",kv\n", file);
 }
 
 void runs_csv_put(FILE *file, const struct runs_row *row, bool perplexity) {
@@ -130,12 +130,13 @@ void runs_csv_put(FILE *file, const struct runs_row *row, bool perplexity) {
     fprintf(file, "%s", row->method);
     for (int i = 0; i < count; i++)
         if (columns[i].where & IN_CSV) fprintf(file, ",%s", cell(row, &columns[i], text));
+    if (row->kv != KV_FP16) fprintf(file, ",%s", kv_name(row->kv));
     fputc('\n', file);
     fflush(file);
 }
 
 json_t *runs_json(const struct runs_row *row) {
-    json_t *object = json_pack("{s:s}", "method", row->method);
+    json_t *object = json_pack("{s:s, s:s}", "method", row->method, "kv", kv_name(row->kv));
     for (int i = 0; object && i < COLUMNS; i++) {
         double number = value(row, &columns[i]);
         if (isfinite(number))

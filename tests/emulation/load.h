@@ -22,7 +22,7 @@ static inline void *emulation_load(const char *source, const char *entry, const 
     assert_true(file >= 0);
     close(file);
     snprintf(command, sizeof command,
-             "c++ -std=c++17 -O1 -w -shared -fPIC -Itests/emulation -Ikernels -Ibench -DSOURCE='\"%s\"' -DENTRY=%s "
+             "c++ -std=c++17 -O1 -w -shared -fPIC -Itests/emulation -Ikernels -Ibench -I. -DSOURCE='\"%s\"' -DENTRY=%s "
              "-DARGUMENTS='%s' %s tests/emulation/emulate.cc -o %s",
              source, entry, arguments, options, path);
     int status = system(command);

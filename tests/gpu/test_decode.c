@@ -9,6 +9,9 @@
 
 /* --- the small operations --- */
 
+/* What their cache holds. */
+static enum kv_type side_kv;
+
 /* One description's buffers on one backend. */
 struct side {
     struct device *device;
@@ -21,7 +24,7 @@ static void side_open(struct side *side, const char *id, int head_dim) {
     struct error error = {""};
     *side = (struct side){0};
     must(device_open(id, &side->device, &error), &error);
-    must(ops_open(side->device, 5120, head_dim, &side->ops, &error), &error);
+    must(ops_open(side->device, 5120, head_dim, side_kv, &side->ops, &error), &error);
 }
 
 static void *side_take(struct side *side, size_t bytes) {
@@ -49,11 +52,25 @@ static float *side_floats(struct side *side, size_t count, float scale) {
     return memory;
 }
 
-static uint16_t *side_read(struct side *side, const void *from, size_t count) {
+static void *side_read(struct side *side, const void *from, size_t bytes) {
     struct error error = {""};
-    uint16_t *host = malloc(2 * count);
-    must(device_read(side->device, host, from, 2 * count, &error), &error);
+    void *host = malloc(bytes);
+    must(device_read(side->device, host, from, bytes, &error), &error);
     return host;
+}
+
+/* side_halves() as the cache has them. */
+static void *side_cached(struct side *side, size_t count, float scale, uint64_t seed) {
+    struct error error = {""};
+    uint16_t *memory = side_halves(side, count, scale, seed);
+    if (side_kv == KV_FP16) return memory;
+    uint16_t *halves = side_read(side, memory, 2 * count);
+    uint8_t *codes = malloc(count);
+    for (size_t i = 0; i < count; i++) codes[i] = e4m3_from_half(halves[i]);
+    must(device_write(side->device, memory, codes, count, &error), &error);
+    free(halves);
+    free(codes);
+    return memory;
 }
 
 static void side_close(struct side *side) {
@@ -61,20 +78,42 @@ static void side_close(struct side *side) {
     device_close(side->device);
 }
 
-/* fp16 results of both sides agree to a rounding or two; what neither wrote (NaN) may stay. */
-static void agree(const char *what, struct side sides[2], const void *const y[2], size_t count) {
-    uint16_t *gpu = side_read(&sides[0], y[0], count), *cpu = side_read(&sides[1], y[1], count);
+static double element(const void *elements, enum kv_type type, size_t i) {
+    return type == KV_FP8 ? e4m3_to_float(((const uint8_t *)elements)[i])
+                          : half_to_float(((const uint16_t *)elements)[i]);
+}
+
+/* Both sides agree to `tolerance`; what neither wrote (NaN) may stay. */
+static void agree_to(double tolerance, enum kv_type type, const char *what, struct side sides[2],
+                     const void *const y[2], size_t count) {
+    void *gpu = side_read(&sides[0], y[0], kv_bytes(type) * count);
+    void *cpu = side_read(&sides[1], y[1], kv_bytes(type) * count);
     double difference = 0, norm = 0;
     for (size_t i = 0; i < count; i++) {
-        double a = half_to_float(gpu[i]), b = half_to_float(cpu[i]);
+        double a = element(gpu, type, i), b = element(cpu, type, i);
         if (isnan(a) && isnan(b)) continue;
-        if (!(fabs(a - b) <= 4e-3 * (fabs(b) + 0.1))) fail_msg("%s: element %zu is %g, not %g", what, i, a, b);
+        if (!(fabs(a - b) <= tolerance * (fabs(b) + 0.1))) fail_msg("%s: element %zu is %g, not %g", what, i, a, b);
         difference += (a - b) * (a - b);
         norm += b * b;
     }
-    if (!(sqrt(difference / norm) <= 1e-3)) fail_msg("%s: off by %g", what, sqrt(difference / norm));
+    if (!(sqrt(difference / norm) <= tolerance / 4)) fail_msg("%s: off by %g", what, sqrt(difference / norm));
     free(gpu);
     free(cpu);
+}
+
+/* fp16 results to a rounding or two. */
+static void agree(const char *what, struct side sides[2], const void *const y[2], size_t count) {
+    agree_to(4e-3, KV_FP16, what, sides, y, count);
+}
+
+/* What is in the cache: of fp8, too, to one rounding, which a last bit of fp16 may turn over. */
+static void agree_cached(const char *what, struct side sides[2], const void *const y[2], size_t count) {
+    agree_to(side_kv == KV_FP8 ? 0.13 : 4e-3, side_kv, what, sides, y, count);
+}
+
+/* What attended to that. */
+static void agree_attended(const char *what, struct side sides[2], const void *const y[2], size_t count) {
+    agree_to(side_kv == KV_FP8 ? 2e-2 : 4e-3, KV_FP16, what, sides, y, count);
 }
 
 static void open_both(struct side sides[2], int head_dim) {
@@ -129,8 +168,8 @@ static void attention_agrees(int head_dim, int heads, int kv_heads, int tokens, 
     for (int i = 0; i < 2; i++) {
         struct error error = {""};
         struct side *s = &sides[i];
-        struct ops_cache cache = {.keys = side_halves(s, cached, 2, 3),
-                                  .values = side_halves(s, cached, 2, 4),
+        struct ops_cache cache = {.keys = side_cached(s, cached, 2, 3),
+                                  .values = side_cached(s, cached, 2, 4),
                                   .pages = side_pages(s, &last, 1, pitch),
                                   .kv_heads = kv_heads,
                                   .head_dim = head_dim,
@@ -142,10 +181,10 @@ static void attention_agrees(int head_dim, int heads, int kv_heads, int tokens, 
         must(s->ops.functions->attention(&s->ops, &attention, &error), &error);
         keys[i] = cache.keys, values[i] = cache.values, qkv[i] = rope.qkv, y[i] = attention.y;
     }
-    agree("rope, keys", sides, keys, cached);
-    agree("rope, values", sides, values, cached);
+    agree_cached("rope, keys", sides, keys, cached);
+    agree_cached("rope, values", sides, values, cached);
     agree("rope, queries", sides, qkv, (size_t)tokens * all);
-    agree("attention", sides, y, outputs);
+    agree_attended("attention", sides, y, outputs);
     for (int i = 0; i < 2; i++) side_close(&sides[i]);
 }
 
@@ -186,8 +225,8 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
         size_t arrivals = ops_attend_arrivals(count, heads, kv_heads);
         int splits = ops_attend_splits(s->device, count, kv_heads, context);
         struct ops_sequence *at = side_take(s, sequences * sizeof *at);
-        struct ops_attend a = {.keys = side_halves(s, cached, 2, 3),
-                               .values = side_halves(s, cached, 2, 4),
+        struct ops_attend a = {.keys = side_cached(s, cached, 2, 3),
+                               .values = side_cached(s, cached, 2, 4),
                                .pages = side_pages(s, positions, count, pitch),
                                .qkv = side_halves(s, sequences * all, 2, 5),
                                .frequency = side_floats(s, dim / 2, 1),
@@ -208,9 +247,9 @@ static void attend_agrees(int head_dim, int heads, int kv_heads, int count, int 
         for (int run = 0; run < (i ? 1 : 2); run++) must(s->ops.functions->attend(&s->ops, &a, &error), &error);
         keys[i] = a.keys, values[i] = a.values, y[i] = a.y;
     }
-    agree("attend, keys", sides, keys, cached);
-    agree("attend, values", sides, values, cached);
-    agree("attend", sides, y, outputs);
+    agree_cached("attend, keys", sides, keys, cached);
+    agree_cached("attend, values", sides, values, cached);
+    agree_attended("attend", sides, y, outputs);
     for (int i = 0; i < 2; i++) side_close(&sides[i]);
     free(start);
     free(positions);
@@ -230,6 +269,29 @@ static void attend_agrees_everywhere(void **state) {
     attend_agrees(64, 14, 2, 3, 129);
     attend_agrees(64, 14, 2, 5, 1021);
     attend_agrees(64, 11, 1, 2, 70);
+}
+
+static int use_fp16(void **state) {
+    (void)state;
+    side_kv = golden_kv = KV_FP16;
+    return 0;
+}
+
+/* Where the card can. */
+static int use_fp8(void **state) {
+    (void)state;
+    struct device *device;
+    struct error error = {""};
+    must(device_open("cuda:0", &device, &error), &error);
+    if (device->compute_capability >= 89) side_kv = golden_kv = KV_FP8;
+    device_close(device);
+    return 0;
+}
+
+static void attention_agrees_in_fp8(void **state) {
+    if (side_kv != KV_FP8) skip();
+    attention_agrees_everywhere(state);
+    attend_agrees_everywhere(state);
 }
 
 /* Rows of random logits with the largest at two places; a row with a NaN. */
@@ -448,6 +510,15 @@ static void pages_go_from_hand_to_hand(void **state) {
     golden_check_sharing("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
 }
 
+/* They are sure of their tokens. */
+static void fp8_gives_transformers_tokens(void **state) {
+    (void)state;
+    if (golden_kv != KV_FP8) skip();
+    golden_check_steps("cuda:0", "tiny-qwen2", METHOD_NONE);
+    golden_check_batches("cuda:0", "tiny-qwen2-awq", METHOD_AWQ_MARLIN);
+    golden_check_long("cuda:0", 128);
+}
+
 static void steps_choose_what_calls_would(void **state) {
     (void)state;
     golden_check_long("cuda:0", 127);
@@ -500,6 +571,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(norms_agree),
         cmocka_unit_test(attention_agrees_everywhere),
         cmocka_unit_test(attend_agrees_everywhere),
+        cmocka_unit_test_setup_teardown(attention_agrees_in_fp8, use_fp8, use_fp16),
         cmocka_unit_test(argmax_agrees),
         cmocka_unit_test(sampling_agrees),
         cmocka_unit_test(embeddings_agree),
@@ -511,6 +583,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(sampling_without_a_temperature_gives_them_too),
         cmocka_unit_test(joining_and_leaving_changes_no_token),
         cmocka_unit_test(pages_go_from_hand_to_hand),
+        cmocka_unit_test_setup_teardown(fp8_gives_transformers_tokens, use_fp8, use_fp16),
         cmocka_unit_test(steps_choose_what_calls_would),
         cmocka_unit_test(steps_outlive_larger_calls),
         cmocka_unit_test(chunks_do_not_matter),

@@ -3,8 +3,23 @@
 #define TILEBOOK_EMULATION_DECODER_PTX_CUH
 
 #include "cuda/ptx.cuh"
+#include "decoder/kv.h"
 
 using std::max;
+
+static inline unsigned codes_from_halves(unsigned first, unsigned second) {
+    return e4m3_from_half((uint16_t)first) | e4m3_from_half((uint16_t)(first >> 16)) << 8 |
+           e4m3_from_half((uint16_t)second) << 16 | (unsigned)e4m3_from_half((uint16_t)(second >> 16)) << 24;
+}
+
+/* Both halves, from the two lower codes. */
+static inline unsigned half2_from_codes(unsigned codes) {
+    return half2_from_floats(e4m3_to_float((uint8_t)codes), e4m3_to_float((uint8_t)(codes >> 8)));
+}
+static inline void halves_from_codes(unsigned codes, unsigned &first, unsigned &second) {
+    first = half2_from_codes(codes);
+    second = half2_from_codes(codes >> 16);
+}
 
 static inline int log2_of(int power) {
     return 31 - __builtin_clz((unsigned)power);
