@@ -94,18 +94,9 @@ static void check_runs(const struct instance *instance, const struct launch *lau
     free(workspace);
 }
 
-/* Each check compiles device code, twice as long for the sanitizers: they see a half of them. */
-#ifdef __SANITIZE_ADDRESS__
-enum { SHARE = 2 };
-#else
-enum { SHARE = 1 };
-#endif
-static int checks;
-
 /* On a card with so many SMs; `change` may alter the data. */
 static void check_with(int sms, void (*change)(struct instance *), const char *name, const char *configuration,
                        struct problem problem) {
-    if (checks++ % SHARE) return;
     struct device card = h100;
     const struct kernel *kernel = kernel_find(name);
     card.multiprocessors = sms;

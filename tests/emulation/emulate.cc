@@ -1,11 +1,8 @@
-/* Runs the kernel ENTRY of the file SOURCE, which takes ARGUMENTS, on the host. Threads are fibers; each runs until it
- * rests, warps in random order, blocks and clusters too. The blocks of a cluster take turns: the one that runs has its
- * shared memory in `shared_memory`, the others have theirs put by. So do the clusters of a small grid, as if the card
- * had room for all; those of a large one run one after the other. */
-#ifndef SHARED_BYTES
-#define SHARED_BYTES 0 /* awq_dequant has none but its own */
-#endif
-#include SOURCE
+/* Runs a launch on the host. Threads are fibers; each runs until it rests, warps in random order, blocks and clusters
+ * too. The blocks of a cluster take turns: the one that runs has its shared memory in `launched.shared`, the others
+ * have theirs put by. So do the clusters of a small grid, as if the card had room for all; those of a large one run one
+ * after the other. */
+#include "cuda/ptx.cuh"
 
 #include <ucontext.h>
 
@@ -39,7 +36,7 @@ struct block {
 };
 
 index3 threadIdx, blockIdx, gridDim;
-thread_local uint4 shared_memory[SHARED_BYTES / 16 + 1];
+struct launched launched;
 bool copies_late;
 long bank_conflicts;
 
@@ -48,7 +45,6 @@ static std::vector<std::vector<block>> clusters; /* those that take turns with i
 static struct block *running;
 static std::vector<exchange> exchanged;
 static ucontext_t scheduler;
-static ARGUMENTS arguments_of_launch;
 static bool barrier_value;
 static unsigned random_state;
 
@@ -106,9 +102,9 @@ static void perform(const struct remote_store &store) {
     for (struct fiber &fiber : block.fibers) ended &= fiber.rest == ENDED;
     if (!block.entered || ended) broken("a store to a block that has not started or has ended");
     shared_at(address, sizeof store.value);
-    char *memory = &block == running ? (char *)shared_memory : block.shared.data();
+    char *memory = &block == running ? launched.shared : block.shared.data();
     memcpy(memory + address, &store.value, sizeof store.value);
-    char *transfer = memory + (shared_at(store.transfer & 0xffffff, 8) - (char *)shared_memory);
+    char *transfer = memory + (shared_at(store.transfer & 0xffffff, 8) - launched.shared);
     unsigned left;
     memcpy(&left, transfer, 4);
     if (left < sizeof store.value) broken("a transfer of more bytes than were announced");
@@ -147,7 +143,7 @@ unsigned own_rank() {
 }
 char *memory_of(unsigned rank) {
     if (rank >= cluster.size() || !cluster[rank].entered) broken("the memory of a block that has not started");
-    return &cluster[rank] == running ? (char *)shared_memory : cluster[rank].shared.data();
+    return &cluster[rank] == running ? launched.shared : cluster[rank].shared.data();
 }
 void rest_at_phase(unsigned barrier, unsigned parity) {
     own().transfer = barrier;
@@ -164,7 +160,7 @@ void rest_at_counter(const unsigned *counter, unsigned count) {
 /* --- the scheduler --- */
 
 static void run_entry() {
-    ENTRY(arguments_of_launch);
+    launched.entry();
     perform_stores();
     if (own().arrivals != own().waits) broken("an arrival at the cluster's barrier without a wait");
     rest(ENDED);
@@ -302,10 +298,10 @@ static bool run_block(struct block &block) {
     running = &block;
     blockIdx = block.index;
     block.entered = true;
-    memcpy(shared_memory, block.shared.data(), block.shared.size());
+    memcpy(launched.shared, block.shared.data(), block.shared.size());
     while (run_warps() || open_barrier() || open_transfers() || open_phases() || open_counters() || bring_box())
         ran = true;
-    memcpy(block.shared.data(), shared_memory, block.shared.size());
+    memcpy(block.shared.data(), launched.shared, block.shared.size());
     return ran;
 }
 
@@ -314,7 +310,7 @@ static void start_cluster(const index3 &first) {
         block.index = {first.x + (unsigned)(&block - cluster.data()), first.y, 0};
         block.entered = false;
         block.boxes.clear();
-        block.shared.assign(sizeof shared_memory, (char)0xff);
+        block.shared.assign(launched.shared_bytes, (char)0xff);
         for (struct fiber &fiber : block.fibers) start(fiber);
     }
 }
@@ -358,17 +354,10 @@ static void run_together(const std::vector<index3> &firsts) {
     }
 }
 
-/* As kernels/device.h has it. */
-struct device_grid {
-    unsigned blocks[3], threads, cluster;
-    bool overlaps;
-};
-
-/* Runs a launch; returns the bank conflicts that ldmatrix met. */
-extern "C" long emulate(const ARGUMENTS *arguments, const struct device_grid *grid, bool late, unsigned seed) {
+long run_launch(const struct launched &launch, const struct device_grid *grid, bool late, unsigned seed) {
     const unsigned size = grid->cluster ? grid->cluster : 1;
     std::vector<index3> firsts;
-    arguments_of_launch = *arguments;
+    launched = launch;
     gridDim = {grid->blocks[0], grid->blocks[1], grid->blocks[2]};
     copies_late = late;
     random_state = seed;

@@ -101,8 +101,22 @@ struct remote_store {
     unsigned to, transfer; /* that counts it; rank << 24 | address */
     float4 value;
 };
+/* As kernels/device.h has it. */
+struct device_grid {
+    unsigned blocks[3], threads, cluster;
+    bool overlaps;
+};
+/* What runs: a kernel with its arguments, and the shared memory of the block that has its turn. */
+struct launched {
+    void (*entry)();
+    char *shared;
+    unsigned shared_bytes;
+};
+extern struct launched launched;
+/* Returns the bank conflicts that ldmatrix met. */
+long run_launch(const struct launched &launch, const struct device_grid *grid, bool late, unsigned seed);
+
 extern index3 threadIdx, blockIdx, gridDim;
-extern thread_local uint4 shared_memory[];
 extern bool copies_late; /* what is asynchronous happens when waited for or published; else at once */
 extern long bank_conflicts;
 
@@ -139,12 +153,12 @@ static inline void barrier(unsigned number, unsigned threads) {
 }
 
 static inline unsigned shared_address(const void *pointer) {
-    return (unsigned)((const char *)pointer - (const char *)shared_memory);
+    return (unsigned)((const char *)pointer - launched.shared);
 }
 static inline char *shared_at(unsigned address, unsigned bytes) {
     if (address % bytes) broken("misaligned shared address");
-    if (address + bytes > SHARED_BYTES) broken("address behind the shared memory of the launch");
-    return (char *)shared_memory + address;
+    if (address + bytes > launched.shared_bytes) broken("address behind the shared memory of the launch");
+    return launched.shared + address;
 }
 
 /* --- fp16 (half_to_float is half.h's) --- */
@@ -474,7 +488,7 @@ static inline void perform(const struct box &box) {
     if (t.box_rows > 256 || t.box_columns > 256 || row_bytes % 16 || (size_t)box.map.memory % 16 ||
         t.columns * t.element_bytes % 16)
         broken("a box that the unit does not have");
-    if (box.to + bytes > SHARED_BYTES) broken("a box behind the shared memory of the launch");
+    if (box.to + bytes > launched.shared_bytes) broken("a box behind the shared memory of the launch");
     phase_at(box.barrier);
     for (unsigned rank = 0; box.blocks >> rank; rank++)
         if (box.blocks >> rank & 1) bring(box, rank);
