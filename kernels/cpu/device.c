@@ -1,4 +1,5 @@
 #include <ctype.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,10 +16,19 @@
 extern const struct cpu_vectors cpu_vectors_avx512f, cpu_vectors_avx2, cpu_vectors_generic;
 
 #ifdef __x86_64__
-static bool has_avx2(void) {
+static bool avx2;
+
+static void find_avx2(void) {
     unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C && __builtin_cpu_supports("avx2") &&
+    avx2 = __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C && __builtin_cpu_supports("avx2") &&
            __builtin_cpu_supports("fma");
+}
+
+/* The processor is asked once: a virtual machine is left for the answer, which takes as long as a small kernel. */
+static bool has_avx2(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_avx2);
+    return avx2;
 }
 
 static const struct cpu_vectors *const *usable(void) {
