@@ -152,7 +152,7 @@ static void test_budget_and_trials_file(void **state) {
     (void)state;
     static const char tune[] =
         "tune --coarse --shapes 128x128 --device cpu --m 1 --budget 1s --op fp16_gemm --out @/tiles.txt";
-    expect(0, tune, "1 problems");
+    expect(0, tune, "1 problem");
     expect(0, tune, " 0 of them new");
     FILE *file = fopen(in_folder("trials.csv"), "r");
     assert_non_null(file);
@@ -173,7 +173,7 @@ static void test_budget_and_trials_file(void **state) {
 static void test_strategies_and_efforts(void **state) {
     (void)state;
 #define ONE "tune --coarse --shapes 128x128 --device cpu --m 1 --op awq_dequant --out @/tiles.txt"
-    expect(0, ONE " --effort quick", "1 problems, 8 trials, 8 of them new");
+    expect(0, ONE " --effort quick", "1 problem, 8 trials, 8 of them new");
     expect(0, ONE " --strategy racing --trials 24", "24 trials, 16 of them new");
     assert_true(stored("SELECT count(*) FROM trials WHERE stop = 'beaten'") > 0);
     assert_int_equal(stored("SELECT count(*) FROM trials WHERE stop = 'beaten' AND \"order\" <= 8"), 0);
@@ -184,7 +184,7 @@ static void test_strategies_and_efforts(void **state) {
     expect(0,
            "tune --shapes 128x64 --device cpu --m 1 --op awq_dequant --strategy exhaustive --effort quick "
            "--out @/tiles.txt",
-           "1 problems, ");
+           "1 problem, ");
     assert_true(stored_trials() > before + 16); /* what other strategies stop at */
 }
 
@@ -258,7 +258,7 @@ static void test_interrupt_says_how_to_go_on(void **state) {
 static void test_tunes_a_share(void **state) {
     (void)state;
     expect(0, "tune --model qwen2.5-0.5b --tp 2 --part 2/5 --op fp16_gemm --device cpu --m 1 --trials 1 --out @/t",
-           "[1/1] fp16_gemm m=1 n=896 k=448 epilogue=residual|1 problems");
+           "[1/1] fp16_gemm m=1 n=896 k=448 epilogue=residual|1 problem");
     expect(2, "tune --model qwen2.5-0.5b --tp 3", "tp3: 14 heads, 2 key-value heads");
     expect(2, "tune --shapes 128x128 --tp 2", "--tp is for --model");
 }

@@ -384,11 +384,12 @@ static int write_csv(const struct tune *tune, const char *path, struct error *er
 }
 
 static void summarize(const struct tune *tune, const struct paths *paths, size_t rows) {
-    int count[TRIAL_STATUSES], all = 0;
+    int count[TRIAL_STATUSES], all = 0, problems = tune->count - tune->inserted;
     for (int s = 0; s < TRIAL_STATUSES; s++) all += count[s] = tune_count(tune, (enum trial_status)s);
-    fprintf(stderr, "%d problems", tune->count - tune->inserted);
+    fprintf(stderr, "%d problem%s", problems, problems == 1 ? "" : "s");
     if (tune->inserted) fprintf(stderr, " and %d m between theirs", tune->inserted);
-    fprintf(stderr, ", %d trials, %d of them new, %d failed", all, tune->fresh, all - count[TRIAL_OK]);
+    fprintf(stderr, ", %d trial%s, %d of them new, %d failed", all, all == 1 ? "" : "s", tune->fresh,
+            all - count[TRIAL_OK]);
     for (int s = TRIAL_OK + 1; s < TRIAL_STATUSES; s++)
         if (count[s]) fprintf(stderr, ", %d %s", count[s], trial_status_name((enum trial_status)s));
     fprintf(stderr,

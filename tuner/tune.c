@@ -223,8 +223,8 @@ static void report(const struct tune *tune, const struct tune_item *item) {
     char was[48] = "failed";
     const char *tie = result->best == result->baseline && result->ties ? ", a tie" : "";
     if (search_default_us(result) > 0) snprintf(was, sizeof was, "%.2f us%s", search_default_us(result), tie);
-    progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %s, %d trials: %s %s", number, tune->count, problem,
-                  search_best_us(result), was, result->count, name, config);
+    progress_line(tune->progress, "[%d/%d] %s: %.2f us, default %s, %d trial%s: %s %s", number, tune->count, problem,
+                  search_best_us(result), was, result->count, result->count == 1 ? "" : "s", name, config);
 }
 
 /* The winner of the problem before, if only its m differs. */
