@@ -28,7 +28,7 @@ enum {
     NOISE_SAMPLES = 64, /* from here on each doubling must narrow the interval */
     GRAPH_CALLS = 20,   /* in a graph, at least: the first and last one differ from those between */
 };
-static const double batch_seconds = 0.01;    /* between two looks at the interval */
+static const double batch_seconds = 0.01;    /* of calls, between two looks at the interval */
 static const double settled = 0.02;          /* medians of two batches in a row differ by less */
 static const double warmup_patience = 5;     /* times the least warm-up */
 static const double unsettled_slack = 1.25;  /* of beaten_us, before the clock has settled */
@@ -167,12 +167,11 @@ static bool beaten_in_warm_up(const struct measure_options *options, const struc
     return m->low_us > unsettled_slack * options->beaten_us;
 }
 
-/* Runs batches until the clock has settled; finds the batch that lasts about batch_seconds. */
-static int warm_up(measure_sampler *take, void *context, const struct measure_options *options,
+/* Runs batches until the clock has settled; finds the batch whose calls last about batch_seconds: what is spent on
+ * collecting records and looking at the card is no reason for a smaller one. */
+static int warm_up(measure_sampler *take, void *context, int calls, const struct measure_options *options,
                    struct measure_sample *samples, float *sorted, int *batch, struct measurement *m,
                    struct error *error) {
-    /* Whatever the first call loads or attaches is no measure of a batch. */
-    if (take(context, 1, samples, error)) return -1;
     double start = measure_now(), previous = 0;
     int most = options->max_samples < MOST_IN_BATCH ? options->max_samples : MOST_IN_BATCH;
     *batch = 1;
@@ -189,7 +188,8 @@ static int warm_up(measure_sampler *take, void *context, const struct measure_op
         }
         if (after - start >= warmup_patience * options->warmup_seconds) return 0;
         if (after - start >= options->warmup_seconds && steady) return 0;
-        if (after - before < batch_seconds / 2) *batch = *batch * 2 < most ? *batch * 2 : most;
+        double call_s = fmax(calls * current, 1e-3) / 1e6;
+        if (*batch * call_s < batch_seconds / 2) *batch = (int)fmin(most, ceil(batch_seconds / call_s));
         rest(options, after - before);
     }
 }
@@ -237,7 +237,7 @@ static int sample(measure_sampler *take, void *context, const struct measure_opt
     return 0;
 }
 
-int measure_with(measure_sampler *take, void *context, const struct measure_options *options,
+int measure_with(measure_sampler *take, void *context, int calls, const struct measure_options *options,
                  struct measurement *measurement, struct error *error) {
     size_t room = (size_t)options->max_samples;
     struct measure_sample *samples = calloc(room, sizeof *samples);
@@ -247,7 +247,7 @@ int measure_with(measure_sampler *take, void *context, const struct measure_opti
         (struct measurement){.sample_us = calloc(room, sizeof *measurement->sample_us), .pace = options->pace};
     if (!samples || !sorted || !measurement->sample_us)
         error_set(error, "out of memory");
-    else if (!warm_up(take, context, options, samples, sorted, &batch, measurement, error))
+    else if (!warm_up(take, context, calls, options, samples, sorted, &batch, measurement, error))
         result = sample(take, context, options, batch, samples, sorted, measurement, error);
     if (result) measurement_free(measurement);
     free(samples);
@@ -422,7 +422,7 @@ static int find_calls(struct timer *timer, struct error *error) {
 static int measure_timer(struct timer *timer, enum regime regime, const struct measure_options *options,
                          struct measurement *measurement, struct error *error) {
     const char *clock;
-    if (measure_with(choose_clock(timer->device, &clock), timer, options, measurement, error)) {
+    if (measure_with(choose_clock(timer->device, &clock), timer, timer->calls, options, measurement, error)) {
         free(timer->states);
         return -1;
     }

