@@ -93,8 +93,8 @@ int measure_graph_calls(int copies);
 int measure_share(const struct cupti_sample *records, int calls, bool by_span, struct measure_sample *sample,
                   struct error *error);
 
-/* Warms up, samples until there is a reason to stop, and fills in what follows from the samples alone. A sample is of so
- * many calls. */
+/* Warms up, samples until there is a reason to stop, and fills in what follows from the samples alone. A sample is of
+ * so many calls. */
 int measure_with(measure_sampler *take, void *context, int calls, const struct measure_options *options,
                  struct measurement *measurement, struct error *error);
 

@@ -164,6 +164,26 @@ static void expect_next(struct tune *tune, const struct kernel *kernel, const st
     ahead_announce(tune->ahead, kernel, &next->problem, config);
 }
 
+/* What wins of one may win of the other: the same m for other weights, or the next m for the same. */
+static bool akin(const struct tune_item *before, const struct tune_item *item) {
+    struct problem same = before->problem;
+    same.m = item->problem.m;
+    if (before + 1 == item && problem_equal(&same, &item->problem)) return true;
+    const struct problem *a = &before->problem, *b = &item->problem;
+    return a->op == b->op && a->m == b->m && a->group == b->group && a->zeros == b->zeros && a->bf16 == b->bf16;
+}
+
+/* What won here will be tried of the items behind that are akin. */
+static void expect_kin(const struct tune *tune, const struct tune_item *item) {
+    if (!tune->ahead || item->result.best < 0) return;
+    const struct trial *best = &item->result.trials[item->result.best];
+    for (int i = tune->current + 2; i < tune->count; i++) {
+        const struct problem *problem = &tune->items[i].problem;
+        if (akin(item, &tune->items[i]) && !config_legal(tune->device, best->kernel, problem, &best->config, NULL))
+            ahead_plan(tune->ahead, i, best->kernel, problem, &best->config);
+    }
+}
+
 static int trial(void *context, const struct kernel *kernel, const struct problem *problem, const struct config *config,
                  double beaten_us, struct trial_result *result) {
     struct tune *tune = context;
@@ -227,28 +247,27 @@ static void report(const struct tune *tune, const struct tune_item *item) {
                   search_best_us(result), was, result->count, result->count == 1 ? "" : "s", name, config);
 }
 
-/* The winner of the problem before, if only its m differs. */
-static const struct trial *hint(const struct tune *tune) {
-    if (!tune->current) return NULL;
-    const struct tune_item *item = &tune->items[tune->current], *before = item - 1;
-    struct problem same = before->problem;
-    same.m = item->problem.m;
-    return before->result.best >= 0 && problem_equal(&same, &item->problem)
-               ? &before->result.trials[before->result.best]
-               : NULL;
+/* The winners of the problems before that are akin to this one, the latest first. */
+static int add_hints(struct tune *tune, const struct tune_item *item, struct starts *starts) {
+    int status = 0;
+    for (const struct tune_item *before = item - 1; before >= tune->items && !status; before--) {
+        if (before->result.best < 0 || !akin(before, item)) continue;
+        const struct trial *best = &before->result.trials[before->result.best];
+        status = starts_add(starts, best->kernel, &best->config, false, &tune->error);
+    }
+    return status;
 }
 
-/* What is stored first, so that a search that goes on comes by where it was; last what won at the m below. */
+/* What is stored first, so that a search that goes on comes by where it was; last what won elsewhere in this run. */
 static int find_starts(struct tune *tune, const struct tune_item *item, struct starts *starts) {
     const struct kernel *const *kernels = tune->supervisor->kernels;
-    const struct trial *before = hint(tune);
     if (!tune->forget && starts_add_stored(starts, tune->store, &tune->scope, kernels, &item->problem, &tune->error))
         return -1;
     for (int i = 0; i < TUNE_STARTS; i++)
         if (tune->starts[i].table &&
             starts_add_rows(starts, tune->starts[i].table, tune->device, kernels, &item->problem, NULL, &tune->error))
             return -1;
-    return before ? starts_add(starts, before->kernel, &before->config, false, &tune->error) : 0;
+    return add_hints(tune, item, starts);
 }
 
 static int tell_start(const struct tune *tune, const struct tune_start *start, struct error *error) {
@@ -366,6 +385,7 @@ static int search_item(struct tune *tune, struct tune_item *item) {
     }
     if (tune->ahead) ahead_turn(tune->ahead, tune->current);
     if (!status) status = run_search(tune, &search, item);
+    if (!status) expect_kin(tune, item);
     calibration_free(calibration);
     starts_free(&starts);
     if (status == 0 && !item->result.count) snprintf(item->skipped, sizeof item->skipped, "%s", tune->error.text);
