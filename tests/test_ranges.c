@@ -85,6 +85,8 @@ struct outcome {
     int fresh, items;
 };
 
+static int weights = 1; /* matrices */
+
 static struct outcome tune_at(const int *m, int count, bool refine, double budget_s, bool forget) {
     static const volatile sig_atomic_t never = 0;
     struct outcome outcome;
@@ -102,8 +104,8 @@ static struct outcome tune_at(const int *m, int count, bool refine, double budge
                         .forget = forget,
                         .budget_s = budget_s,
                         .interrupted = &never};
-    struct shape shape = {.layer = "128x64", .k = 128, .n = 64};
-    struct shapes shapes = {.count = 1, .list = &shape};
+    struct shape list[] = {{.layer = "128x64", .k = 128, .n = 64}, {.layer = "64x128", .k = 64, .n = 128}};
+    struct shapes shapes = {.count = weights, .list = list};
     struct tune_plan plan = {.shapes = &shapes, .m = m, .m_count = count, .ops = {[OP_FP16_GEMM] = true}};
     if (tune_plan(&tune, &plan, &error) || store_open(in_folder("trials.sqlite"), &tune.store, &error) ||
         tune_run(&tune, &error) || tune_table(&tune, NULL, &outcome.table, &missing, &error))
@@ -204,6 +206,19 @@ static void test_no_budget_no_borders(void **state) {
     tiles_free(&outcome.table);
 }
 
+/* LOW, the last by estimate, wins at m = 1, and is the first that other weights are tried with behind the default. */
+static void test_winners_are_tried_with_other_weights(void **state) {
+    (void)state;
+    static const int one[] = {1};
+    weights = 2;
+    struct outcome outcome = tune_at(one, 1, false, 0, false);
+    weights = 1;
+    assert_int_equal(outcome.fresh, 8);
+    assert_int_equal((int)query("SELECT \"order\" FROM trials WHERE k = 128 AND configuration = 'which=1'"), 4);
+    assert_int_equal((int)query("SELECT \"order\" FROM trials WHERE k = 64 AND configuration = 'which=1'"), 2);
+    tiles_free(&outcome.table);
+}
+
 int main(int argc, char **argv) {
     int served = serve_told(argc, argv, kernels);
     if (served >= 0) return served;
@@ -212,6 +227,7 @@ int main(int argc, char **argv) {
         TEST(test_borders_lie_where_winners_cross),
         TEST(test_rows_below_the_first_m_and_of_one),
         TEST(test_no_budget_no_borders),
+        TEST(test_winners_are_tried_with_other_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
