@@ -152,8 +152,16 @@ static void test_budget_and_trials_file(void **state) {
     (void)state;
     static const char tune[] =
         "tune --coarse --shapes 128x128 --device cpu --m 1 --budget 1s --op fp16_gemm --out @/tiles.txt";
-    expect(0, tune, "1 problem");
-    expect(0, tune, " 0 of them new");
+    expect(0, tune, "1 problem,");
+    /* No table of these problems, no end of the search. */
+    expect_shell(0, "mv @/tiles.txt @/kept.txt && grep -v ^fp16_gemm @/kept.txt >@/tiles.txt", "");
+    expect(0, tune, "1 problem,");
+    long trials = stored_trials(),
+         ends = stored("SELECT (SELECT total(seconds) FROM trials) + (SELECT total(seconds) FROM finals) >= 0.97");
+    expect(0, tune, ends ? "tiles.txt is complete, nothing was measured|--budget is 1.0 s" : " 0 of them new");
+    assert_int_equal(stored_trials(), trials);
+    expect(0, "tune --coarse --shapes 128x128 --device cpu --m 1 --budget 2s --op fp16_gemm --out @/tiles.txt",
+           "1 problem,");
     FILE *file = fopen(in_folder("trials.csv"), "r");
     assert_non_null(file);
     char line[512];

@@ -32,6 +32,9 @@ static const struct effort efforts[EFFORTS] = {
 /* For choosing in service: of the budget, and of that for a chain at most. */
 static const double service_share = 0.15, service_most_s = 6;
 
+/* Of a budget; what is left is too little for a trial. */
+static const double used_up = 0.97;
+
 static const char gpu_m[] = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096,8192";
 static const char cpu_m[] = "1,4,16,64";
 
@@ -482,11 +485,46 @@ static int check_regime(const struct tune *tune, const struct paths *paths, cons
     return 0;
 }
 
+/* Stored trials count: whether they have used up the budget and the table has rows for all problems; *spent_s is what
+ * they took. */
+static int find_complete(const struct tune *tune, const struct choices *c, const char *path,
+                         const struct tile_table *before, bool *complete, double *spent_s, struct error *error) {
+    struct store *store;
+    *complete = c->budget_s > 0 && !c->fresh && !tune->patch && before && !access(path, F_OK);
+    *spent_s = 0;
+    if (!*complete) return 0;
+    if (store_open(path, &store, error)) return -1;
+    int status = 0;
+    for (int i = 0; i < tune->count && !status; i++) {
+        const struct problem *p = &tune->items[i].problem;
+        double seconds = 0;
+        if (!tiles_find(before, op_name(p->op), p->k, p->n, p->group, p->m)) *complete = false;
+        if (i && tune_neighbours(&tune->items[i - 1], &tune->items[i])) continue;
+        status = store_spent(store, &tune->scope, p, &seconds, error);
+        *spent_s += seconds;
+    }
+    store_close(store);
+    if (*spent_s < used_up * c->budget_s) *complete = false;
+    return status;
+}
+
 /* Searches and writes. `before` are rows that still hold; NULL without. Returns the exit code, or -1 and the error. */
 static int search_and_write(struct tune *tune, struct choices *c, const struct paths *paths,
                             const struct tile_table *before, struct error *error) {
     int status = -1, open = tune->count;
-    if (check_regime(tune, paths, before, error)) return -1;
+    bool complete;
+    double spent_s;
+    if (check_regime(tune, paths, before, error) ||
+        find_complete(tune, c, paths->store, before, &complete, &spent_s, error))
+        return -1;
+    if (complete) {
+        fprintf(
+            stderr,
+            "%s is complete, nothing was measured: what %s holds took %.1f s, --budget is %.1f s; a longer one goes "
+            "on, --fresh begins anew\n",
+            paths->table, paths->store, spent_s, c->budget_s);
+        return 0;
+    }
     int outcome = search(tune, c, paths, &open, error);
     if (outcome == TUNE_INTERRUPTED && open) {
         fprintf(stderr,

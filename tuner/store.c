@@ -10,7 +10,7 @@ enum { APPLICATION_ID = 0x74626f6b /* "tbok" */, BUSY_MILLISECONDS = 2000 };
 struct store {
     sqlite3 *database;
     sqlite3_stmt *find, *put, *forget, *find_final, *put_final, *forget_finals, *put_regret, *forget_regret,
-        *find_chain, *put_chain, *forget_chains, *replay, *times;
+        *find_chain, *put_chain, *forget_chains, *replay, *times, *spent;
     char path[512];
 };
 
@@ -120,6 +120,12 @@ static const char times_sql[] =
     "SELECT k, n, \"group\", zeros, m, epilogue, kernel, configuration, us FROM trials WHERE device = ?1"
     " AND architecture = ?2 AND kernels = ?3 AND regime = ?4 AND op = ?5 AND status = 'ok'";
 
+#define SPENT_ON(table)                                                                                                \
+    "SELECT seconds FROM " table " WHERE device = ?1 AND architecture = ?2 AND kernels = ?3 AND regime = ?4"           \
+    " AND op = ?5 AND k = ?6 AND n = ?7 AND \"group\" = ?8 AND zeros = ?9"
+static const char spent_sql[] = "SELECT sum(seconds) FROM (" SPENT_ON("trials") " UNION ALL " SPENT_ON(
+    "finals") " UNION ALL " SPENT_ON("chains") ")";
+
 static const char forget_sql[] = "DELETE FROM trials" WHERE_PROBLEM;
 
 static const char find_final_sql[] =
@@ -216,7 +222,8 @@ static int set_up(struct store *store, struct error *error) {
                       {put_chain_sql, &store->put_chain},
                       {forget_chains_sql, &store->forget_chains},
                       {replay_sql, &store->replay},
-                      {times_sql, &store->times}};
+                      {times_sql, &store->times},
+                      {spent_sql, &store->spent}};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
         if (sqlite3_prepare_v2(store->database, statements[i].sql, -1, statements[i].statement, NULL) != SQLITE_OK)
             return fail(store, error);
@@ -254,6 +261,7 @@ void store_close(struct store *store) {
     sqlite3_finalize(store->forget_chains);
     sqlite3_finalize(store->replay);
     sqlite3_finalize(store->times);
+    sqlite3_finalize(store->spent);
     sqlite3_close(store->database);
     free(store);
 }
@@ -416,6 +424,20 @@ int store_times(struct store *store, const struct store_scope *scope, enum op op
                            (const char *)sqlite3_column_text(row, 7), sqlite3_column_double(row, 8));
     }
     if (!status && code != SQLITE_DONE) status = fail(store, error);
+    sqlite3_reset(row);
+    return status;
+}
+
+int store_spent(struct store *store, const struct store_scope *scope, const struct problem *problem, double *seconds,
+                struct error *error) {
+    sqlite3_stmt *row = store->spent;
+    const char *const texts[] = {scope->device, scope->architecture, scope->kernels, scope->regime,
+                                 op_name(problem->op)};
+    const int numbers[] = {problem->k, problem->n, problem->group, problem->zeros};
+    for (int i = 0; i < 5; i++) bind_text(row, 1 + i, texts[i]);
+    for (int i = 0; i < 4; i++) sqlite3_bind_int(row, 6 + i, numbers[i]);
+    int status = sqlite3_step(row) == SQLITE_ROW ? 0 : fail(store, error);
+    if (!status) *seconds = sqlite3_column_double(row, 0);
     sqlite3_reset(row);
     return status;
 }

@@ -61,6 +61,9 @@ int store_times(struct store *store, const struct store_scope *scope, enum op op
                 int (*visit)(void *context, const struct problem *problem, const char *kernel,
                              const char *configuration, double us),
                 void *context, struct error *error);
+/* What trials, finals and chains of the problem's weights took, at any m. */
+int store_spent(struct store *store, const struct store_scope *scope, const struct problem *problem, double *seconds,
+                struct error *error);
 /* Removes all that is stored of the problem in this scope, with gate_up's also the chains. */
 int store_forget(struct store *store, const struct store_scope *scope, const struct problem *problem,
                  struct error *error);
