@@ -51,6 +51,17 @@ static inline int shell(const char *line) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/* The first process that `parent` has started and that has not ended; 0 without. */
+static inline pid_t child_of(pid_t parent) {
+    char path[64];
+    int child = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%d", &child) != 1) child = 0;
+    if (file) fclose(file);
+    return child;
+}
+
 /* The exit code, and all of these in the output, separated by '|'. */
 static inline void expect_shell(int code, const char *line, const char *texts) {
     char copy[1024], *rest = copy;

@@ -83,18 +83,6 @@ static pid_t tune_apart(void) {
     return child;
 }
 
-/* The first process that it has started. */
-static pid_t child_of(pid_t parent) {
-    char path[64];
-    int child = 0;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    if (fscanf(file, "%d", &child) != 1) child = 0;
-    fclose(file);
-    return child;
-}
-
 /* Waits for the command; what it left behind is handed to this process, and has to end too. */
 static int await_all(pid_t tune) {
     int status;

@@ -204,17 +204,6 @@ static int started_once(void) {
     return started("") - started("slowness=11 ") - started("slowness=1 ");
 }
 
-/* The one child of a process; 0 without. */
-static pid_t child_of(pid_t parent) {
-    char path[64];
-    int child = 0;
-    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
-    FILE *file = fopen(path, "r");
-    if (file && fscanf(file, "%d", &child) != 1) child = 0;
-    if (file) fclose(file);
-    return child;
-}
-
 static void sleep_up_to(int milliseconds) {
     usleep((useconds_t)(rand() % milliseconds) * 1000 + 1000);
 }
