@@ -89,11 +89,11 @@ static int weights = 1; /* matrices */
 
 static struct outcome tune_at(const int *m, int count, bool refine, double budget_s, bool forget) {
     static const volatile sig_atomic_t never = 0;
-    struct outcome outcome;
+    struct outcome outcome = {.fresh = 0};
     struct supervisor supervisor = {.kernels = kernels};
     struct progress progress = {.stream = fopen("/dev/null", "w")};
-    struct error error;
-    int missing;
+    struct error error = {""};
+    int missing = -1;
     if (supervisor_open(&supervisor, "cpu", &error)) fail_msg("%s", error.text);
     struct tune tune = {.supervisor = &supervisor,
                         .device = &supervisor.device,
