@@ -113,6 +113,7 @@ struct inputs {
     struct samples samples;
     struct states states;
     struct results_profiles profiles;
+    struct results_matches matches;
     bool has[SOURCE_COUNT];
     char device[160];
 };
@@ -143,10 +144,12 @@ static void free_inputs(struct inputs *inputs) {
     samples_free(&inputs->samples);
     states_free(&inputs->states);
     results_free_profiles(&inputs->profiles);
+    results_free_matches(&inputs->matches);
 }
 
 static const char *const source_files[SOURCE_COUNT] = {"sweep.json",         "trials.csv",        "report.csv",
-                                                       "sweep.json.samples", "sweep.json.states", "profile.jsonl"};
+                                                       "sweep.json.samples", "sweep.json.states", "profile.jsonl",
+                                                       "against.jsonl"};
 
 static int read_source(const char *directory, enum source source, struct inputs *inputs, struct error *error) {
     char path[PATH];
@@ -156,6 +159,7 @@ static int read_source(const char *directory, enum source source, struct inputs 
     if (source == SOURCE_SAMPLES) return samples_read(path, &inputs->samples, error);
     if (source == SOURCE_STATES) return states_read(path, &inputs->states, error);
     if (source == SOURCE_PROFILE) return results_read_profiles(path, &inputs->profiles, error);
+    if (source == SOURCE_AGAINST) return results_read_matches(path, &inputs->matches, error);
     if (results_read_report(path, &inputs->report, error)) return -1;
     if (exists(directory, "peers.csv", path) && results_read_peers(path, &inputs->report, error)) return -1;
     return exists(directory, "peers-elsewhere.csv", path) ? results_read_peers(path, &inputs->report, error) : 0;
@@ -173,12 +177,14 @@ static int read_inputs(const char *directory, struct inputs *inputs, struct erro
 }
 
 static void say_skipped(const struct figure *figure, const char *directory, const char *why) {
-    static const char *const commands[SOURCE_COUNT][2] = {{"sweep --benchmark_out=", "sweep.json"},
-                                                          {"tune --model qwen2.5-14b --out ", "tiles.txt"},
-                                                          {"sweep --report ", "report.csv"},
-                                                          {"sweep --benchmark_out=", "sweep.json"},
-                                                          {"sweep --device cuda:0 --benchmark_out=", "sweep.json"},
-                                                          {"decode --profile --json --model DIR >", "profile.jsonl"}};
+    static const char *const commands[SOURCE_COUNT][2] = {
+        {"sweep --benchmark_out=", "sweep.json"},
+        {"tune --model qwen2.5-14b --out ", "tiles.txt"},
+        {"sweep --report ", "report.csv"},
+        {"sweep --benchmark_out=", "sweep.json"},
+        {"sweep --device cuda:0 --benchmark_out=", "sweep.json"},
+        {"decode --profile --json --model DIR >", "profile.jsonl"},
+        {"decode --bench --against untuned --json --model DIR >", "against.jsonl"}};
     const char *const *command = commands[figure->source];
     fprintf(stderr, "tilebook: %s skipped: %s; this makes the data: tilebook %s%s/%s\n", figure->name, why, command[0],
             directory, command[1]);
@@ -214,6 +220,7 @@ static int draw_figure(const struct drawing *drawing, const struct figure *figur
         .samples = &inputs->samples,
         .states = &inputs->states,
         .profiles = &inputs->profiles,
+        .matches = &inputs->matches,
         .device = of_sweep && inputs->has[SOURCE_SWEEP] ? inputs->sweep.device : inputs->device,
         .x = drawing->choices->x,
         .y = drawing->choices->y,

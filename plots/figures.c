@@ -12,5 +12,6 @@ const struct figure figures[] = {
     {"peers", "int4 over cuBLASLt against M, beside the kernels of peers.csv", SOURCE_REPORT, figure_peers},
     {"floor", "time over that of only reading the weights, against M up to 64", SOURCE_REPORT, figure_floor},
     {"token", "time of a decoded token by op, a bar a token", SOURCE_PROFILE, figure_token},
+    {"against", "tok/s with the tile table over those without, a point a method", SOURCE_AGAINST, figure_against},
 };
 const int figure_count = sizeof figures / sizeof *figures;

@@ -15,6 +15,7 @@ struct figure_input {
     const struct samples *samples;
     const struct states *states;
     const struct results_profiles *profiles;
+    const struct results_matches *matches;
     const char *device; /* for titles */
     const char *x, *y;  /* the heat map's parameters; NULL: those that matter most */
     int m;              /* of the spread of samples; 0: the least */
@@ -36,9 +37,19 @@ figure_writer figure_card;                                    /* card_figure.c *
 figure_writer figure_heatmap, figure_convergence;             /* trial_figures.c */
 figure_writer figure_peers, figure_floor;                     /* report_figures.c */
 figure_writer figure_token;                                   /* token_figure.c */
+figure_writer figure_against;                                 /* against_figure.c */
 
-/* sweep.json, trials.csv, report.csv, sweep.json.samples, sweep.json.states, profile.jsonl */
-enum source { SOURCE_SWEEP, SOURCE_TRIALS, SOURCE_REPORT, SOURCE_SAMPLES, SOURCE_STATES, SOURCE_PROFILE, SOURCE_COUNT };
+/* sweep.json, trials.csv, report.csv, sweep.json.samples, sweep.json.states, profile.jsonl, against.jsonl */
+enum source {
+    SOURCE_SWEEP,
+    SOURCE_TRIALS,
+    SOURCE_REPORT,
+    SOURCE_SAMPLES,
+    SOURCE_STATES,
+    SOURCE_PROFILE,
+    SOURCE_AGAINST,
+    SOURCE_COUNT
+};
 
 struct figure {
     const char *name; /* of the script, too */

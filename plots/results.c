@@ -7,6 +7,24 @@
 #include "plots/csv.h"
 #include "plots/results.h"
 
+int results_read_lines(const char *path, int (*read)(const json_t *object, void *context, struct error *error),
+                       void *context, struct error *error) {
+    FILE *file = fopen(path, "r");
+    char *line = NULL;
+    size_t room = 0;
+    int status = 0;
+    if (!file) return error_set(error, "%s cannot be read", path);
+    for (int number = 1; !status && getline(&line, &room, file) > 0; number++) {
+        json_t *object = json_loads(line, 0, NULL);
+        status = read(object, context, error);
+        json_decref(object);
+        if (status) error_prefix(error, "%s:%d", path, number);
+    }
+    free(line);
+    fclose(file);
+    return status;
+}
+
 void *results_grow(void *array, int count, size_t size) {
     if (count & (count - 1)) return array;
     void *grown = reallocarray(array, count ? 2 * (size_t)count : 1, size);

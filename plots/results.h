@@ -2,6 +2,7 @@
 #ifndef TILEBOOK_PLOTS_RESULTS_H
 #define TILEBOOK_PLOTS_RESULTS_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 #include "kernels/error.h"
@@ -116,6 +117,33 @@ struct results_profiles {
 int results_read_profiles(const char *path, struct results_profiles *profiles, struct error *error);
 void results_free_profiles(struct results_profiles *profiles);
 
+/* --- against.jsonl --- */
+
+/* How many times the tok/s of another table one gives, and between which two the 95% interval lies. */
+struct results_ratio {
+    double tok_s, against_tok_s, speedup, low, high;
+};
+
+struct results_match {
+    char label[80];
+    struct results_ratio decode, prefill;
+};
+
+struct results_matches {
+    char against[64]; /* the other table, of the last match; without its folder */
+    struct results_match *matches;
+    int count;
+};
+
+/* Lines of `tilebook decode --bench --against TABLE --json`. */
+int results_read_matches(const char *path, struct results_matches *matches, struct error *error);
+void results_free_matches(struct results_matches *matches);
+
+/* --- common --- */
+
+/* Calls `read` for each line's JSON (NULL: it is none); errors get the line's number. */
+int results_read_lines(const char *path, int (*read)(const json_t *object, void *context, struct error *error),
+                       void *context, struct error *error);
 /* Room for one more element of an array that doubles. */
 void *results_grow(void *array, int count, size_t size);
 

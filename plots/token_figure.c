@@ -31,7 +31,8 @@ static int read_kernel(const json_t *kernel, struct results_profiles *profiles, 
     return 0;
 }
 
-static int read_token(const json_t *object, struct results_profiles *profiles, struct error *error) {
+static int read_token(const json_t *object, void *context, struct error *error) {
+    struct results_profiles *profiles = context;
     const char *method, *device, *clock;
     json_t *kernels, *kernel;
     struct results_token token = {.gap_us = 0};
@@ -51,20 +52,8 @@ static int read_token(const json_t *object, struct results_profiles *profiles, s
 }
 
 int results_read_profiles(const char *path, struct results_profiles *profiles, struct error *error) {
-    FILE *file = fopen(path, "r");
-    char *line = NULL;
-    size_t room = 0;
-    int status = 0;
     *profiles = (struct results_profiles){.count = 0};
-    if (!file) return error_set(error, "%s cannot be read", path);
-    for (int number = 1; !status && getline(&line, &room, file) > 0; number++) {
-        json_t *object = json_loads(line, 0, NULL);
-        status = read_token(object, profiles, error);
-        json_decref(object);
-        if (status) error_prefix(error, "%s:%d", path, number);
-    }
-    free(line);
-    fclose(file);
+    int status = results_read_lines(path, read_token, profiles, error);
     if (status) results_free_profiles(profiles);
     return status;
 }

@@ -9,8 +9,8 @@
 
 #define FIXTURE "tests/fixtures/plots"
 
-static const char *const names[] = {"speedup", "tflops",      "roofline", "ecdf",  "card",
-                                    "heatmap", "convergence", "peers",    "floor", "token"};
+static const char *const names[] = {"speedup",     "tflops", "roofline", "ecdf",  "card",   "heatmap",
+                                    "convergence", "peers",  "floor",    "token", "against"};
 enum { FIGURES = sizeof names / sizeof *names };
 
 /* Runs the program with `arguments` (split at blanks) and an optional PATH; its stderr goes to `words`. */
@@ -187,6 +187,11 @@ static void test_hostile_names(void **state) {
 
 #define HEADER "op,k,n,group,m,kernel,configuration,order,elapsed_s,status,us,p20_us,p80_us,gbs,tflops,is_default\n"
 
+#define MATCH(low, ratio, high)                                                                                        \
+    "{\"quantization\": \"none\", \"against\": \"untuned\", \"batch\": 1, \"decode\": {\"tok_s\": 1.0, "               \
+    "\"against_tok_s\": 1.0, "                                                                                         \
+    "\"speedup\": 1.0, \"low\": " low ", \"high\": " high "}, \"prefill\": {\"tok_s\": 1.0, \"against_tok_s\": 1.0, "  \
+    "\"speedup\": " ratio ", \"low\": 1.0, \"high\": 2.0}}\n"
 #define TOKEN                                                                                                          \
     "{\"method\": \"awq\", \"device_name\": \"x\", \"clock\": \"y\", \"batch\": 1, \"positions\": 1, \"kernels\": ["
 
@@ -244,6 +249,10 @@ static void test_bad_files(void **state) {
         {"profile.jsonl", TOKEN "]}\n" TOKEN "{\"op\": \"qkv\", \"us\": -3, \"gap_us\": 0}]}",
          "profile.jsonl:2|qkv took -3"},
         {"profile.jsonl", "", "token skipped: profile.jsonl holds no token"},
+        {"against.jsonl", "{}\n", "against.jsonl:1|decode --bench --against TABLE --json"},
+        {"against.jsonl", MATCH("1.1", "1.2", "1.3"), "against.jsonl:1|decode --bench --against TABLE --json"},
+        {"against.jsonl", MATCH("0.0", "1.0", "1.0"), "against.jsonl:1|decode --bench --against TABLE --json"},
+        {"against.jsonl", "", "against skipped: against.jsonl holds no comparison"},
         {"sweep.json.states", STATES_HEADER "\n", "card skipped: sweep.json.states holds no state"},
     };
     char directory[64], arguments[256], words[8192];
@@ -280,6 +289,7 @@ static struct {
     struct samples samples;
     struct states states;
     struct results_profiles profiles;
+    struct results_matches matches;
     char directory[64];
 } drawn;
 
@@ -295,12 +305,14 @@ static int draw(void **state) {
     assert_int_equal(samples_read(FIXTURE "/sweep.json.samples", &drawn.samples, &error), 0);
     assert_int_equal(states_read(FIXTURE "/sweep.json.states", &drawn.states, &error), 0);
     assert_int_equal(results_read_profiles(FIXTURE "/profile.jsonl", &drawn.profiles, &error), 0);
+    assert_int_equal(results_read_matches(FIXTURE "/against.jsonl", &drawn.matches, &error), 0);
     const struct figure_input input = {.sweep = &drawn.sweep,
                                        .trials = &drawn.trials,
                                        .report = &drawn.report,
                                        .samples = &drawn.samples,
                                        .states = &drawn.states,
                                        .profiles = &drawn.profiles,
+                                       .matches = &drawn.matches,
                                        .device = "Test"};
     model_dir_make(drawn.directory);
     for (int i = 0; i < figure_count; i++) {
@@ -315,6 +327,7 @@ static int clear(void **state) {
     (void)state;
     model_dir_remove(drawn.directory);
     results_free_profiles(&drawn.profiles);
+    results_free_matches(&drawn.matches);
     samples_free(&drawn.samples);
     states_free(&drawn.states);
     results_free_report(&drawn.report);
@@ -389,6 +402,16 @@ static void test_numbers_of_tokens(void **state) {
                               "\"none, batch 8 at 512\" 60.000 20.000 0.000 38.000 2.000\n");
 }
 
+static void test_numbers_of_tables(void **state) {
+    (void)state;
+    char text[4096];
+    read_file(drawn.directory, "against-1.dat", "", text, sizeof text);
+    assert_string_equal(text, "\"awq_marlin, batch 1\" 1.0350 1.0310 1.0400 300.5 290.2\n"
+                              "\"none, batch 8\" 0.9880 0.9750 1.0020 800.0 810.0\n\n\n"
+                              "\"awq_marlin, batch 1\" 1.0680 1.0500 1.0800 18900.0 17700.0\n"
+                              "\"none, batch 8\" 1.0000 0.9900 1.0100 19000.0 19000.0\n");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_is_read, draw, clear),
@@ -396,6 +419,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_numbers_of_trials, draw, clear),
         cmocka_unit_test_setup_teardown(test_numbers_of_reports, draw, clear),
         cmocka_unit_test_setup_teardown(test_numbers_of_tokens, draw, clear),
+        cmocka_unit_test_setup_teardown(test_numbers_of_tables, draw, clear),
         cmocka_unit_test(test_all),
         cmocka_unit_test(test_one_figure),
         cmocka_unit_test(test_missing),

@@ -75,7 +75,11 @@ static void test_goes_through_without_gnuplot_and_git(void **state) {
         "devices\n", "sweep --device cuda:0 --op fp16_gemm --kernel fp16_gemm/cublaslt --shapes 4096x4096 --m 4096 ",
         "tune --model qwen2.5-14b --device cuda:0 --budget 5m --out ", "--m 1:8192:x2 --budget 5m --table ",
         "decode --report --model qwen2.5-14b --in-memory --device cuda:0 --batch 1,64 ",
-        "decode --profile --model qwen2.5-14b --in-memory --quantization gptq_marlin ", NULL});
+        "decode --profile --model qwen2.5-14b --in-memory --quantization gptq_marlin ",
+        "decode --bench --model qwen2.5-14b --in-memory --quantization gptq_marlin --device cuda:0 --ctx 512 "
+        "--max-tokens 64 "
+        "--table out/tiles.txt --against untuned --json",
+        NULL});
     assert_int_equal(shell("test -s out/environment.txt && ! grep commit out/environment.txt"), 0);
     assert_int_not_equal(shell("test -e out/check.json"), 0);
 }
