@@ -1,21 +1,25 @@
 /* Every CUDA kernel on small problems at the edges of its tiles: right to instance_tolerance() on poisoned
  * output, the same bits again, and counters left at zero.
- * Arguments: none, or "small" (few configurations, for a sanitizer), or KERNEL [CONFIGURATIONS]. */
+ * Arguments: none, or "small" (few configurations, for a sanitizer), or KERNEL [CONFIGURATIONS], or "all" KERNEL: all
+ * of them, at each M up to 64. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "bench/instance.h"
+#include "kernels/ahead.h"
 
 enum { CONFIGURATIONS = 64, SMALL_CONFIGURATIONS = 3, PROBLEMS = 16, SMALL_PROBLEMS = 4, MOST_WORDS = 1 << 20 };
 
 static struct device *gpu;
 static struct error error;
 static const char *only = "";
+static bool all;
 static int most_configurations = CONFIGURATIONS, most_problems = PROBLEMS;
 static uint32_t first[MOST_WORDS], again[MOST_WORDS], counters[WORKSPACE_COUNTER_BYTES / 4];
 
@@ -59,11 +63,13 @@ static int check(const struct kernel *kernel, const struct problem *problem, con
     return 1;
 }
 
+enum { EDGE_MS = 17, MS_TO_64 = 13, EDGE_NS = 3, EDGE_KS = 4 };
+
 /* The index-th problem at an edge; `variant` chooses epilogue, group and zero points, which cost a compilation each. */
 static struct problem edge(enum op op, unsigned index, unsigned variant) {
     static const int ms[] = {1, 2, 3, 5, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 257};
     static const int ns[] = {64, 192, 320}, ks[] = {128, 256, 640, 2048}, groups[] = {128, 0, 32, 64};
-    unsigned m = index % 17, n = index / 17 % 3, k = index / 51 % 4;
+    unsigned m = index % EDGE_MS, n = index / EDGE_MS % EDGE_NS, k = index / (EDGE_MS * EDGE_NS) % EDGE_KS;
     struct problem problem = {.op = op, .m = op == OP_AWQ_DEQUANT ? 1 : ms[m], .n = ns[n], .k = ks[k]};
     if (op != OP_AWQ_DEQUANT) problem.epilogue = (enum epilogue)((variant + variant / 4) % EPILOGUE_COUNT);
     if (op == OP_FP16_GEMM) return problem;
@@ -80,9 +86,9 @@ static void sweep(const struct kernel *kernel) {
     for (long i = 0; i < space && configurations < most_configurations; i++) {
         struct config config = config_at(kernel, i * 1009 % space);
         int problems = 0;
-        for (unsigned p = 0; p < 17 * 3 * 4 && problems < most_problems; p++) {
+        for (unsigned p = 0; p < EDGE_MS * EDGE_NS * EDGE_KS && problems < most_problems; p++) {
             unsigned variant = space > 1 ? (unsigned)configurations : p;
-            struct problem problem = edge(kernel->op, (p * 59 + (unsigned)i) % (17 * 3 * 4), variant);
+            struct problem problem = edge(kernel->op, (p * 59 + (unsigned)i) % (EDGE_MS * EDGE_NS * EDGE_KS), variant);
             problems += check(kernel, &problem, &config);
             problem.norm = kernel->norms;
             if (problem.norm) problems += check(kernel, &problem, &config);
@@ -94,6 +100,53 @@ static void sweep(const struct kernel *kernel) {
     }
     print_message("%s/%s: %d configurations\n", op_name(kernel->op), kernel->name, configurations);
     assert_true(configurations > 0);
+}
+
+/* The m-th M for the i-th configuration, at an edge of N and K where that is legal; false without. Its epilogue and
+ * group are the same for all M, so that it is compiled once. */
+static bool find_edge(const struct kernel *kernel, const struct config *config, unsigned m, long i,
+                      struct problem *problem) {
+    for (unsigned e = 0; e < EDGE_NS * EDGE_KS; e++) {
+        *problem = edge(kernel->op, ((unsigned)i + m + e) % (EDGE_NS * EDGE_KS) * EDGE_MS + m, (unsigned)i);
+        if (!config_legal(gpu, kernel, problem, config, NULL)) return true;
+    }
+    return false;
+}
+
+/* The i-th configuration, at each M up to 64; how many of them it was legal for. */
+static int check_config(const struct kernel *kernel, long i) {
+    const struct config config = config_at(kernel, i);
+    struct problem problem;
+    int problems = 0;
+    for (unsigned m = 0; m < MS_TO_64; m++)
+        if (find_edge(kernel, &config, m, i, &problem)) problems += check(kernel, &problem, &config);
+    return problems;
+}
+
+/* What check_config will compile. */
+static void plan_config(struct ahead *ahead, const struct kernel *kernel, long i) {
+    const struct config config = config_at(kernel, i);
+    struct problem problem;
+    for (unsigned m = 0; m < MS_TO_64 && i < config_space(kernel); m++)
+        if (find_edge(kernel, &config, m, i, &problem)) ahead_plan(ahead, (int)i, kernel, &problem, &config);
+}
+
+static void sweep_all(const struct kernel *kernel) {
+    enum { AHEAD = 96 };
+    struct ahead *ahead = ahead_create(gpu, plan_compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
+    int configurations = 0, problems = 0;
+    assert_non_null(ahead);
+    for (long i = 0; i < AHEAD; i++) plan_config(ahead, kernel, i);
+    for (long i = 0; i < config_space(kernel); i++) {
+        plan_config(ahead, kernel, i + AHEAD);
+        ahead_turn(ahead, (int)i);
+        int legal = check_config(kernel, i);
+        configurations += legal > 0;
+        problems += legal;
+    }
+    ahead_destroy(ahead);
+    print_message("%s/%s: all %d configurations, %d problems\n", op_name(kernel->op), kernel->name, configurations,
+                  problems);
 }
 
 /* Whether the kernel is for this GPU at all; one that is for others says so. */
@@ -111,7 +164,10 @@ static void configurations_are_right(void **state) {
     int kernels = 0;
     for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
         if (!is_tested(*kernel)) continue;
-        sweep(*kernel);
+        if (all)
+            sweep_all(*kernel);
+        else
+            sweep(*kernel);
         kernels++;
     }
     assert_true(kernels > 0);
@@ -120,7 +176,7 @@ static void configurations_are_right(void **state) {
 static void defaults_are_right(void **state) {
     (void)state;
     static const int ms[] = {1, 16, 40, 300, 1100};
-    if (most_configurations < CONFIGURATIONS) skip();
+    if (all || most_configurations < CONFIGURATIONS) skip();
     for (const struct kernel *const *kernel = kernel_list(); *kernel; kernel++) {
         if (!is_tested(*kernel)) continue;
         bool gemm = (*kernel)->op != OP_AWQ_DEQUANT, quantized = (*kernel)->op != OP_FP16_GEMM;
@@ -157,8 +213,10 @@ int main(int argc, char **argv) {
     };
     if (argc > 1 && !strcmp(argv[1], "small"))
         most_configurations = SMALL_CONFIGURATIONS, most_problems = SMALL_PROBLEMS;
+    else if (argc > 2 && !strcmp(argv[1], "all"))
+        only = argv[2], all = true;
     else if (argc > 1)
         only = argv[1];
-    if (argc > 2) most_configurations = atoi(argv[2]);
+    if (argc > 2 && !all) most_configurations = atoi(argv[2]);
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
