@@ -42,25 +42,28 @@ static struct fusion fusion_of(const struct model_config *c, int which) {
     int q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
     switch (which) {
     case LINEAR_QKV:
-        return (struct fusion){"qkv",
-                               c->hidden,
-                               q + 2 * kv,
-                               3,
-                               false,
-                               false,
-                               {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
+        return (struct fusion){.layer = "qkv",
+                               .k = c->hidden,
+                               .n = q + 2 * kv,
+                               .parts = 3,
+                               .part = {{"self_attn.q_proj", q}, {"self_attn.k_proj", kv}, {"self_attn.v_proj", kv}}};
     case LINEAR_O:
-        return (struct fusion){"o", q, c->hidden, 1, false, true, {{"self_attn.o_proj", c->hidden}}};
+        return (struct fusion){
+            .layer = "o", .k = q, .n = c->hidden, .parts = 1, .by_k = true, .part = {{"self_attn.o_proj", c->hidden}}};
     case LINEAR_GATE_UP:
-        return (struct fusion){"gate_up",
-                               c->hidden,
-                               2 * c->intermediate,
-                               2,
-                               true,
-                               false,
-                               {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
+        return (struct fusion){.layer = "gate_up",
+                               .k = c->hidden,
+                               .n = 2 * c->intermediate,
+                               .parts = 2,
+                               .interleaved = true,
+                               .part = {{"mlp.gate_proj", c->intermediate}, {"mlp.up_proj", c->intermediate}}};
     default:
-        return (struct fusion){"down", c->intermediate, c->hidden, 1, false, true, {{"mlp.down_proj", c->hidden}}};
+        return (struct fusion){.layer = "down",
+                               .k = c->intermediate,
+                               .n = c->hidden,
+                               .parts = 1,
+                               .by_k = true,
+                               .part = {{"mlp.down_proj", c->hidden}}};
     }
 }
 
@@ -253,9 +256,9 @@ static int load_bias(struct loader *loader, int layer, const struct fusion *fusi
     return 0;
 }
 
-/* Some quantisers write biases for linears that have none: they must be zero. */
+/* Some quantisers write biases for linears that have none: all n of all ranks must be zero. */
 static int check_no_bias(struct loader *loader, int layer, const char *linear, int n) {
-    char name[96]; /* of the whole tensor */
+    char name[96];
     snprintf(name, sizeof name, "model.layers.%d.%s.bias", layer, linear);
     if (!checkpoint_find(loader->checkpoint, name)) return 0;
     const struct tensor *tensor = checkpoint_get(loader->checkpoint, name, FLOATS, n, 0, loader->error);
@@ -585,8 +588,7 @@ int weights_load(struct device *device, const struct model_config *config, const
                             .seed = seed + ((uint64_t)share->rank << 32), /* each rank's weights are its own */
                             .error = error};
     *weights = (struct weights){.device = device};
-    if (weights_check(config, method, share->ranks, error) || share_config(config, share->ranks, &part, error))
-        return -1;
+    if (share_config(config, share->ranks, &part, error)) return -1;
     loader.staging = malloc(STAGING * sizeof *loader.staging);
     if (!loader.staging) return error_set(error, "out of memory");
     int status = checkpoint ? take_raw(&loader) : 0;

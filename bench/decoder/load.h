@@ -44,8 +44,8 @@ struct weights {
 /* Whether so many ranks can share the model. Errors: a shape that no kernel takes; the message names the numbers that
  * could, if any. */
 int weights_check(const struct model_config *config, enum method method, int ranks, struct error *error);
-/* Fills *weights with the rank's share of the model, from the checkpoint or, without one, at random from the seed.
- * Errors: those of weights_check, a tensor missing or of another shape or type, a value beyond fp16, groups out of
+/* Fills *weights with the rank's share of a model that weights_check accepts, from the checkpoint or, without one, at
+ * random from the seed. Errors: a tensor missing or of another shape or type, a value beyond fp16, groups out of
  * order whose rows several ranks would share, memory. weights_free is due after a failure too. */
 int weights_load(struct device *device, const struct model_config *config, const struct share *share,
                  const struct checkpoint *checkpoint, enum method method, unsigned long long seed,

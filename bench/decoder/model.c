@@ -39,8 +39,8 @@ struct buffers {
 };
 
 /* On several devices (ranks) a model is one on each, with its share of the weights and of the cache (share.h). The
- * first is the one that others know, and leads: it has every rank do each op, one behind the other, and then those that
- * follow what it decides have the same residual, logits and tokens. */
+ * first is the one that others know, and leads: it has every rank do each op, one behind the other, and joins what they
+ * made, so that all go on with the same residual, logits and tokens. */
 struct model {
     struct device *device;
     const struct model_config *config; /* &part */
