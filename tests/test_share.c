@@ -191,7 +191,7 @@ static void decode_takes_tp(void **state) {
     if (decode("--tp 2 --profile --ctx 24 -n 6", one, sizeof one)) fail_msg("%s", one);
     if (decode("--tp 2 --report -q awq --ctx 24 -n 4", one, sizeof one)) fail_msg("%s", one);
     assert_says(one, "Shared by 2 devices (--tp)");
-    if (decode("--tp 2 --in-memory --bench --ctx 24 -n 4", one, sizeof one)) fail_msg("%s", one);
+    if (decode("--tp 2 --in-memory --kv fp8 --bench --ctx 24 -n 4", one, sizeof one)) fail_msg("%s", one);
     assert_int_equal(decode("--tp 3 --bench --ctx 24 -n 4", one, sizeof one), 1);
     assert_says(one, "--tp 3|accepted for this model: 1, 2, 4");
     assert_int_equal(decode("--tp 0 --bench", one, sizeof one), 2);
