@@ -83,16 +83,17 @@ template <int COUNT> __device__ inline void copy_rows(const half_word *from, siz
     for (int row = 0; row < COUNT; row += AT_ONCE) copy_async(to + row * ROW_BYTES, from + row * pitch, row < inside);
 }
 
-// Codes of a row, in chunks of 16; chunks of a tile of them, and where its values begin, that a thread copies at once.
-constexpr int CODE_CHUNKS = HEAD_DIM / 16, CODE_COPIES = KEYS * CODE_CHUNKS / THREADS;
+// Of codes, 16 to a chunk, a thread has one in every so many rows.
+constexpr int CODE_CHUNKS = HEAD_DIM / 16, CODE_ROWS = THREADS / CODE_CHUNKS;
+static_assert(CODE_ROWS % 8 == 0, "all chunks of a thread are swapped alike");
 
 // Begins to copy the codes of a tile's keys or values; zeros for rows that are not `inside`.
 __device__ inline void copy_codes(const kv_element *from, int inside, unsigned to) {
+    const int first = threadIdx.x / CODE_CHUNKS;
 #pragma unroll
-    for (int i = 0; i < CODE_COPIES; i++) {
-        const int chunk = i * THREADS + threadIdx.x;
-        copy_async(to + chunk * 16, from + chunk * 16, chunk / CODE_CHUNKS < inside);
-    }
+    for (int row = 0; row < KEYS; row += CODE_ROWS)
+        copy_async(to + row * HEAD_DIM + threadIdx.x * 16, from + row * HEAD_DIM + threadIdx.x * 16,
+                   first + row < inside);
 }
 
 // Begins to copy the positions from `first` on, those of page `page` in memory, that the block sees. Others may hold
@@ -110,17 +111,17 @@ __device__ inline void copy_tile(const struct place &p, const struct cache &c, i
 
 // The codes that this thread copied to `codes`, keys and values, as rows of a tile.
 __device__ inline void unpack(unsigned codes, unsigned tile) {
+    const unsigned to = chunk_at(tile, threadIdx.x / CODE_CHUNKS, threadIdx.x % CODE_CHUNKS * 2);
 #pragma unroll
-    for (int i = 0; i < 2 * CODE_COPIES; i++) {
-        const int chunk = i * THREADS + threadIdx.x, row = chunk / CODE_CHUNKS, pair = chunk % CODE_CHUNKS * 2;
-        const uint4 from = load_shared4(codes + chunk * 16);
+    for (int row = 0; row < 2 * KEYS; row += CODE_ROWS) {
+        const uint4 from = load_shared4(codes + row * HEAD_DIM + threadIdx.x * 16);
         uint4 low, high;
         halves_from_codes(from.x, low.x, low.y);
         halves_from_codes(from.y, low.z, low.w);
         halves_from_codes(from.z, high.x, high.y);
         halves_from_codes(from.w, high.z, high.w);
-        store_shared4(chunk_at(tile, row, pair), low);
-        store_shared4(chunk_at(tile, row, pair + 1), high);
+        store_shared4(to + row * ROW_BYTES, low);
+        store_shared4((to ^ 16) + row * ROW_BYTES, high);
     }
 }
 
