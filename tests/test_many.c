@@ -43,7 +43,8 @@ static void test_a_budget_is_shared(void **state) {
     expect(0, BUDGET, "4 problems");
     expect_nothing_twice();
     expect_shell(0, "cp @/tiles.txt @/first.txt", "");
-    expect(0, BUDGET, " 0 of them new");
+    bool used_up = stored("SELECT (SELECT total(seconds) FROM trials) + (SELECT total(seconds) FROM finals) >= 0.97");
+    expect(0, BUDGET, used_up ? "tiles.txt is complete, nothing was measured" : " 0 of them new");
     expect_shell(0, "cmp @/first.txt @/tiles.txt", "");
 #undef BUDGET
 }
