@@ -2,70 +2,14 @@
 
 #include <limits.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/decoder/load.h"
-#include "bench/decoder/ops.h"
-#include "bench/decoder/plans.h"
-#include "bench/decoder/steps.h"
+#include "bench/decoder/forward.h"
 #include "bench/nvtx.h"
 #include "kernels/half.h"
 
 _Static_assert((int)MODEL_STEPS == (int)OPS_RING, "model.h says what the ring holds");
-
-/* Activations of what runs at once: M rows each, fp16 unless said otherwise. */
-struct buffers {
-    int32_t *ids;          /* (context): of a prompt */
-    uint16_t *residual;    /* (M, hidden): o and down add to it in place */
-    uint16_t *x;           /* (M, hidden or heads * head_dim): what a GEMM reads */
-    uint16_t *qkv;         /* (M, (heads + 2 kv_heads) * head_dim) */
-    uint16_t *activation;  /* (M, intermediate): silu(gate) * up */
-    uint16_t *gathered;    /* (M, largest K); of permuted linears */
-    uint16_t *dequantized; /* the largest (N, K); of linears that are dequantised before their GEMM */
-    uint16_t *logits;      /* (sequences or options.scored, width()) */
-    uint16_t *head;        /* (sequences or options.scored, N of the head): of several ranks, its part of them */
-    float *frequency;      /* (head_dim / 2), fp32 */
-    char *kv;              /* (layers, 2, pages, kv_heads, OPS_PAGE, head_dim), of options.kv */
-    int32_t *pages;        /* (sequences + 1, pitch): of a step's rows, and of a prompt */
-    float *parts;          /* ops_attend_parts() */
-    unsigned *arrivals;    /* ops_attend_arrivals() */
-    struct ops_pick *picks;
-    double *scores;                /* (options.scored) */
-    uint32_t *counts;              /* (sequences, OPS_BINS) */
-    struct ops_sampling *sampling; /* (sequences) */
-    uint8_t *seen;                 /* (sequences, ops_seen_bytes()) */
-};
-
-/* On several devices (ranks) a model is one on each, with its share of the weights and of the cache (share.h). The
- * first is the one that others know, and leads: it has every rank do each op, one behind the other, and joins what they
- * made, so that all go on with the same residual, logits and tokens. */
-struct model {
-    struct device *device;
-    const struct model_config *config; /* &part */
-    struct model_config part;          /* of the share */
-    struct share share;
-    struct model **ranks;    /* of the one that leads: all, itself first; NULL of the others */
-    uint16_t **places;       /* (2 ranks), likewise: for the communicator */
-    const void **workspaces; /* (ranks), likewise: of steps */
-    struct model_options options;
-    struct weights weights;
-    struct ops ops;
-    struct plans *plans, *others; /* others: of the table that was in use before; NULL at first */
-    struct buffers buffers;
-    struct steps *steps;              /* of all ranks */
-    struct pages *pages;              /* likewise */
-    int32_t *host_pages;              /* (sequences, pitch) */
-    int step_count;                   /* sequences of the next step */
-    int step_sequence, step_position; /* the one with the least room left among them */
-    uint16_t *host_logits;
-    double *host_scores; /* (options.scored) */
-    uint8_t *host_seen;  /* (ops_seen_bytes()) */
-    model_enter *enter;  /* as model_trace set it */
-    void *enter_context;
-    size_t kv_bytes, scratch_bytes;
-};
 
 /* --- making --- */
 
@@ -90,17 +34,12 @@ static bool survey(const struct model *model, size_t *dequantized) {
     return permuted;
 }
 
-/* Logits of a row, with those added that no id has. */
-static int width(const struct model *model) {
-    return model->weights.head.n * model->share.ranks;
-}
-
 /* Greedy, until model_sample says otherwise. */
 static int take_sampling(struct model *model, struct error *error) {
     const struct ops_sampling greedy = sampling_parameters(&(struct sampling){.top_p = 1, .repetition_penalty = 1});
     struct buffers *b = &model->buffers;
     size_t sequences = (size_t)model->options.sequences, *total = &model->scratch_bytes;
-    size_t counts = sequences * OPS_BINS * sizeof *b->counts, seen = sequences * ops_seen_bytes(width(model));
+    size_t counts = sequences * OPS_BINS * sizeof *b->counts, seen = sequences * ops_seen_bytes(forward_width(model));
     if (!(b->counts = take(model, counts, total, error)) || !(b->seen = take(model, seen, total, error)) ||
         !(b->sampling = take(model, sequences * sizeof *b->sampling, total, error)) ||
         device_fill(model->device, b->counts, 0, counts, error) || device_fill(model->device, b->seen, 0, seen, error))
@@ -116,7 +55,7 @@ static int take_scratch(struct model *model, struct error *error) {
     int sequences = model->options.sequences, rows = model->options.chunk, scored = model->options.scored;
     size_t m = (size_t)(rows > sequences ? rows : sequences), hidden = (size_t)c->hidden,
            inner = (size_t)c->intermediate;
-    size_t logits = (size_t)(sequences > scored ? sequences : scored) * (size_t)width(model);
+    size_t logits = (size_t)(sequences > scored ? sequences : scored) * (size_t)forward_width(model);
     size_t q = (size_t)c->heads * (size_t)c->head_dim, kv = (size_t)c->kv_heads * (size_t)c->head_dim;
     size_t ranks = (size_t)model->share.ranks, widest = q > hidden ? q : hidden, *total = &model->scratch_bytes,
            dequantized = 0;
@@ -153,19 +92,9 @@ static int write_frequency(struct model *model, struct error *error) {
     return status;
 }
 
-/* Bytes of a position's keys, or of its values, in one layer. */
-static size_t position_bytes(const struct model *model) {
-    return (size_t)model->config->kv_heads * (size_t)model->config->head_dim * kv_bytes(model->options.kv);
-}
-
-/* Of a page's keys, or of its values, in one layer. */
-static size_t half_page_bytes(const struct model *model) {
-    return OPS_PAGE * position_bytes(model);
-}
-
 /* Of all layers. */
 static size_t page_bytes(const struct model *model) {
-    return 2 * (size_t)model->config->layers * half_page_bytes(model);
+    return 2 * (size_t)model->config->layers * forward_page_bytes(model);
 }
 
 /* What the KV cache may take, of the device with the least: room stays for the workspaces, the graphs and the kernels
@@ -262,9 +191,9 @@ static int set_up(struct model *model, const struct model_config *whole, const s
             return model->share.ranks > 1 ? error_prefix(error, "rank %d (%s)", i, rank->device->id) : -1;
         rank->weights.embedding = model->weights.embedding;
     }
-    model->host_logits = malloc((size_t)width(model) * sizeof *model->host_logits);
+    model->host_logits = malloc((size_t)forward_width(model) * sizeof *model->host_logits);
     model->host_scores = malloc((size_t)options->scored * sizeof *model->host_scores + 1);
-    model->host_seen = malloc(ops_seen_bytes(width(model)));
+    model->host_seen = malloc(ops_seen_bytes(forward_width(model)));
     if (!model->host_logits || !model->host_scores || !model->host_seen) return error_set(error, "out of memory");
     return take_cache(model, error);
 }
@@ -342,305 +271,15 @@ void model_destroy(struct model *model) {
     free(model);
 }
 
-/* --- running --- */
-
-/* The fp16_gemm that follows a dequantisation. */
-static struct problem dense_problem(const struct linear *linear, int m) {
-    return (struct problem){.op = OP_FP16_GEMM, .m = m, .n = linear->n, .k = linear->k, .epilogue = linear->epilogue};
-}
-
-/* A GEMM whose weights the kernel ahead of it writes. */
-static int run_behind(struct model *model, const struct problem *problem, struct operands operands,
-                      struct error *error) {
-    const enum device_overlap overlap = device_limit_overlap(model->device, OVERLAP_START);
-    int status = plans_run(model->plans, problem, operands, error);
-    device_overlap(model->device, overlap);
-    return status;
-}
-
-/* Whether the linear's GEMM normalises the residual itself. */
-static bool takes_residual(struct model *model, const struct linear *linear, int m) {
-    const struct problem problem = linear_problem(linear, m);
-    return plans_norms(model->plans, &problem);
-}
-
-/* y = x W, then the linear's epilogue: (m, K) x (K, N). A residual is what y holds before. */
-static int run_linear(struct model *model, const struct linear *linear, const uint16_t *x, int m, uint16_t *y,
-                      struct error *error) {
-    struct buffers *b = &model->buffers;
-    struct problem problem = linear_problem(linear, m);
-    struct operands operands = {.x = x,
-                                .weights = linear->weights,
-                                .scales = linear->scales,
-                                .zeros = linear->zero_points,
-                                .addend = linear->epilogue == EPILOGUE_RESIDUAL ? y : linear->bias,
-                                .y = y,
-                                .gain = linear->gain,
-                                .epsilon = (float)model->config->rms_eps};
-    if (linear->columns) {
-        struct ops_gather gather = {x, linear->columns, b->gathered, m, linear->k};
-        if (model->ops.functions->gather(&model->ops, &gather, error)) return -1;
-        operands.x = b->gathered;
-    }
-    if (linear->op != OP_AWQ_DEQUANT) return plans_run(model->plans, &problem, operands, error);
-    struct operands dequant = operands,
-                    gemm = {.x = operands.x, .weights = b->dequantized, .addend = operands.addend, .y = y};
-    dequant.y = b->dequantized;
-    if (plans_run(model->plans, &problem, dequant, error)) return -1;
-    problem = dense_problem(linear, m);
-    return run_behind(model, &problem, gemm, error);
-}
-
-/* What runs through the layers at once: `rows` tokens of one sequence from a position on, or, as a step, one token each
- * of so many sequences. */
-struct pass {
-    int rows;
-    bool step;
-    int position; /* unless it is a step */
-    int id;       /* likewise: place of its first token among the prompt's */
-    int first;    /* row of the residual from which on the `rows` are; of those ahead only keys and values are wanted */
-    int kept;     /* the last layer's residual is wanted of so many rows, the last ones */
-};
-
-/* The pass as the last layer goes on with it, once it has keys and values of all rows. */
-static struct pass kept_rows(const struct pass *pass) {
-    struct pass kept = *pass;
-    kept.rows = pass->kept;
-    kept.first += pass->rows - pass->kept;
-    kept.position += pass->rows - pass->kept;
-    return kept;
-}
-
-static uint16_t *residual_of(const struct model *model, const struct pass *pass) {
-    return model->buffers.residual + (size_t)pass->first * (size_t)model->config->hidden;
-}
-
-/* Its residual, to x. */
-static int norm(struct model *model, const float *weight, const struct pass *pass, struct error *error) {
-    const struct model_config *c = model->config;
-    struct ops_rms_norm norm = {residual_of(model, pass), weight, model->buffers.x, pass->rows, c->hidden,
-                                (float)c->rms_eps};
-    return model->ops.functions->rms_norm(&model->ops, &norm, error);
-}
-
-/* What the linear reads, unless it normalises that itself. */
-static int norm_for(struct model *model, const struct linear *linear, const struct pass *pass, struct error *error) {
-    return takes_residual(model, linear, pass->rows) ? 0 : norm(model, linear->gain, pass, error);
-}
-
-/* y = the linear behind norm_for. */
-static int run_normed(struct model *model, const struct linear *linear, const struct pass *pass, uint16_t *y,
-                      struct error *error) {
-    const uint16_t *x = takes_residual(model, linear, pass->rows) ? residual_of(model, pass) : model->buffers.x;
-    return run_linear(model, linear, x, pass->rows, y, error);
-}
-
-static int embed(struct model *model, const struct pass *pass, struct error *error) {
-    const struct ops_sequence *sequences = steps_sequences(model->steps, model->share.rank);
-    const struct ops_embed embed = {
-        .table = model->weights.embedding,
-        .ids = pass->step ? &sequences->token : model->buffers.ids + pass->id,
-        .y = model->buffers.residual,
-        .rows = pass->rows,
-        .width = model->config->hidden,
-        .stride = pass->step ? sizeof *sequences / sizeof sequences->token : 1,
-    };
-    return model->ops.functions->embed(&model->ops, &embed, error);
-}
-
-/* Of the sequence whose chunks run. */
-static int32_t *prompt_pages(const struct model *model) {
-    return model->buffers.pages + (size_t)model->options.sequences * (size_t)pages_pitch(model->pages);
-}
-
-static int attend_chunk(struct model *model, const struct pass *pass, void *keys, void *values, struct error *error) {
-    const struct model_config *c = model->config;
-    struct buffers *b = &model->buffers;
-    struct ops_cache all = {keys, values, prompt_pages(model), c->kv_heads, c->head_dim, pass->position - pass->first};
-    struct ops_cache cache = all;
-    cache.position = pass->position;
-    const uint16_t *qkv = b->qkv + (size_t)pass->first * (size_t)(c->heads + 2 * c->kv_heads) * (size_t)c->head_dim;
-    struct ops_rope rope = {all, b->qkv, b->frequency, pass->first + pass->rows, c->heads};
-    struct ops_attention attention = {cache, qkv, b->x, pass->rows, c->heads};
-    if (model->ops.functions->rope(&model->ops, &rope, error)) return -1;
-    return pass->rows ? model->ops.functions->attention(&model->ops, &attention, error) : 0;
-}
-
-static int attend_step(struct model *model, const struct pass *pass, void *keys, void *values, struct error *error) {
-    const struct model_config *c = model->config;
-    struct buffers *b = &model->buffers;
-    int splits = ops_attend_splits(model->device, pass->rows, c->kv_heads, model->options.context);
-    struct ops_attend attend = {
-        .keys = keys,
-        .values = values,
-        .pages = b->pages,
-        .qkv = b->qkv,
-        .frequency = b->frequency,
-        .sequences = steps_sequences(model->steps, model->share.rank),
-        .parts = b->parts,
-        .arrivals = b->arrivals,
-        .y = b->x,
-        .count = pass->rows,
-        .heads = c->heads,
-        .kv_heads = c->kv_heads,
-        .pitch = pages_pitch(model->pages),
-        .head_dim = c->head_dim,
-        .splits = splits,
-        .cluster = ops_attend_cluster(model->device, splits),
-    };
-    return model->ops.functions->attend(&model->ops, &attend, error);
-}
-
-static int attend(struct model *model, int index, const struct pass *pass, struct error *error) {
-    size_t all = (size_t)pages_count(model->pages) * half_page_bytes(model);
-    char *keys = model->buffers.kv + 2 * (size_t)index * all;
-    return pass->step ? attend_step(model, pass, keys, keys + all, error)
-                      : attend_chunk(model, pass, keys, keys + all, error);
-}
-
-static int sample(struct model *model, int rows, struct error *error) {
-    const struct buffers *b = &model->buffers;
-    struct ops_sample sample = {.logits = b->logits,
-                                .counts = b->counts,
-                                .sampling = b->sampling,
-                                .seen = b->seen,
-                                .sequences = steps_sequences(model->steps, model->share.rank),
-                                .ring = steps_ring(model->steps, model->share.rank),
-                                .rows = rows,
-                                .width = width(model),
-                                .limit = model->options.choices};
-    return model->ops.functions->sample(&model->ops, &sample, error);
-}
-
-/* The next token of each sequence. */
-static int choose(struct model *model, int rows, struct error *error) {
-    if (model->options.samples) return sample(model, rows, error);
-    struct ops_argmax argmax = {.logits = model->buffers.logits,
-                                .picks = model->buffers.picks,
-                                .sequences = steps_sequences(model->steps, model->share.rank),
-                                .ring = steps_ring(model->steps, model->share.rank),
-                                .rows = rows,
-                                .width = width(model),
-                                .limit = model->options.choices};
-    return model->ops.functions->argmax(&model->ops, &argmax, error);
-}
-
-static const char *const op_names[] = {[MODEL_EMBED] = "embed",
-                                       [MODEL_INPUT_NORM] = "input_norm",
-                                       [MODEL_QKV] = "qkv",
-                                       [MODEL_ATTEND] = "attend",
-                                       [MODEL_O] = "o",
-                                       [MODEL_POST_NORM] = "post_norm",
-                                       [MODEL_GATE_UP] = "gate_up",
-                                       [MODEL_DOWN] = "down",
-                                       [MODEL_FINAL_NORM] = "final_norm",
-                                       [MODEL_HEAD] = "lm_head",
-                                       [MODEL_CHOOSE] = "choose"};
-
-const char *model_op_name(enum model_op op) {
-    return op_names[op];
-}
-
-static int enqueue_op(struct model *model, int index, enum model_op op, const struct pass *pass, struct error *error) {
-    const struct layer *layer = index < 0 ? NULL : &model->weights.layers[index];
-    const struct buffers *b = &model->buffers;
-    int m = pass->rows;
-    switch (op) {
-    case MODEL_EMBED:
-        return embed(model, pass, error);
-    case MODEL_INPUT_NORM:
-        return norm_for(model, &layer->linear[LINEAR_QKV], pass, error);
-    case MODEL_QKV:
-        return run_normed(model, &layer->linear[LINEAR_QKV], pass, b->qkv, error);
-    case MODEL_ATTEND:
-        return attend(model, index, pass, error);
-    case MODEL_O:
-        return run_linear(model, &layer->linear[LINEAR_O], b->x, m, residual_of(model, pass), error);
-    case MODEL_POST_NORM:
-        return norm_for(model, &layer->linear[LINEAR_GATE_UP], pass, error);
-    case MODEL_GATE_UP:
-        return run_normed(model, &layer->linear[LINEAR_GATE_UP], pass, b->activation, error);
-    case MODEL_DOWN:
-        return run_linear(model, &layer->linear[LINEAR_DOWN], b->activation, m, residual_of(model, pass), error);
-    case MODEL_FINAL_NORM:
-        return norm(model, model->weights.final_norm, pass, error);
-    case MODEL_HEAD:
-        return run_linear(model, &model->weights.head, b->x, m, b->head ? b->head : b->logits, error);
-    case MODEL_CHOOSE:
-        return choose(model, m, error);
-    }
-    return error_set(error, "op %d is none of the model's", (int)op);
-}
-
-/* From the parts that the ranks have to what all of them go on with: of o and down summands of the residual, of the
- * head some of the logits. */
-static int join(struct model *model, enum model_op op, const struct pass *pass, struct error *error) {
-    int ranks = model->share.ranks;
-    bool sums = op == MODEL_O || op == MODEL_DOWN;
-    uint16_t **to = model->places, **from = to + ranks;
-    if (ranks == 1 || (!sums && op != MODEL_HEAD)) return 0;
-    for (int i = 0; i < ranks; i++) {
-        struct model *rank = model->ranks[i];
-        to[i] = sums ? residual_of(rank, pass) : rank->buffers.logits;
-        from[i] = rank->buffers.head;
-    }
-    struct communicator *communicator = model->options.communicator;
-    if (sums) return all_reduce(communicator, to, (size_t)pass->rows * (size_t)model->config->hidden, error);
-    return all_gather(communicator, from, to, pass->rows, model->weights.head.n, error);
-}
-
-static int run_op(struct model *model, int index, enum model_op op, const struct pass *pass, struct error *error) {
-    nvtx_push(op_names[op]);
-    const struct model_call call = {index, op, pass->rows, pass->step ? -1 : pass->position};
-    int status = model->enter ? model->enter(model->enter_context, &call, error) : 0;
-    for (int i = 0; i < model->share.ranks && !status; i++)
-        status = enqueue_op(model->ranks[i], index, op, pass, error);
-    if (!status) status = join(model, op, pass, error);
-    nvtx_pop();
-    return status;
-}
-
-static int run_layer(struct model *model, int index, const struct pass *pass, struct error *error) {
-    char name[32];
-    int status = 0;
-    struct pass here = *pass;
-    enum model_op last = MODEL_DOWN;
-    snprintf(name, sizeof name, "layer %d", index);
-    nvtx_push(name);
-    for (enum model_op op = MODEL_INPUT_NORM; op <= last && !status; op++) {
-        if (op == MODEL_ATTEND && index == model->config->layers - 1) here = kept_rows(pass);
-        if (!here.rows) last = MODEL_ATTEND;
-        status = run_op(model, index, op, &here, error);
-    }
-    nvtx_pop();
-    return status ? error_prefix(error, "%s", name) : 0;
-}
-
-/* From ids to the residual behind the last layer, of the rows that are kept. */
-static int run_layers(struct model *model, const struct pass *pass, struct error *error) {
-    if (run_op(model, -1, MODEL_EMBED, pass, error)) return -1;
-    for (int i = 0; i < model->config->layers; i++)
-        if (run_layer(model, i, pass, error)) return -1;
-    return 0;
-}
-
-/* Logits of `rows` rows of the residual from row `first` on. */
-static int run_head(struct model *model, int first, int rows, struct error *error) {
-    const struct pass pass = {.rows = rows, .first = first};
-    if (run_op(model, -1, MODEL_FINAL_NORM, &pass, error) || run_op(model, -1, MODEL_HEAD, &pass, error))
-        return error_prefix(error, "lm_head");
-    return 0;
-}
+/* --- tokens of one sequence --- */
 
 int model_logits(struct model *model, int row, float *logits, struct error *error) {
     size_t vocab = (size_t)model->config->vocab;
-    const uint16_t *from = model->buffers.logits + (size_t)row * (size_t)width(model);
+    const uint16_t *from = model->buffers.logits + (size_t)row * (size_t)forward_width(model);
     if (device_read(model->device, model->host_logits, from, 2 * vocab, error)) return error_prefix(error, "logits");
     for (size_t i = 0; i < vocab; i++) logits[i] = half_to_float(model->host_logits[i]);
     return 0;
 }
-
-/* --- tokens of one sequence --- */
 
 static int check_ids(const struct model *model, const int *ids, int count, struct error *error) {
     for (int i = 0; i < count; i++)
@@ -691,7 +330,7 @@ static int write_pages(struct model *model, const int *sequences, int count, boo
                pitch * sizeof *model->host_pages);
     for (int i = 0; i < model->share.ranks; i++) {
         struct model *rank = model->ranks[i];
-        int32_t *to = prompt ? prompt_pages(rank) : rank->buffers.pages;
+        int32_t *to = prompt ? forward_prompt_pages(rank) : rank->buffers.pages;
         if (device_write(rank->device, to, model->host_pages, bytes, error)) return -1;
     }
     return 0;
@@ -720,7 +359,8 @@ static int run_chunks(struct model *model, int sequence, const int *ids, int cou
         struct pass pass = next_chunk(model, done, count, position);
         done += pass.rows;
         pass.kept = done == count && head;
-        if (run_layers(model, &pass, error) || (pass.kept && run_head(model, pass.rows - 1, 1, error))) return -1;
+        if (forward_layers(model, &pass, error) || (pass.kept && forward_head(model, pass.rows - 1, 1, error)))
+            return -1;
     }
     return 0;
 }
@@ -758,7 +398,7 @@ int model_forward(struct model *model, int sequence, const int *ids, int count, 
 int model_sample(struct model *model, int sequence, const struct sampling *sampling, const int *ids, int count,
                  struct error *error) {
     const struct ops_sampling parameters = sampling_parameters(sampling);
-    size_t bytes = ops_seen_bytes(width(model));
+    size_t bytes = ops_seen_bytes(forward_width(model));
     if (!model->options.samples) return error_set(error, "the model was made without options.samples");
     if (check_sequences(model, sequence + 1, error) || check_ids(model, ids, count, error)) return -1;
     memset(model->host_seen, 0, bytes);
@@ -784,9 +424,9 @@ static int score_rows(struct model *model, const struct pass *pass, int first, i
                               .targets = b->ids + pass->id + first + 1,
                               .scores = b->scores,
                               .rows = rows,
-                              .width = width(model),
+                              .width = forward_width(model),
                               .limit = model->config->vocab};
-    if (run_head(model, first, rows, error) || model->ops.functions->score(&model->ops, &score, error) ||
+    if (forward_head(model, first, rows, error) || model->ops.functions->score(&model->ops, &score, error) ||
         device_read(model->device, scores, b->scores, (size_t)rows * sizeof *scores, error))
         return -1;
     for (int i = 0; i < rows; i++) {
@@ -799,7 +439,7 @@ static int score_rows(struct model *model, const struct pass *pass, int first, i
 /* One chunk, and whether a token follows it. */
 static int score_chunk(struct model *model, const struct pass *pass, bool more, double *sum, struct error *error) {
     int count = more ? pass->rows : pass->rows - 1, most = model->options.scored;
-    if (run_layers(model, pass, error)) return -1;
+    if (forward_layers(model, pass, error)) return -1;
     for (int first = 0; first < count; first += most)
         if (score_rows(model, pass, first, count - first < most ? count - first : most, sum, error)) return -1;
     return 0;
@@ -833,14 +473,14 @@ static int enqueue_step(void *context, struct error *error) {
     const struct step *step = context;
     struct model *model = step->model;
     const struct pass pass = {.rows = step->count, .kept = step->count, .step = true};
-    if (run_layers(model, &pass, error) || run_head(model, 0, step->count, error)) return -1;
-    return run_op(model, -1, MODEL_CHOOSE, &pass, error);
+    if (forward_layers(model, &pass, error) || forward_head(model, 0, step->count, error)) return -1;
+    return forward_op(model, -1, MODEL_CHOOSE, &pass, error);
 }
 
 static int enqueue_choice(void *context, struct error *error) {
     struct model *model = context;
     for (int i = 0; i < model->share.ranks; i++)
-        if (choose(model->ranks[i], 1, error)) return -1;
+        if (forward_choose(model->ranks[i], 1, error)) return -1;
     return 0;
 }
 
@@ -916,7 +556,7 @@ int model_use(struct model *model, const struct tile_table *table, struct error 
 typedef int plans_get(struct plans *plans, const struct problem *problem, struct error *error);
 
 static int get_linear(struct model *model, const struct linear *linear, int m, plans_get *get, struct error *error) {
-    struct problem problem = linear_problem(linear, m), dense = dense_problem(linear, m);
+    struct problem problem = linear_problem(linear, m), dense = forward_dense_problem(linear, m);
     if (get(model->plans, &problem, error)) return -1;
     return linear->op == OP_AWQ_DEQUANT ? get(model->plans, &dense, error) : 0;
 }
@@ -970,6 +610,22 @@ int model_prepare_steps(struct model *model, int count, struct error *error) {
 
 /* --- telling --- */
 
+static const char *const op_names[] = {[MODEL_EMBED] = "embed",
+                                       [MODEL_INPUT_NORM] = "input_norm",
+                                       [MODEL_QKV] = "qkv",
+                                       [MODEL_ATTEND] = "attend",
+                                       [MODEL_O] = "o",
+                                       [MODEL_POST_NORM] = "post_norm",
+                                       [MODEL_GATE_UP] = "gate_up",
+                                       [MODEL_DOWN] = "down",
+                                       [MODEL_FINAL_NORM] = "final_norm",
+                                       [MODEL_HEAD] = "lm_head",
+                                       [MODEL_CHOOSE] = "choose"};
+
+const char *model_op_name(enum model_op op) {
+    return op_names[op];
+}
+
 bool model_on_gpu(const struct model *model) {
     return model->device->backend == BACKEND_CUDA;
 }
@@ -1011,7 +667,7 @@ static const struct linear *op_linear(const struct model *model, int layer, enum
 
 double model_op_bytes(const struct model *model, int layer, enum model_op op, double positions) {
     const struct linear *linear = op_linear(model, layer, op);
-    if (op == MODEL_ATTEND) return positions * 2 * (double)position_bytes(model);
+    if (op == MODEL_ATTEND) return positions * 2 * (double)forward_position_bytes(model);
     return linear ? (double)linear_bytes(linear) : 0;
 }
 
