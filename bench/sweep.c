@@ -3,12 +3,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench/cbench.h"
 #include "bench/markdown.h"
 #include "bench/rows.h"
 #include "bench/samples.h"
 #include "bench/states.h"
+#include "kernels/ahead.h"
 
 /* --- choosing kernels --- */
 
@@ -241,6 +243,7 @@ int sweep_create(struct device *device, const struct sweep_options *options, con
 
 void sweep_destroy(struct sweep *sweep) {
     if (!sweep) return;
+    ahead_destroy(sweep->ahead);
     instance_destroy(sweep->instance);
     sweep_free_chains(sweep);
     yardsticks_free(&sweep->yardsticks);
@@ -528,8 +531,24 @@ void sweep_ran(struct sweep *sweep) {
     sweep->said_s = now;
 }
 
+/* What the points to come need is compiled on all cores but one, what this one needs first. */
+static void compile_ahead(struct sweep_point *point) {
+    enum { AHEAD = 256 };
+    struct sweep *sweep = point->sweep;
+    int now = (int)(point - sweep->points);
+    if (!sweep->ahead) return;
+    ahead_turn(sweep->ahead, now);
+    for (; sweep->planned < sweep->count && sweep->planned < now + AHEAD; sweep->planned++) {
+        const struct sweep_point *next = &sweep->points[sweep->planned];
+        if (!next->measured && !next->refused && cbench_selects(next->name))
+            ahead_plan(sweep->ahead, sweep->planned, next->kernel, &next->problem, &next->config);
+    }
+    ahead_take(sweep->ahead, point->kernel, &point->problem, &point->config);
+}
+
 static void run_point(struct cbench_state *state, void *data) {
     struct sweep_point *point = data;
+    compile_ahead(point);
     while (cbench_keep_running(state)) {
         struct measurement m;
         struct error error;
@@ -557,6 +576,8 @@ void sweep_register(struct sweep *sweep) {
         fprintf(sweep->csv,
                 "op,kernel,layer,k,n,group,zeros,m,epilogue,configuration,status,us,p20_us,p80_us,min_us,span_us,"
                 "batch_us,event_us,samples,gbs,tflops,error,stop,clock\n");
+    if (sweep->device->backend == BACKEND_CUDA)
+        sweep->ahead = ahead_create(sweep->device, plan_compile, (int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
     for (int i = 0; i < sweep->count; i++)
         if (!sweep->points[i].measured) cbench_register(sweep->points[i].name, run_point, &sweep->points[i]);
 }

@@ -67,6 +67,8 @@ struct sweep {
     FILE *words;              /* likewise; for warnings */
     bool repeated;            /* likewise; Google Benchmark will aggregate repetitions */
     struct sweep_point *points;
+    struct ahead *ahead; /* compiles what the next points need, the first `planned` of them; or NULL */
+    int planned;
     struct sweep_chains *chains; /* in place of the points, `count` too; or NULL */
     int count, room;
     int left_out;          /* problems that a peer does not take */
